@@ -5,11 +5,11 @@ from collections.abc import Generator
 from pathlib import Path
 
 
-def keep_to_share_of_cores() -> None:
-    """Each process of pytest-xdist uses its share of the cores, as do those that it starts.
+def limit_threads_to_fraction_of_cores() -> None:
+    """Give each process of pytest-xdist, and the processes it starts, its fraction of the cores.
 
-    Where two processes each run PyTorch in as many threads as there are cores, these wait for each other: training a
-    toy network takes five times the processor time. Libraries count the cores when they are imported.
+    Two processes that each run PyTorch with as many threads as cores wait for each other, which
+    multiplies the processor time by five. Libraries count the cores when they are imported.
     """
     worker, count = (
         os.environ.get("PYTEST_XDIST_WORKER", "")[2:],
@@ -20,7 +20,7 @@ def keep_to_share_of_cores() -> None:
         os.sched_setaffinity(0, cores[int(worker) % len(cores) :: int(count)])
 
 
-keep_to_share_of_cores()
+limit_threads_to_fraction_of_cores()
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Write what a test printed and logged without lone surrogates: pytest-xdist cannot send odd bytes of paths."""
+    """Replace lone surrogates in the output of a test: pytest-xdist cannot send them."""
     report = yield
     report.sections = [
         (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
@@ -45,7 +45,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder with real sequences: SPSLAM_TEST_DATA, else ../shared/data, else the test is skipped."""
+    """The folder with real sequences: SPSLAM_TEST_DATA, else ../shared/data; skips without one."""
     folder = Path(os.environ.get("SPSLAM_TEST_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set SPSLAM_TEST_DATA")
@@ -53,11 +53,11 @@ def test_data() -> Path:
 
 
 class Landmarks:
-    """Points (N, 3) with descriptors, and what cameras observe of them without any image.
+    """Points (N, 3) with descriptors, and the observations of cameras without any image.
 
     Attributes:
-        labels: the landmark of each key point, by the index of the frame.
-        ids: (N,) the point of the last `map_of` that stands for each landmark, or NO_POINT.
+        labels: the landmark of each keypoint, by the index of the frame.
+        ids: (N,) the point of the last `map_of` for each landmark, or NO_POINT.
     """
 
     camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=0.12)
@@ -96,7 +96,7 @@ class Landmarks:
     def observe(
         self, T_world_cam: np.ndarray, index: int = 0, *, depth: bool = True, noise_px: float = 0.0
     ) -> Observations:
-        """What a camera at a pose sees, in random order."""
+        """The observations of a camera at a pose, in random order."""
         rng = np.random.default_rng([11, index])
         points_cam = geometry.apply(geometry.inverse(T_world_cam), self.points)
         pixels = self.camera.project(points_cam)
@@ -121,7 +121,7 @@ class Landmarks:
         )
 
     def map_of(self, poses: list[np.ndarray], *, depth: bool = True, noise_px: float = 0.0) -> Map:
-        """The true map of key frames at these poses: every landmark that one of them sees is a point."""
+        """The true map of keyframes at these poses; every landmark that is seen is a point."""
         slam_map = Map(32)
         self.ids = np.full(len(self.points), NO_POINT)
         for index, pose in enumerate(poses):
@@ -138,7 +138,7 @@ class Landmarks:
 
     @staticmethod
     def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0, yaw: float = 0.0) -> np.ndarray:
-        """`T_world_cam` of a camera at (x, y, z) that looks along +z, turned by `yaw` radians around y."""
+        """`T_world_cam` of a camera at (x, y, z), turned by `yaw` rad around y from +z."""
         return geometry.make_transform(
             geometry.so3_exp(np.array([0.0, yaw, 0.0])), np.array([x, y, z])
         )
@@ -146,5 +146,5 @@ class Landmarks:
 
 @pytest.fixture
 def landmarks() -> type[Landmarks]:
-    """Landmarks, key frames and maps without images; see `Landmarks`."""
+    """Landmarks, keyframes and maps without images; see `Landmarks`."""
     return Landmarks

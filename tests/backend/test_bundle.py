@@ -1,4 +1,4 @@
-"""Bundle adjustment: against SciPy and g2o, outliers, gauge, degenerate input, determinism."""
+"""Bundle adjustment: SciPy and g2o as reference, outliers, gauge, degenerate input, determinism."""
 
 from dataclasses import replace
 
@@ -27,8 +27,10 @@ def make_problem(
     fixed=1,
     start=1.0,
 ):
-    """A camera moving sideways past points; `start` scales the error of the first guess. Returns the true poses and
-    points, the problem, and which observations are wrong."""
+    """A camera moving sideways past points; `start` scales the error of the initial values.
+
+    Returns the true poses and points, the problem, and which observations are wrong.
+    """
     rng = np.random.default_rng(seed)
     motion = np.column_stack(
         [0.3 * np.arange(cameras), np.zeros((cameras, 2)), rng.normal(0, 0.02, (cameras, 3))]
@@ -103,7 +105,8 @@ def test_optimum_equals_scipy(stereo):
         T[2] = se3_exp(x[:6]) @ T[2]
         return T, problem.points + x[6:].reshape(-1, 3)
 
-    # With a large σ all observations stay in the quadratic part of the kernel, as SciPy's plain least squares wants.
+    # With a large σ all observations stay in the quadratic part of the kernel, as in SciPy's plain
+    # least squares.
     sigma = 5.0
     best = scipy.optimize.least_squares(
         lambda x: residuals_of(problem, *unpack(x), sigma)[0].ravel(),
@@ -161,7 +164,7 @@ def test_optimum_equals_g2o(stereo):
     optimizer.initialize_optimization()
     optimizer.optimize(30)
     theirs = result_of_g2o(problem, optimizer, len(problem.fixed))
-    # The first stage alone minimises what g2o minimises.
+    # Only the first stage minimises the same cost as g2o.
     scene = bundle._Scene(problem, CAMERA, 1.0)
     state = bundle._State(problem.T_cam_world, problem.points.T.copy())
     state = bundle._minimize(bundle._Stage(scene, scene.usable(state)), state, 30, 1e-9)
@@ -182,7 +185,7 @@ def result_of_g2o(problem, optimizer, cameras):
 
 
 def test_point_jacobian_of_the_normal_equations():
-    """The gradient that the solver uses is the derivative of the cost that it reports."""
+    """The gradient used by the solver is the derivative of the cost that it reports."""
     _, _, problem, _ = make_problem(3, cameras=3, points=10, per_point=3)
     scene = bundle._Scene(problem, CAMERA, 1.0)
     state = bundle._State(problem.T_cam_world, problem.points.T.copy())
@@ -212,7 +215,7 @@ def test_point_jacobian_of_the_normal_equations():
 def test_outliers_are_found_and_do_not_bend_the_map():
     T, points, problem, wrong = make_problem(4, cameras=8, points=400, outliers=0.1)
     result = SchurBundleAdjuster(iterations=10).adjust(problem, CAMERA)
-    # A few wrong ones slide along their epipolar line, where nothing contradicts them.
+    # A few wrong observations lie along their epipolar line, where nothing contradicts them.
     assert result.inliers[wrong].mean() < 0.05
     assert result.inliers[~wrong].mean() > 0.9
     assert np.abs(result.T_cam_world - T).max() < 0.05
@@ -233,7 +236,7 @@ def test_dense_and_sparse_solvers_agree(monkeypatch):
         assert (other.inliers == dense.inliers).all()
 
 
-def test_fixed_key_frames_keep_their_bytes_and_the_input_is_untouched():
+def test_fixed_keyframes_keep_their_bytes_and_the_input_is_unchanged():
     _, _, problem, _ = make_problem(6, fixed=2)
     poses, points = problem.T_cam_world.copy(), problem.points.copy()
     result = SchurBundleAdjuster().adjust(problem, CAMERA)
@@ -243,7 +246,7 @@ def test_fixed_key_frames_keep_their_bytes_and_the_input_is_untouched():
     np.testing.assert_array_equal(problem.points, points)
 
 
-def test_all_key_frames_fixed_moves_points_only():
+def test_all_keyframes_fixed_moves_points_only():
     _, points, problem, _ = make_problem(7, fixed=5, sigma=0.0)
     result = SchurBundleAdjuster(iterations=10).adjust(problem, CAMERA)
     np.testing.assert_array_equal(result.T_cam_world, problem.T_cam_world)
@@ -256,7 +259,7 @@ def test_a_gauge_is_required():
         SchurBundleAdjuster().adjust(problem, CAMERA)
 
 
-def test_points_that_nothing_determines_hold_still():
+def test_undetermined_points_stay_in_place():
     _, _, problem, _ = make_problem(9, stereo=0.0)
     once = problem.point_index == 0
     keep = ~once | (np.cumsum(once) == 1)
@@ -298,7 +301,7 @@ def test_no_observations(fixed):
     assert result.inliers.shape == (0,)
 
 
-def test_a_point_seen_twice_by_one_key_frame():
+def test_a_point_seen_twice_by_one_keyframe():
     _, _, problem, _ = make_problem(12)
     twice = np.concatenate([np.arange(len(problem.pixels)), [0, 1, 2]])
     problem = replace(

@@ -1,4 +1,4 @@
-"""An image looks most like the key frame of its place, whoever else is in the index."""
+"""An image is most similar to the keyframe of its place, among many others."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def place(number: int, view: int = 0, count: int = 120, noise: float = 0.03) -> np.ndarray:
-    """Descriptors (N, D) of one view of a place: three quarters of what there is, disturbed, in random order."""
+    """Descriptors (N, D) of a view of a place: three quarters of all, with noise, shuffled."""
     own = unit(np.random.default_rng([1, number]).normal(size=(count, D)))
     rng = np.random.default_rng([2, number, view])
     seen = own[rng.permutation(count)[: 3 * count // 4]]
@@ -28,7 +28,7 @@ def codebook() -> Codebook:
     )
 
 
-def test_vlad_is_what_the_module_says(codebook: Codebook) -> None:
+def test_vlad_equals_its_definition(codebook: Codebook) -> None:
     descriptors = place(3)
     slow = np.zeros(codebook.centres.shape)
     assert codebook.projection is not None
@@ -45,7 +45,7 @@ def test_vlad_is_what_the_module_says(codebook: Codebook) -> None:
     assert not codebook.describe(descriptors[:0]).any()
 
 
-def test_other_views_of_a_place_look_like_it(codebook: Codebook) -> None:
+def test_other_views_of_a_place_are_the_most_similar(codebook: Codebook) -> None:
     index = PlaceIndex(codebook)
     for number in range(150):
         index.add(2 * number, place(number))
@@ -59,7 +59,7 @@ def test_other_views_of_a_place_look_like_it(codebook: Codebook) -> None:
         assert same.max() == pytest.approx(1.0, abs=1e-5)
 
 
-def test_what_is_removed_is_not_found(codebook: Codebook) -> None:
+def test_a_removed_keyframe_is_not_found(codebook: Codebook) -> None:
     index, index_with_all = PlaceIndex(codebook), PlaceIndex(codebook)
     for number in range(70):
         index.add(number, place(number))
@@ -77,13 +77,13 @@ def test_what_is_removed_is_not_found(codebook: Codebook) -> None:
     assert ids[np.argmax(similarity)] == 80
 
 
-def test_without_a_codebook_one_is_learned() -> None:
+def test_a_codebook_is_learned_if_none_is_given() -> None:
     index, again = PlaceIndex(), PlaceIndex()
     for number in range(19):
         index.add(number, place(number))
         again.add(number, place(number))
         if number in (3, 9):
-            # Learned from the few there are, and again from more.
+            # Learned from the few descriptors there are, and again from more.
             ids, similarity = index.search(place(2, view=1))
             assert ids.tolist() == list(range(number + 1)) and ids[np.argmax(similarity)] == 2
     index.remove(5)
@@ -97,7 +97,7 @@ def test_without_a_codebook_one_is_learned() -> None:
     assert np.array_equal(again.search(place(7, view=1))[1], similarity)
 
 
-def test_images_without_key_points(codebook: Codebook) -> None:
+def test_images_without_keypoints(codebook: Codebook) -> None:
     index = PlaceIndex(codebook)
     nothing = np.zeros((0, D), np.float32)
     assert len(index.search(nothing)[0]) == 0

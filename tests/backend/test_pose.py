@@ -1,4 +1,4 @@
-"""Absolute pose: accuracy, honest covariance, outliers, degenerate input, Jacobians."""
+"""Absolute pose: accuracy, realistic covariance, outliers, degenerate input, Jacobians."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ CAMERA = Camera(640, 480, 520.0, 510.0, 322.0, 238.0, baseline_m=0.1)
 
 
 def make_scene(seed, count=300, outliers=0.0, sigma=1.0, stereo=0.5):
-    """True pose, world points, pixels, u_right and which matches are right."""
+    """True pose, world points, pixels, u_right and which matches are correct."""
     rng = np.random.default_rng(seed)
     pixels = rng.uniform([0, 0], [640, 480], (count, 2))
     depth = rng.uniform(1.0, 10.0, count)
@@ -53,7 +53,7 @@ def test_jacobian_equals_differences():
     assert np.all(residuals[2, np.isnan(u_right)] == 0)
 
 
-def test_block_solves_equal_numpy():
+def test_block_solvers_equal_numpy():
     rng = np.random.default_rng(1)
     roots = rng.normal(size=(50, 3, 3))
     blocks = roots @ roots.transpose(0, 2, 1)
@@ -83,7 +83,8 @@ def test_error_agrees_with_the_covariance(stereo):
         )
         error = se3_log(T @ inverse(estimate.T_cam_world))
         nees.append(error @ np.linalg.solve(estimate.covariance, error))
-    # χ² with 6 degrees of freedom; trimming at 95 % makes the covariance a little too small, never by a half.
+    # χ² with 6 degrees of freedom; trimming at 95 % makes the covariance slightly too small, by
+    # less than half.
     assert 4.5 < np.mean(nees) < 9.0
 
 
@@ -99,7 +100,7 @@ def test_refine_classifies_outliers(huber):
     assert 0.3 < estimate.median_error_px < 1.5
 
 
-def test_stereo_outlier_in_u_right_alone():
+def test_an_outlier_in_u_right_only_is_found():
     T, points, pixels, u_right, _ = make_scene(4, sigma=0.3, stereo=1.0)
     u_right[:60] += 30.0
     estimate = PnPSolver().refine(disturb(T, 4), points, pixels, u_right, CAMERA)

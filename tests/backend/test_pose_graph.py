@@ -37,7 +37,7 @@ def circle(nodes, radius=5.0):
 
 
 def odometry(S_world_node, loops, step_noise, loop_noise, with_scale, seed=0, weights=None):
-    """A graph of noisy steps and loops, and the nodes that chaining the steps gives."""
+    """A graph of noisy steps and loops, and the nodes that result from chaining the steps."""
     rng = np.random.default_rng(seed)
     nodes, size = len(S_world_node), 7 if with_scale else 6
     i = np.concatenate([np.arange(nodes - 1), [loop[0] for loop in loops]]).astype(np.int64)
@@ -58,7 +58,7 @@ def odometry(S_world_node, loops, step_noise, loop_noise, with_scale, seed=0, we
 
 
 def scipy_solution(S_world_node, edges, fixed, with_scale):
-    """The minimum of the cost that the module's docstring states, by a dense general-purpose solver."""
+    """The minimum of the cost in the module's docstring, by a dense general-purpose solver."""
     exp, size = (sim3_exp, 7) if with_scale else (se3_exp, 6)
     root = np.linalg.cholesky(edges.information).swapaxes(1, 2)
     free = np.flatnonzero(~fixed)
@@ -89,7 +89,7 @@ def scipy_solution(S_world_node, edges, fixed, with_scale):
 
 
 def correlated(edges, seed=1):
-    """The same edges with full information matrices, so that a wrong order or unit of the tangent shows."""
+    """The same edges with full information matrices, to detect a wrong order or unit."""
     size = edges.information.shape[-1]
     A = np.random.default_rng(seed).normal(size=(len(edges.i), size, size))
     root = np.sqrt(edges.information)
@@ -100,7 +100,7 @@ def position_error(S, truth):
     return np.sqrt(np.mean(np.sum((S[:, :3, 3] - truth[:, :3, 3]) ** 2, axis=1)))
 
 
-def test_the_solver_keeps_the_port():
+def test_the_solver_implements_the_interface():
     solver: PoseGraphSolver = G2oPoseGraph()
     assert callable(solver.optimize)
 
@@ -131,7 +131,8 @@ def test_scale_drift_is_recovered_by_the_sim3_graph_only():
     truth = circle(60)
     step = np.zeros((59, 7))
     step[:, 6] = -0.01
-    # Monocular odometry: each key frame's own unit of length shrinks, which its similarity to the world undoes.
+    # Monocular odometry: the unit of length of each keyframe shrinks, and its similarity to the
+    # world undoes this.
     chained, edges, fixed = odometry(truth, [(59, 0), (58, 1), (57, 0)], [0.0] * 7, 1e-5, True)
     edges.S_i_j[:59] = edges.S_i_j[:59] @ sim3_exp(step)
     edges.information[:59, 6, 6] = 1 / 0.01**2
@@ -150,7 +151,7 @@ def test_scale_drift_is_recovered_by_the_sim3_graph_only():
     rigid.S_i_j[:, :3, :3] /= similarity_scale(edges.S_i_j)[:, None, None]
     start = chained.copy()
     start[:, :3, :3] /= similarity_scale(chained)[:, None, None]
-    # In each rigid step the drift so far hides as a length.
+    # A rigid step contains the drift so far as a wrong length.
     rigid.S_i_j[:59, :3, 3] *= similarity_scale(chained)[:59, None]
     assert position_error(G2oPoseGraph().optimize(start, rigid, fixed, False), truth) > 0.3
 
@@ -160,7 +161,7 @@ def test_agrees_with_a_plain_scipy_solution_of_the_stated_cost(with_scale):
     truth = circle(6, radius=2.0)
     chained, edges, fixed = odometry(truth, [(0, 5), (1, 4), (5, 2)], 0.05, 0.02, with_scale)
     edges = correlated(edges)
-    # One loop is wrong, so that the robust kernel is at work, too.
+    # One loop is wrong, so that the robust kernel takes effect, too.
     edges.S_i_j[-1] = edges.S_i_j[-1] @ se3_exp(np.array([0.3, 0, 0, 0, 0.2, 0]))
     expected = scipy_solution(chained, edges, fixed, with_scale)
     refined = G2oPoseGraph().optimize(chained, edges, fixed, with_scale)
@@ -188,7 +189,7 @@ def test_a_wrong_loop_does_little_harm_with_the_robust_kernel():
     assert position_error(robust, truth) < 0.2 * position_error(plain, truth)
 
 
-def test_parts_without_a_fixed_node_keep_their_first_and_lonely_nodes_stay():
+def test_components_without_a_fixed_node_keep_their_first_and_isolated_nodes_stay():
     truth = circle(21)
     chained, edges, fixed = odometry(truth, [(0, 9), (10, 19)], 0.02, 0.001, False)
     cut = (edges.i != 9) & (edges.i != 19)
@@ -202,7 +203,7 @@ def test_parts_without_a_fixed_node_keep_their_first_and_lonely_nodes_stay():
     assert (np.abs(refined - chained).max(axis=(1, 2)) > 0).sum() == 18
 
 
-def test_nothing_to_do_gives_the_nodes_back():
+def test_a_graph_without_work_returns_its_nodes():
     truth = circle(4)
     chained, edges, _ = odometry(truth, [(0, 3)], 0.02, 0.001, False)
     assert (G2oPoseGraph().optimize(chained, edges, np.ones(4, dtype=bool), False) == chained).all()
@@ -213,7 +214,7 @@ def test_nothing_to_do_gives_the_nodes_back():
     assert (G2oPoseGraph().optimize(chained, empty, np.arange(4) == 1, False) == chained).all()
 
 
-def test_impossible_graphs_are_refused():
+def test_invalid_graphs_are_refused():
     chained, edges, fixed = odometry(circle(6), [(0, 5)], 0.01, 0.01, False)
     solver = G2oPoseGraph()
     with pytest.raises(ValueError, match="at least one fixed node"):
@@ -231,19 +232,19 @@ def test_impossible_graphs_are_refused():
 
 
 @pytest.mark.parametrize("size", [6, 7])
-def test_information_survives_the_way_to_g2o_and_back(size):
+def test_information_is_unchanged_by_conversion_to_g2o_and_back(size):
     A = np.random.default_rng(0).normal(size=(3, size, size))
     np.testing.assert_allclose(information_from_g2o(information_to_g2o(A)), A)
 
 
-def test_g2o_weighs_half_angles():
+def test_g2o_weights_half_angles():
     information = information_to_g2o(np.eye(6))
     half_angle = np.sin(0.01 / 2)
     assert half_angle * information[3, 3] * half_angle == pytest.approx(0.01**2, rel=1e-4)
 
 
 @pytest.mark.parametrize("with_scale", [False, True])
-def test_files_give_back_what_was_written(tmp_path, with_scale):
+def test_files_are_read_back_as_written(tmp_path, with_scale):
     chained, edges, fixed = odometry(circle(12), [(0, 11), (3, 8)], 0.02, 0.001, with_scale)
     edges = correlated(edges)
     write_g2o(tmp_path / "graph.g2o", chained, edges, fixed)

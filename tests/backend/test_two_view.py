@@ -1,4 +1,4 @@
-"""Two views: right motions are found, unclear ones refused with a reason; triangulation."""
+"""Two views: correct motions are found, unclear ones refused with a reason; triangulation."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CAMERA = Camera(640, 480, 520.0, 510.0, 322.0, 238.0)
 def make_views(
     seed, kind="volume", baseline=0.4, outliers=0.0, sigma=0.7, count=400, forward=False
 ):
-    """True T_1_0, points in camera 0, pixels in both views, which matches are right."""
+    """True T_1_0, points in camera 0, pixels in both views, which matches are correct."""
     rng = np.random.default_rng(seed)
     pixels0 = rng.uniform([10, 10], [630, 470], (count, 2))
     depth = rng.uniform(2.0, 8.0, count)
@@ -88,7 +88,7 @@ def test_refuses_a_pure_rotation(kind, sigma):
         assert "\n" not in refusal
 
 
-def test_refuses_low_parallax_with_the_figures():
+def test_refuses_low_parallax_and_names_the_angles():
     _, _, pixels0, pixels1, _ = make_views(0, baseline=0.2, sigma=0.2)
     refusal = EpipolarSolver(min_parallax_deg=5.0).solve(pixels0, pixels1, CAMERA)
     assert isinstance(refusal, str)
@@ -176,7 +176,7 @@ def test_triangulation_minimises_the_reprojection_error():
         assert np.sum(residual(point) ** 2) <= 2.0 * best.cost * (1 + 1e-3) + 1e-9
 
 
-def test_triangulation_refuses():
+def test_triangulation_refuses_inconsistent_or_low_parallax_points():
     T_1_0, _, pixels0, pixels1, _ = make_views(6, sigma=0.0)
     solver = EpipolarSolver()
     identity = np.eye(4)
@@ -214,7 +214,8 @@ def test_standstill_is_measured_from_the_epipolar_lines():
     still = np.random.default_rng(1).uniform([10, 10], [630, 470], (200, 2))
     agree, distance = EpipolarSolver(0.7).standstill(pixels0, pixels1, still, CAMERA)
     assert np.mean(agree[right]) > 0.9 and np.mean(agree[~right]) < 0.3
-    # The distance of a pixel to its own epipolar line by the true motion; Sampson's shares it between the two images.
+    # The distance of a pixel to its epipolar line by the true motion; Sampson's distance divides it
+    # between both images.
     K_inv = np.linalg.inv(CAMERA.K)
     homogeneous = np.column_stack([still, np.ones(len(still))])
     lines = homogeneous @ (K_inv.T @ hat(T[:3, 3]) @ T[:3, :3] @ K_inv).T

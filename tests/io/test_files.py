@@ -1,4 +1,4 @@
-"""Files are replaced as a whole, and nothing but files is replaced."""
+"""Files are replaced as a whole, and only regular files are replaced."""
 
 import errno
 import os
@@ -51,7 +51,7 @@ class Reader(threading.Thread):
         return self.found
 
 
-def test_a_file_is_replaced_and_its_rights_stay(tmp_path: Path) -> None:
+def test_a_file_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_atomic(path, "old")
     mask = os.umask(0)
@@ -61,12 +61,12 @@ def test_a_file_is_replaced_and_its_rights_stay(tmp_path: Path) -> None:
     before = path.stat().st_ino
     write_atomic(path, "new é\udcff")
     assert path.read_bytes() == "new é\\udcff".encode()
-    assert path.stat().st_ino != before, "it is another file: nobody met half of one"
+    assert path.stat().st_ino != before, "a new file replaces it, so no reader sees half of one"
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert listed(tmp_path) == ["a.json"]
 
 
-def test_a_block_that_fails_changes_nothing(tmp_path: Path, pipe: Path) -> None:
+def test_an_exception_in_the_block_changes_nothing(tmp_path: Path, pipe: Path) -> None:
     write_atomic(tmp_path / "a", "old")
     reader = Reader(pipe)
     for path in (tmp_path / "a", tmp_path / "new"):
@@ -100,7 +100,7 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     assert folder_of(tmp_path / "two") == tmp_path / "there"
 
 
-def test_links_without_an_end_or_a_folder_are_one_line(tmp_path: Path) -> None:
+def test_link_loops_and_links_into_missing_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     (tmp_path / "c").symlink_to("gone/c")
@@ -112,7 +112,7 @@ def test_links_without_an_end_or_a_folder_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("linked", [False, True])
-def test_a_pipe_is_written_through(tmp_path: Path, pipe: Path, linked: bool) -> None:
+def test_a_pipe_is_written_to_not_replaced(tmp_path: Path, pipe: Path, linked: bool) -> None:
     path = pipe
     if linked:
         path = tmp_path / "link"
@@ -120,14 +120,14 @@ def test_a_pipe_is_written_through(tmp_path: Path, pipe: Path, linked: bool) -> 
     assert is_stream(path)
     assert folder_of(path) is None
     reader = Reader(pipe)
-    # More than a pipe holds.
+    # More than fits into a pipe's buffer.
     write_atomic(path, b"x" * 1_000_000)
     assert reader.content() == b"x" * 1_000_000
     assert pipe.is_fifo()
     assert listed(tmp_path) == (["link", "pipe"] if linked else ["pipe"])
 
 
-def test_a_pipe_waits_for_its_reader_but_not_for_ever(
+def test_waiting_for_the_reader_of_a_pipe_times_out(
     pipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "_PIPE_WAIT_S", 0.1)
@@ -142,7 +142,7 @@ def test_a_pipe_waits_for_its_reader_but_not_for_ever(
     assert late[0].content() == b"x"
 
 
-def test_a_reader_that_leaves_is_one_line(pipe: Path) -> None:
+def test_a_reader_that_closes_the_pipe_is_an_error_of_one_line(pipe: Path) -> None:
     def look(path: Path) -> None:
         with path.open("rb") as file:
             file.read(1)
@@ -154,7 +154,7 @@ def test_a_reader_that_leaves_is_one_line(pipe: Path) -> None:
     reader.join()
 
 
-def test_what_holds_no_file_is_refused(tmp_path: Path, pipe: Path) -> None:
+def test_targets_that_are_not_files_are_refused(tmp_path: Path, pipe: Path) -> None:
     (tmp_path / "folder").mkdir()
     with socket.socket(socket.AF_UNIX) as server:
         try:
@@ -169,8 +169,8 @@ def test_what_holds_no_file_is_refused(tmp_path: Path, pipe: Path) -> None:
     assert listed(tmp_path) == ["folder", "pipe", "socket"]
 
 
-def test_kinds_of_files() -> None:
-    """Disks are never written to: no device of this machine is touched to find that out."""
+def test_file_kinds_are_named() -> None:
+    """Disks are only simulated: no device of this machine is touched."""
     kinds = {
         mode: files._kind(mode) for mode in (stat.S_IFBLK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFDIR)
     }
@@ -193,28 +193,31 @@ def test_a_disk_is_refused_and_a_device_is_not(
     assert listed(tmp_path) == ["device"]
 
 
-def test_a_read_only_file_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_file_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine"
     path.write_text("mine")
-    # Root may write all files.
+    # Root may write to all files.
     monkeypatch.setattr(os, "access", lambda *args: False)
     with pytest.raises(OutputError, match="mine: it is read-only"):
         write_atomic(path, "")
     assert path.read_text() == "mine"
 
 
-def test_a_long_name_is_a_name(tmp_path: Path) -> None:
+def test_a_file_name_of_maximum_length_can_be_written(tmp_path: Path) -> None:
     for name in ("n" * 255, "é" * 127):
         write_atomic(tmp_path / name, "x")
         assert (tmp_path / name).read_text() == "x"
 
 
 @pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
-def test_standard_output_as_a_file_follows_what_was_printed(path: str, tmp_path: Path) -> None:
+def test_writing_to_standard_output_keeps_the_order(path: str, tmp_path: Path) -> None:
     if not Path(path).parent.is_dir():
         pytest.skip(f"there is no {Path(path).parent}")
     (tmp_path / "link").symlink_to("/dev/stdout")
-    code = f"from spslam.io.files import write_atomic\nprint('one')\nwrite_atomic({path!r}, 'two\\n')\nprint('three')"
+    code = (
+        "from spslam.io.files import write_atomic\n"
+        f"print('one')\nwrite_atomic({path!r}, 'two\\n')\nprint('three')"
+    )
     command = [sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])}
     out = tmp_path / "out.txt"
@@ -228,7 +231,9 @@ def test_standard_output_as_a_file_follows_what_was_printed(path: str, tmp_path:
     assert listed(tmp_path) == ["link", "out.txt"]
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -238,7 +243,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert listed(tmp_path) == []
 
 
-def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_temporary_folder_is_an_error_of_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [])
     with (

@@ -1,4 +1,4 @@
-"""What is no file is told as such; a pipe is read as far as somebody writes to it."""
+"""Inputs that are not files are refused; pipes are read until their writer stops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named p
 
 
 def pipe(folder: Path, text: bytes | None) -> Path:
-    """A pipe; somebody writes to it where there is a text."""
+    """A named pipe; a thread writes `text` to it unless it is None."""
     path = folder / "pipe"
     os.mkfifo(path)
     if text is not None:
@@ -33,7 +33,7 @@ def test_files_and_pipes_are_read_whole(tmp_path: Path) -> None:
     assert read_given(pipe(tmp_path, data)) == data
 
 
-def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_inputs_over_the_size_limit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 2_000_000)
     with pytest.raises(OSError, match="it has 2 MB, expected at most 1 MB"):
         read_given(tmp_path / "file", 1_000_000)
@@ -41,7 +41,7 @@ def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_given(pipe(tmp_path, b"x" * 5000), 1000)
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_inputs_that_are_not_files_are_refused_by_kind(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="a pipe that nobody writes to"):
         read_given(pipe(tmp_path, None))
     with pytest.raises(OSError, match="it is a device, no file"):
@@ -54,7 +54,7 @@ def test_what_is_no_file_is_told(tmp_path: Path) -> None:
         read_given("a\0b")
 
 
-def test_a_pipe_that_falls_silent_is_given_up(
+def test_reading_a_pipe_without_data_times_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spslam.io.given_files._LONGEST_SILENCE_S", 0.1)

@@ -1,4 +1,4 @@
-"""Files of poses as other programs write them, all of one trajectory: what is read must be that trajectory."""
+"""Pose files in the formats of other programs: all of them hold the same trajectory."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def table(*columns: np.ndarray, separator: str = " ", header: str = "") -> str:
 
 
 def read(path: Path, text: str) -> tuple[Trajectory, NoticeHandler]:
-    """The trajectory in a text, read beside the estimate, and what was told."""
+    """Return the trajectory in a text, read together with the estimate, and the notices."""
     path.write_bytes(text.encode())
     write_tum(path.with_name("estimate.tum"), ESTIMATE)
     with shown_notices(lambda found: None) as notices:
@@ -54,13 +54,15 @@ def topics(notices: NoticeHandler) -> list[str]:
 
 
 ROS = (
-    "%time,field.header.seq,field.header.stamp,field.pose.position.x,field.pose.position.y,field.pose.position.z,"
-    "field.pose.orientation.x,field.pose.orientation.y,field.pose.orientation.z,field.pose.orientation.w"
+    "%time,field.header.seq,field.header.stamp,"
+    "field.pose.position.x,field.pose.position.y,field.pose.position.z,"
+    "field.pose.orientation.x,field.pose.orientation.y,"
+    "field.pose.orientation.z,field.pose.orientation.w"
 )
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (table(T, P, XYZW), []),
         (table(T, P, XYZW, separator="\t"), []),
@@ -72,14 +74,18 @@ ROS = (
         (table(T, P, WXYZ, separator=",", header="t,px,py,pz,w,x,y,z"), []),
         (table(T, P, XYZW, header="t px py pz x y z w"), []),
         (table(T, 1000 * P, XYZW, header="# t tx[mm] ty[mm] tz[mm] qx qy qz qw"), ["length_unit"]),
-        (table(T, 100 * P, XYZW, separator=",", header="t,x_cm,y_cm,z_cm,qx,qy,qz,qw"), ["length_unit"]),
+        (table(T, 100 * P, XYZW, separator=",", header="t,x_cm,y_cm,z_cm,qx,qy,qz,qw"),
+         ["length_unit"]),
         (table(T, P, 2 * XYZW), ["quaternion_length"]),
         (table(T, ROW, P, XYZW), ["quaternion_order"]),
         (table(P, XYZW, T), ["quaternion_order"]),
         (table(T, P, WXYZ, header="# format: t x y z q_w q_x q_y q_z"), []),
-        (table(T, P, WXYZ, separator=";", header="time;pos_x;pos_y;pos_z;rot_w;rot_x;rot_y;rot_z"), []),
-        (table(T, P, WXYZ, separator=",", header="time,posX,posY,posZ,quatW,quatX,quatY,quatZ"), []),
-        (table(T, WXYZ, P, separator=",", header="t [s],q_w [],q_x [],q_y [],q_z [],p_x [m],p_y [m],p_z [m]"), []),
+        (table(T, P, WXYZ, separator=";", header="time;pos_x;pos_y;pos_z;rot_w;rot_x;rot_y;rot_z"),
+         []),
+        (table(T, P, WXYZ, separator=",", header="time,posX,posY,posZ,quatW,quatX,quatY,quatZ"),
+         []),
+        (table(T, WXYZ, P, separator=",",
+               header="t [s],q_w [],q_x [],q_y [],q_z [],p_x [m],p_y [m],p_z [m]"), []),
         (table(T, P, XYZW, separator=";").replace(".", ","), ["quaternion_order"]),
         (table(T, P, XYZW).replace(".", ","), []),
         (table(T, P, XYZW, ONES[:, :1]), ["quaternion_order"]),
@@ -91,18 +97,19 @@ ROS = (
         (table(T * 1e3, P, XYZW), ["time_unit"]),
         (table(NS, P, XYZW, header="# time[ns] x y z qx qy qz qw"), []),
         (table(NS, ROW, NS, P, XYZW, separator=",", header=ROS), ["time_unit"]),
-        (table(NS // 10**9, NS % 10**9, P, XYZW, separator=",", header="secs,nsecs,x,y,z,qx,qy,qz,qw"), []),
+        (table(NS // 10**9, NS % 10**9, P, XYZW, separator=",",
+               header="secs,nsecs,x,y,z,qx,qy,qz,qw"), []),
         (table(NS, P, WXYZ, separator=",", header=EUROC + EUROC_Q), []),
         (table(NS, P, WXYZ, ONES, separator=","), []),
         (table(NS, P, WXYZ, ONES[:, :3], separator=","), ["quaternion_order"]),
         (table(NS, P, WXYZ, separator=","), ["quaternion_order"]),
     ],
 )  # fmt: skip
-def test_every_way_to_write_a_trajectory_gives_the_same(
-    tmp_path: Path, text: str, told: list[str]
+def test_every_file_format_gives_the_same_trajectory(
+    tmp_path: Path, text: str, expected: list[str]
 ) -> None:
     found, notices = read(tmp_path / "truth.txt", text)
-    assert topics(notices) == told
+    assert topics(notices) == expected
     assert found.has_rotations
     assert found.origin is not None and (found.origin.rows, found.origin.left_out_rows) == (
         len(T),
@@ -124,9 +131,7 @@ def test_every_way_to_write_a_trajectory_gives_the_same(
         table(T, P, separator=",", header="timestamp,tx,ty,tz"),
     ],
 )
-def test_positions_alone_give_the_absolute_error_and_nothing_that_needs_rotations(
-    tmp_path: Path, text: str
-) -> None:
+def test_without_rotations_only_position_metrics_are_computed(tmp_path: Path, text: str) -> None:
     found, notices = read(tmp_path / "truth.txt", text)
     assert not found.has_rotations
     assert topics(notices) == ["positions_only"]
@@ -148,7 +153,7 @@ def test_positions_alone_give_the_absolute_error_and_nothing_that_needs_rotation
         match=r"first-pose, which needs rotations: the ground truth has positions only",
     ):
         evaluate(ESTIMATE, found, "first-pose")
-    # Written and read again it is what it was.
+    # Written and read again it is unchanged.
     write_tum(tmp_path / "again.tum", found)
     again = read_trajectory(tmp_path / "again.tum")
     assert not again.has_rotations
@@ -170,7 +175,7 @@ def test_evo_agrees_on_positions_alone(tmp_path: Path) -> None:
         )
 
 
-def test_rows_that_are_no_poses_are_left_out_counted_and_told(tmp_path: Path) -> None:
+def test_rows_without_a_pose_are_left_out_counted_and_reported(tmp_path: Path) -> None:
     rows = table(T, P, XYZW).splitlines()
     bad = [
         f"{T[3]} nan 0 0 0 0 0 1",
@@ -196,8 +201,8 @@ def test_rows_that_are_no_poses_are_left_out_counted_and_told(tmp_path: Path) ->
         "that repeat a stamp": 1,
     }
     assert sorted(topics(notices)) == ["poses_out_of_order", "rows_left_out"]
-    told = next(each for each in notices.notices if each.topic == "rows_left_out")
-    assert told.count == 6 and f"6 of {len(T) + 2} rows are left out" in told.text
+    notice = next(each for each in notices.notices if each.topic == "rows_left_out")
+    assert notice.count == 6 and f"6 of {len(T) + 2} rows are left out" in notice.text
     kept = np.setdiff1d(ROW, [3, 4, 5, 6])
     np.testing.assert_allclose(found.T_world_cam, POSES[kept], atol=1e-8)
 
@@ -216,7 +221,7 @@ def test_rows_that_are_no_poses_are_left_out_counted_and_told(tmp_path: Path) ->
         table(T, P, XYZW),
     ],
 )
-def test_a_sequence_gives_its_times_to_poses_that_have_numbers(tmp_path: Path, text: str) -> None:
+def test_numbered_poses_get_the_stamps_of_the_sequence(tmp_path: Path, text: str) -> None:
     path = tmp_path / "03.txt"
     path.write_text(text, encoding="utf-8")
     truth = read_ground_truth(path, T, "left camera", row_a_frame=True)
@@ -227,7 +232,7 @@ def test_a_sequence_gives_its_times_to_poses_that_have_numbers(tmp_path: Path, t
         np.testing.assert_allclose(truth.T_world_cam, POSES, atol=1e-8)
 
 
-def test_a_lost_frame_of_a_format_without_times_keeps_its_place(tmp_path: Path) -> None:
+def test_a_lost_frame_in_a_format_without_stamps_keeps_its_row(tmp_path: Path) -> None:
     lines = table(POSES[:, :3].reshape(-1, 12)).splitlines()
     lines[10] = " ".join(["nan"] * 12)
     path = tmp_path / "03.txt"
@@ -242,7 +247,7 @@ def test_a_lost_frame_of_a_format_without_times_keeps_its_place(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ["", "not a trajectory\n", "1 2\n3 4\n", table(P)[:-300], "\0\1"])
-def test_a_ground_truth_that_cannot_be_used_is_told_and_left_out(tmp_path: Path, text: str) -> None:
+def test_an_unusable_ground_truth_is_reported_and_left_out(tmp_path: Path, text: str) -> None:
     path = tmp_path / "groundtruth.txt"
     path.write_text(text, encoding="utf-8")
     with shown_notices(lambda found: None) as notices:
@@ -251,9 +256,9 @@ def test_a_ground_truth_that_cannot_be_used_is_told_and_left_out(tmp_path: Path,
     assert "groundtruth.txt" in notices.notices[-1].text
 
 
-def test_two_files_whose_unit_nobody_knows_are_asked_for(tmp_path: Path) -> None:
+def test_an_ambiguous_time_unit_of_two_files_is_refused_with_the_option(tmp_path: Path) -> None:
     path = tmp_path / "us.txt"
-    # 5000 apart: 5 s in milliseconds, 5 ms in microseconds.
+    # A difference of 5000 is 5 s in milliseconds or 5 ms in microseconds.
     path.write_text(table(5000 * ROW, P, XYZW), encoding="utf-8")
     with pytest.raises(
         TimestampError, match=r"milliseconds .* or microseconds .*--time-unit ms\|us"
@@ -264,14 +269,14 @@ def test_two_files_whose_unit_nobody_knows_are_asked_for(tmp_path: Path) -> None
         assert [np.diff(each.timestamps)[0] for each in found] == pytest.approx([step, step])
 
 
-def test_a_given_unit_is_for_the_files_that_it_fits(tmp_path: Path) -> None:
+def test_a_given_unit_applies_to_the_files_it_fits(tmp_path: Path) -> None:
     (tmp_path / "ms.txt").write_text(table(T * 1e3, P, XYZW), encoding="utf-8")
     (tmp_path / "s.txt").write_text(table(T, P, XYZW), encoding="utf-8")
     for found in read_trajectories([tmp_path / "ms.txt", tmp_path / "s.txt"], unit="ms"):
         np.testing.assert_allclose(found.timestamps, T, atol=1e-9)
 
 
-def test_our_own_times_are_seconds_however_far_apart(tmp_path: Path) -> None:
+def test_stamps_of_spslam_files_are_always_seconds(tmp_path: Path) -> None:
     slow = Trajectory(60.0 * np.arange(5), POSES[:5])
     write_tum(tmp_path / "slow.tum", slow)
     np.testing.assert_array_equal(
@@ -288,7 +293,7 @@ def test_other_encodings_are_read(tmp_path: Path) -> None:
         np.testing.assert_allclose(read_trajectory(tmp_path / name).T_world_cam, POSES, atol=1e-8)
 
 
-def test_degrees_are_no_positions(tmp_path: Path) -> None:
+def test_latitude_and_longitude_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "gps.csv"
     path.write_text(table(T, P, separator=",", header="time,lat,lon,alt"))
     with pytest.raises(
@@ -298,10 +303,11 @@ def test_degrees_are_no_positions(tmp_path: Path) -> None:
     assert read_ground_truth(path, T, "camera") is None
 
 
-def test_dates_are_seconds(tmp_path: Path) -> None:
+def test_dates_are_converted_to_seconds(tmp_path: Path) -> None:
     path = tmp_path / "dated.csv"
     path.write_text(
-        "2014-06-25 16:54:33.25,1,2,3\n2014-06-25T16:54:33.30Z,2,2,3\n2014-06-25 16:54:33.35,3,2,3\n"
+        "2014-06-25 16:54:33.25,1,2,3\n2014-06-25T16:54:33.30Z,2,2,3\n"
+        "2014-06-25 16:54:33.35,3,2,3\n"
     )
     assert read_trajectory(path).timestamps == pytest.approx(
         1403715273.25 + 0.05 * np.arange(3), abs=1e-6

@@ -1,4 +1,4 @@
-"""Sealed files: what was written comes back; every flipped bit, a cut and a renamed file are found out."""
+"""Sealed files: content is read back; a flipped bit, a cut and a renamed file are detected."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from spslam.errors import OutputError
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 
 
-def test_content_comes_back(tmp_path: Path) -> None:
+def test_content_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for parts in ((b"content",), (b"con", memoryview(b"tent")), (b"",)):
         write_sealed(path, *parts)
@@ -16,7 +16,7 @@ def test_content_comes_back(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.iterdir()] == ["a"]
 
 
-def test_every_single_bit_is_verified(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_sealed(path, b"ten bytes.")
     good = path.read_bytes()
@@ -28,7 +28,7 @@ def test_every_single_bit_is_verified(tmp_path: Path) -> None:
             read_sealed(path)
 
 
-def test_cuts_and_other_files_are_refused(tmp_path: Path) -> None:
+def test_truncated_and_exchanged_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a"
     write_sealed(path, b"ten bytes.")
     good = path.read_bytes()

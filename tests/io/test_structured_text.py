@@ -1,4 +1,4 @@
-"""YAML and JSON that stand for more than anybody means."""
+"""YAML and JSON that expand to far more than their text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("- " * 2000, "nested more than 64 deep"),
         (
             LAUGHS,
-            r"in line \d+: it expands to more than 20,000 values, because its aliases contain one another",
+            r"in line \d+: it expands to more than 20,000 values, "
+            "because its aliases contain one another",
         ),
         (MERGES, "expands to more than 20,000 values"),
         ("a: &a [*a]", r"in line 1: \*a holds itself"),
@@ -40,7 +41,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("!!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ],
 )
-def test_yaml_that_nobody_means_is_refused_in_one_line(text: str, message: str) -> None:
+def test_abusive_yaml_is_refused_in_one_line(text: str, message: str) -> None:
     tracemalloc.start()
     with pytest.raises(StructureError, match=message) as error:
         parse_yaml(text)
@@ -49,7 +50,7 @@ def test_yaml_that_nobody_means_is_refused_in_one_line(text: str, message: str) 
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
-def test_aliases_and_merges_that_somebody_means_are_read() -> None:
+def test_ordinary_aliases_and_merges_are_read() -> None:
     text = "base: &base {a: 1, b: [1, 2]}\nown: {<<: *base, a: 3}\nlist: [*base, *base]"
     assert parse_yaml(text) == {
         "base": {"a": 1, "b": [1, 2]},
@@ -58,7 +59,7 @@ def test_aliases_and_merges_that_somebody_means_are_read() -> None:
     }
 
 
-def test_depth_and_length_that_somebody_means_are_read() -> None:
+def test_ordinary_depth_and_length_are_read() -> None:
     deep = "".join("  " * level + "a:\n" for level in range(60))
     value = parse_yaml(deep)
     for _ in range(60):
@@ -81,18 +82,18 @@ def test_depth_and_length_that_somebody_means_are_read() -> None:
         ("{", "is not valid JSON"),
     ],
 )
-def test_json_that_nobody_means_is_refused_in_one_line(text: str, message: str) -> None:
+def test_abusive_json_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(StructureError, match=message) as error:
         parse_json(text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
-def test_json_is_read_as_it_was_written() -> None:
+def test_json_is_read_back_as_written() -> None:
     value = {"a": [1, 2.5, None, True, "{" * 100], "b": {"c": [[[1e300]]]}, "d": -(10**30)}
     assert parse_json(json.dumps(value)) == value
 
 
-def test_what_is_shown_is_short() -> None:
+def test_quoted_values_are_shortened() -> None:
     holds_itself: list[object] = []
     holds_itself.append(holds_itself)
     for value in (

@@ -1,4 +1,4 @@
-"""What protects a map's file: no bit of it changes without being noticed, and nothing that it claims is believed."""
+"""Protection of map files: changed bits are detected, and headers are checked before use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def path(slam_map: Map, tmp_path: Path) -> Path:
 
 
 def without_seal(data: bytes) -> bytes:
-    """The file as earlier versions wrote it."""
+    """The file without a checksum, as earlier versions wrote it."""
     return data[: -_SEAL_LENGTH - 2] + b"\0\0"
 
 
@@ -59,7 +59,7 @@ def flipped(data: bytes, bits: list[int]) -> bytes:
     return bytes(changed)
 
 
-# -- the checksum --------------------------------------------------------------------------------------------
+# -- the checksum ----------------------------------------------------------------------------------
 
 
 def test_numpy_reads_a_map(path: Path, slam_map: Map) -> None:
@@ -77,11 +77,13 @@ def test_the_same_map_is_the_same_bytes(path: Path, slam_map: Map, tmp_path: Pat
     assert (tmp_path / "again.npz").read_bytes() == path.read_bytes()
 
 
-def test_no_flipped_bit_outside_of_the_arrays_is_missed(
+def test_every_flipped_bit_outside_of_the_arrays_is_detected(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Names, offsets, sizes, types of compression, dates, the directory, the checksum itself: every 61st bit
-    of the end of the file, every third of the checksum, and 600 of all."""
+    """Bits of names, offsets, sizes, compression types, dates, the directory and the checksum.
+
+    Every 61st bit of the end of the file, every third of the checksum, and 600 of the whole file.
+    """
     data = path.read_bytes()
     start = directory_start(data)
     end = range(start * 8, len(data) * 8)
@@ -89,19 +91,21 @@ def test_no_flipped_bit_outside_of_the_arrays_is_missed(
     for bit in [*end[::61], *end[-8 * (_SEAL_LENGTH + 22) :: 3], *anywhere.tolist()]:
         path.write_bytes(flipped(data, [bit]))
         refusal(path)
-    assert not caplog.records, "none of them passes for an old map"
+    assert not caplog.records, "no changed file is taken for a map of an earlier version"
 
 
 @pytest.mark.parametrize(
     "change", [lambda d: d + b"\0", lambda d: b"\0" + d, lambda d: d[:-1], lambda d: d + d]
 )
-def test_bytes_beside_the_archive_are_noticed(path: Path, change: Callable[[bytes], bytes]) -> None:
+def test_bytes_around_the_archive_are_detected(
+    path: Path, change: Callable[[bytes], bytes]
+) -> None:
     path.write_bytes(change(path.read_bytes()))
     refusal(path)
 
 
-def test_an_array_that_was_exchanged_is_noticed(path: Path) -> None:
-    """The CRC-32 of the new content is right, and so is that of all others."""
+def test_an_exchanged_array_is_detected(path: Path) -> None:
+    """All CRC-32 values of the archive are correct, also that of the new content."""
     data = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         old = archive.read("points.distance.npy")
@@ -126,7 +130,7 @@ def test_a_map_of_an_earlier_version_is_read_with_a_note(
     assert [record.notice_topic for record in caplog.records] == ["map_without_checksum"]
 
 
-def test_of_a_map_of_an_earlier_version_no_flipped_bit_gives_another_map(path: Path) -> None:
+def test_a_flipped_bit_never_changes_the_content_of_a_map_of_an_earlier_version(path: Path) -> None:
     whole = load_map(path)
     data = without_seal(path.read_bytes())
     rng = np.random.default_rng(6)
@@ -147,8 +151,8 @@ def test_of_a_map_of_an_earlier_version_no_flipped_bit_gives_another_map(path: P
         }
 
 
-def test_one_bit_of_an_arrays_name(path: Path) -> None:
-    """With a checksum or without one, in either place that tells the name."""
+def test_a_flipped_bit_in_an_array_name_is_detected(path: Path) -> None:
+    """With and without a checksum, in both places that hold the name."""
     data = path.read_bytes()
     for whole in (data, without_seal(data)):
         for name in (b"points.found.npy", b"places.ids.npy", b"loops.i.npy", b"origin.npy"):
@@ -157,11 +161,11 @@ def test_one_bit_of_an_arrays_name(path: Path) -> None:
                 refusal(path)
 
 
-# -- claims --------------------------------------------------------------------------------------------------
+# -- claims ----------------------------------------------------------------------------------------
 
 
 def headed(array: np.ndarray, shape: str, descr: str | None = None) -> bytes:
-    """An array whose header claims another shape, a text, or another type."""
+    """An array whose header claims another shape or type, or has any other text as shape."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     data = buffer.getvalue()
@@ -208,7 +212,7 @@ def with_member(path: Path, name: str, content: bytes, arrays: Arrays) -> None:
         ("(3,)", "'nonsense'"),
     ],
 )
-def test_headers_that_lie_are_refused_before_anything_is_allocated(
+def test_false_headers_are_refused_before_anything_is_allocated(
     path: Path, shape: str, descr: str | None
 ) -> None:
     arrays = arrays_of(path)
@@ -225,12 +229,12 @@ def test_headers_that_lie_are_refused_before_anything_is_allocated(
     assert peak < 4e6
 
 
-def test_members_that_lie_are_refused(path: Path, tmp_path: Path) -> None:
+def test_false_archive_members_are_refused(path: Path, tmp_path: Path) -> None:
     arrays = arrays_of(path)
     data = path.read_bytes()
     np.savez_compressed(tmp_path / "small.npz", **arrays)
     assert "compressed" in refusal(tmp_path / "small.npz")
-    # A size in the directory, which is a field of four bytes behind the name's array.
+    # A size in the directory: a field of four bytes.
     with zipfile.ZipFile(path) as archive:
         size = archive.getinfo("points.position.npy").file_size
     field = struct.pack("<LL", size, size)
@@ -239,7 +243,7 @@ def test_members_that_lie_are_refused(path: Path, tmp_path: Path) -> None:
         at = old.rindex(field, 0, old.rindex(b"points.position.npy"))
         path.write_bytes(old[:at] + struct.pack("<LL", claimed, claimed) + old[at + 8 :])
         refusal(path)
-    # Two names for the same bytes, which would be read as often as they are named.
+    # Two names for the same bytes, which would be read once per name.
     old = without_seal(data)
     with zipfile.ZipFile(io.BytesIO(old)) as archive:
         first, second = (
@@ -265,20 +269,20 @@ def test_an_endless_directory_is_not_read(tmp_path: Path) -> None:
     assert peak < 1e5
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "map.npz")
     assert "pipe" in refusal(tmp_path / "map.npz")
     if Path("/dev/zero").exists():
         assert "device" in refusal(tmp_path.joinpath("/dev/zero"))
 
 
-# -- ids -----------------------------------------------------------------------------------------------------
+# -- ids -------------------------------------------------------------------------------------------
 
 
-def test_points_left_of_very_many_are_numbered_anew(
+def test_very_large_ids_are_renumbered(
     path: Path, slam_map: Map, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ids up to 5e8 would make tables of 8 GB; links are what they were."""
+    """Ids up to 5e8 would need tables of 8 GB; the observations stay the same."""
     arrays = arrays_of(path)
     far = arrays["points.id"].copy()
     far[1:] += 499_999_000
@@ -302,7 +306,7 @@ def test_points_left_of_very_many_are_numbered_anew(
 @pytest.mark.parametrize(
     "next_ids", [[500_000_000, 3], [2**62, 2**62], [2**31 + 1, 2**31], [-1, 3], [10**9, -(2**63)]]
 )
-def test_ids_that_no_run_gives_are_refused(path: Path, next_ids: list[int]) -> None:
+def test_impossible_next_ids_are_refused(path: Path, next_ids: list[int]) -> None:
     seal(path, arrays_of(path) | {"next_ids": np.array(next_ids)})
     tracemalloc.start()
     try:
@@ -313,7 +317,7 @@ def test_ids_that_no_run_gives_are_refused(path: Path, next_ids: list[int]) -> N
     assert peak < 10 * path.stat().st_size + 2e6
 
 
-def test_ids_that_are_not_there_are_refused_however_large(path: Path) -> None:
+def test_missing_ids_of_any_size_are_refused(path: Path) -> None:
     arrays = arrays_of(path) | {"next_ids": np.array([500_000_000, 6_000])}
     for name in ("points.id", "observations.point"):
         seal(path, arrays | {name: arrays[name] + 499_990_000})

@@ -1,4 +1,4 @@
-"""Maps whose bytes are in order and whose values no run writes: refused alike by whoever reads them."""
+"""Map files with a valid checksum and impossible values are refused by all commands."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def path(landmarks, tmp_path: Path) -> Path:
 
 
 def entry(index: Any, value: Any) -> Change:
-    """One entry of an array becomes another."""
+    """Replace one entry of an array."""
 
     def change(array: np.ndarray) -> np.ndarray:
         array = array.copy()
@@ -47,7 +47,7 @@ def entry(index: Any, value: Any) -> Change:
 
 
 def origin(**values: Any) -> Change:
-    """Fields of the origin become others; `camera_fx` is one of its camera's."""
+    """Replace fields of the origin; `camera_fx` is a field of its camera."""
 
     def change(array: np.ndarray) -> np.ndarray:
         found = json.loads(str(array))
@@ -59,7 +59,7 @@ def origin(**values: Any) -> Change:
     return change
 
 
-LIES: list[tuple[str, Change, str]] = [
+IMPOSSIBLE: list[tuple[str, Change, str]] = [
     ("origin", lambda a: np.array("null"), "which camera recorded its 6 keyframes"),
     ("origin", lambda a: np.array("7"), "its origin must be named values, found 7"),
     ("origin", lambda a: np.array(7), "another type"),
@@ -169,10 +169,8 @@ LIES: list[tuple[str, Change, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "why"), LIES)
-def test_values_that_no_run_writes_are_refused(
-    path: Path, name: str, change: Change, why: str
-) -> None:
+@pytest.mark.parametrize(("name", "change", "why"), IMPOSSIBLE)
+def test_impossible_values_are_refused(path: Path, name: str, change: Change, why: str) -> None:
     arrays = arrays_of(path)
     seal(path, arrays)
     before = load_map(path)
@@ -199,8 +197,8 @@ def test_arrays_that_are_missing_or_unknown_are_refused(path: Path) -> None:
             load_map(path)
 
 
-def test_what_an_unusual_run_writes_is_read(path: Path) -> None:
-    """Values at the edge of what there is: unknown depths, points far away, an unfinished point, an empty index."""
+def test_unusual_but_valid_values_are_read(path: Path) -> None:
+    """Unknown depths, very distant points, a point without a normal, an empty place index."""
     arrays = arrays_of(path)
     unusual: Arrays = {
         "points.position": entry(0, 1e9)(arrays["points.position"]),
@@ -220,7 +218,7 @@ def test_what_an_unusual_run_writes_is_read(path: Path) -> None:
         np.testing.assert_array_equal(found.map.tables()[table][column], unusual[name])
 
 
-def test_an_odd_number_of_numbers_is_one(tmp_path: Path) -> None:
+def test_descriptors_of_odd_length_are_read(tmp_path: Path) -> None:
     slam_map = Map(3)
     rows = np.eye(3)
     slam_map.observations.append(
@@ -237,7 +235,7 @@ def test_an_odd_number_of_numbers_is_one(tmp_path: Path) -> None:
     )
 
 
-# -- whoever reads it ----------------------------------------------------------------------------------------
+# -- all commands ----------------------------------------------------------------------------------
 
 COMMANDS: dict[str, list[str]] = {
     "info": ["map", "info", "{map}"],
@@ -273,7 +271,7 @@ COMMANDS: dict[str, list[str]] = {
 }
 
 
-ALIKE = (
+SAME_CHECK = (
     "keyframes.T_world_cam",
     "descriptor_scale",
     "points.descriptor",
@@ -291,11 +289,11 @@ def test_every_command_refuses_the_same_maps(
 ) -> None:
     monkeypatch.setattr(
         "spslam.slam.loops.map_merging.merge_maps",
-        lambda *_: pytest.fail("a map that lies was merged"),
+        lambda *_: pytest.fail("a damaged map was merged"),
     )
     monkeypatch.setattr(
         "spslam.slam.system.Slam.from_config",
-        lambda *_, **__: pytest.fail("a map that lies was used"),
+        lambda *_, **__: pytest.fail("a damaged map was used"),
     )
     monkeypatch.setattr("spslam.factory.build_components", lambda *_: None)
     folder, run, good = tmp_path / "out", tmp_path / "run", tmp_path / "good.npz"
@@ -310,9 +308,13 @@ def test_every_command_refuses_the_same_maps(
     bad = path.rename(run / "map.npz")
     flipped = bytearray(good.read_bytes())
     flipped[flipped.rindex(b"points.found.npy") + 8] ^= 1
-    lies = [LIES[0], LIES[1], *(next(lie for lie in LIES if lie[0] == name) for name in ALIKE)]
+    changes = [
+        IMPOSSIBLE[0],
+        IMPOSSIBLE[1],
+        *(next(each for each in IMPOSSIBLE if each[0] == name) for name in SAME_CHECK),
+    ]
     written = [bytes(flipped)]
-    for name, change, _ in lies:
+    for name, change, _ in changes:
         seal(bad, arrays | {name: np.asarray(change(arrays[name]))})
         written.append(bad.read_bytes())
     seal(bad, arrays | {"next_ids": np.array([500_000_000, 6])})
@@ -331,7 +333,7 @@ def test_every_command_refuses_the_same_maps(
         assert not list(folder.iterdir()), "nothing is written"
 
 
-# -- the run beside it ---------------------------------------------------------------------------------------
+# -- the run of the map ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -345,7 +347,7 @@ def test_every_command_refuses_the_same_maps(
         (f"tracking,{'9' * 200_000}", "cannot be read"),
     ],
 )
-def test_frames_that_name_no_part_are_refused(
+def test_frames_of_missing_submaps_are_refused(
     path: Path, tmp_path: Path, rows: str, why: str
 ) -> None:
     (tmp_path / "frames.csv").write_text(f"state,part\n{rows}\n")

@@ -1,4 +1,4 @@
-"""Exports of maps: what other programs read is what the map holds."""
+"""Exports of maps: other programs read what the map holds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ NOISE_PX = 0.5
 
 @pytest.fixture
 def slam_map(landmarks) -> Map:
-    """Six turned key frames with noise, a revisit, points that are gone; and a part of another session with three."""
+    """Submap 0: six rotated keyframes with noise, a loop and removed points; submap 1: three more.
+
+    Submap 1 is from another session.
+    """
     scene = landmarks.box()
     found = scene.map_of(
         [scene.pose(0.1 * i, 0.03 * i, 0.05 * i, 0.04 * i) for i in range(6)], noise_px=NOISE_PX
@@ -63,10 +66,10 @@ def mono_map(landmarks) -> Map:
     return found
 
 
-# -- parts ---------------------------------------------------------------------------------------------------
+# -- submaps ---------------------------------------------------------------------------------------
 
 
-def test_the_main_part_has_most_key_frames(slam_map: Map) -> None:
+def test_the_main_submap_has_the_most_keyframes(slam_map: Map) -> None:
     assert choose_submap(slam_map) == 0
     assert choose_submap(slam_map, 1) == 1
     slam_map.keyframes["submap"][2:6] = 1
@@ -78,7 +81,7 @@ def test_the_main_part_has_most_key_frames(slam_map: Map) -> None:
 
 
 @pytest.mark.parametrize("submap", [0, 1])
-def test_an_extracted_part_has_its_world_only(slam_map: Map, submap: int) -> None:
+def test_an_extracted_submap_has_its_own_data_only(slam_map: Map, submap: int) -> None:
     one = extract_submap(slam_map, submap)
     assert one.keyframes["id"].tolist() == slam_map.keyframes_of(submap).tolist()
     assert one.points["id"].tolist() == slam_map.points_of(submap).tolist()
@@ -87,12 +90,10 @@ def test_an_extracted_part_has_its_world_only(slam_map: Map, submap: int) -> Non
     assert len(one.loops) == (1 if submap == 0 else 0)
     assert len(one.observations) == len(slam_map.rows_of_keyframes(slam_map.keyframes_of(submap)))
     assert one.points["descriptor"].shape == (len(points), 0)
-    assert slam_map.points["descriptor"].shape == (len(slam_map.points), 32), (
-        "the map stays as it is"
-    )
+    assert slam_map.points["descriptor"].shape == (len(slam_map.points), 32), "the map is unchanged"
 
 
-def test_extent_leaves_single_far_points_out() -> None:
+def test_extent_ignores_a_few_far_points() -> None:
     points = np.random.default_rng(0).uniform(-1, 1, (2000, 3)) * (3, 2, 1)
     points[:5] = 1000.0
     poses = np.tile(np.eye(4), (2, 1, 1))
@@ -101,71 +102,71 @@ def test_extent_leaves_single_far_points_out() -> None:
     assert extent(np.zeros((0, 3)), poses) == pytest.approx([0, 0, 10])
 
 
-# -- figures -------------------------------------------------------------------------------------------------
+# -- statistics ------------------------------------------------------------------------------------
 
 
-def test_figures_of_a_map(slam_map: Map, tmp_path: Path) -> None:
+def test_statistics_of_a_map(slam_map: Map, tmp_path: Path) -> None:
     save_map(tmp_path / "map.npz", slam_map, place_arrays(slam_map, [0, 1, 2]))
-    figures = describe_map(tmp_path / "map.npz", load_map(tmp_path / "map.npz"))
+    info = describe_map(tmp_path / "map.npz", load_map(tmp_path / "map.npz"))
     linked = np.count_nonzero(slam_map.observations["point"] >= 0)
-    assert figures["path"] == str(tmp_path / "map.npz")
-    assert figures["format_version"] == int(np.load(tmp_path / "map.npz")["format_version"])
-    assert figures["size_mb"] == pytest.approx(
-        (tmp_path / "map.npz").stat().st_size / 1e6, abs=1e-3
-    )
-    assert figures["camera"] == {
-        "width": 640, "height": 480, "fx": 400.0, "fy": 400.0, "cx": 319.5, "cy": 239.5, "baseline_m": 0.12,
+    assert info["path"] == str(tmp_path / "map.npz")
+    assert info["format_version"] == int(np.load(tmp_path / "map.npz")["format_version"])
+    assert info["size_mb"] == pytest.approx((tmp_path / "map.npz").stat().st_size / 1e6, abs=1e-3)
+    assert info["camera"] == {
+        "width": 640, "height": 480, "fx": 400.0, "fy": 400.0, "cx": 319.5, "cy": 239.5,
+        "baseline_m": 0.12,
     }  # fmt: skip
-    assert (figures["sensor"], figures["scale"], figures["unit"]) == ("stereo", "baseline", "m")
-    assert figures["extractor"] == "superpoint 0123456789ab"
-    assert (figures["keyframes"], figures["points"], figures["loops"]) == (
+    assert (info["sensor"], info["scale"], info["unit"]) == ("stereo", "baseline", "m")
+    assert info["extractor"] == "superpoint 0123456789ab"
+    assert (info["keyframes"], info["points"], info["loops"]) == (
         9,
         len(slam_map.points),
         1,
     )
-    assert (figures["observations"], figures["linked_observations"]) == (
+    assert (info["observations"], info["linked_observations"]) == (
         len(slam_map.observations),
         linked,
     )
     assert 0 < linked < len(slam_map.observations)
-    assert figures["points_per_keyframe"] == pytest.approx(linked / 9, abs=0.05)
-    assert (figures["sessions"], figures["places"]) == (2, True)
-    assert [(p["submap"], p["keyframes"], p["points"]) for p in figures["submaps"]] == [
+    assert info["points_per_keyframe"] == pytest.approx(linked / 9, abs=0.05)
+    assert (info["sessions"], info["places"]) == (2, True)
+    assert [(p["submap"], p["keyframes"], p["points"]) for p in info["submaps"]] == [
         (submap, count, len(slam_map.points_of(submap))) for submap, count in ((0, 6), (1, 3))
     ]
-    # The box is 6 x 4 x 3 m, 3 m in front of the first camera, and the second part begins half a metre behind it.
-    assert figures["submaps"][0]["extent"] == pytest.approx([6, 4, 6], abs=0.6)
-    assert figures["submaps"][1]["extent"][2] == pytest.approx(6.5, abs=0.3)
+    # The box is 6 × 4 × 3 m, 3 m in front of the first camera; the second submap begins 0.5 m
+    # behind that camera.
+    assert info["submaps"][0]["extent"] == pytest.approx([6, 4, 6], abs=0.6)
+    assert info["submaps"][1]["extent"][2] == pytest.approx(6.5, abs=0.3)
 
 
-def test_figures_of_an_empty_map_and_a_mono_map(mono_map: Map, tmp_path: Path) -> None:
+def test_statistics_of_an_empty_map_and_a_mono_map(mono_map: Map, tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     save_map(path, Map(8))
-    figures = describe_map(path, SavedMap(Map(8), {}))
+    info = describe_map(path, SavedMap(Map(8), {}))
     assert [
-        figures[key] for key in ("sensor", "camera", "extractor", "scale", "points_per_keyframe")
+        info[key] for key in ("sensor", "camera", "extractor", "scale", "points_per_keyframe")
     ] == [None] * 5
-    assert (figures["keyframes"], figures["submaps"], figures["sessions"], figures["places"]) == (
+    assert (info["keyframes"], info["submaps"], info["sessions"], info["places"]) == (
         0,
         [],
         0,
         False,
     )
-    figures = describe_map(path, SavedMap(mono_map, {}))
-    assert (figures["unit"], figures["camera"]["baseline_m"]) == ("map units", None)
+    info = describe_map(path, SavedMap(mono_map, {}))
+    assert (info["unit"], info["camera"]["baseline_m"]) == ("map units", None)
 
 
-# -- COLMAP --------------------------------------------------------------------------------------------------
+# -- COLMAP ----------------------------------------------------------------------------------------
 
 
 def colmap() -> ModuleType:
-    """COLMAP's own code; without it only the tests that read by it are skipped."""
+    """COLMAP's own code; tests that use it are skipped if it is missing."""
     module: ModuleType = pytest.importorskip("pycolmap")
     return module
 
 
 def read(folder: Path) -> Any:
-    """The model as COLMAP's own reader has it."""
+    """The model as COLMAP's own reader returns it."""
     model = colmap().Reconstruction()
     model.read_text(str(folder))
     return model
@@ -213,9 +214,10 @@ def test_colmap_finds_the_same_reprojection_errors(slam_map: Map, tmp_path: Path
     model = read(tmp_path)
     stored = {point_id: point.error for point_id, point in model.points3D.items()}
     assert summary.mean_error_px == pytest.approx(model.compute_mean_reprojection_error(), abs=1e-9)
-    # The mean length of two-dimensional noise is sqrt(pi / 2) of its deviation.
+    # The mean length of two-dimensional noise is sqrt(pi / 2) times its standard deviation.
     assert summary.mean_error_px == pytest.approx(np.sqrt(np.pi / 2) * NOISE_PX, rel=0.05)
-    # COLMAP's own, from its camera, its poses and its pixels: half a pixel of shift would show here.
+    # COLMAP's own error, from its camera, poses and pixels: a shift of half a pixel would show
+    # here.
     model.update_point_3d_errors()
     assert {point_id: point.error for point_id, point in model.points3D.items()} == pytest.approx(
         stored, abs=1e-5
@@ -230,7 +232,7 @@ def test_colmap_refines_the_model(slam_map: Map, tmp_path: Path) -> None:
     options.refine_focal_length = options.refine_extra_params = False
     colmap().bundle_adjustment(model, options)
     model.update_point_3d_errors()
-    # True poses and points become those that fit the noise.
+    # True poses and points change to those that fit the noise.
     assert 0.5 * before < model.compute_mean_reprojection_error() < before
 
 
@@ -238,7 +240,7 @@ def test_colmap_camera_counts_pixels_from_the_corner(slam_map: Map, tmp_path: Pa
     write_colmap(tmp_path, slam_map, 0)
     camera = read(tmp_path).cameras[1]
     assert (camera.model, camera.width, camera.height) == (colmap().CameraModelId.PINHOLE, 640, 480)
-    # The centre of 640 x 480 pixels, whichever way they are counted.
+    # The centre of 640 × 480 pixels, in either convention.
     assert camera.params.tolist() == [400.0, 400.0, 320.0, 240.0]
 
 
@@ -253,7 +255,7 @@ def test_colmap_image_names(slam_map: Map, mono_map: Map, tmp_path: Path) -> Non
     ]
 
 
-def test_colmap_model_with_blind_key_frames_and_points_behind(
+def test_colmap_model_with_empty_keyframes_and_points_behind_the_camera(
     slam_map: Map, tmp_path: Path
 ) -> None:
     slam_map.unlink(slam_map.rows_of_keyframes(np.array([2])))
@@ -271,7 +273,7 @@ def test_colmap_model_with_blind_key_frames_and_points_behind(
     assert summary.mean_error_px == pytest.approx(np.sqrt(np.pi / 2) * NOISE_PX, rel=0.05)
 
 
-def test_colmap_model_without_key_points(landmarks, tmp_path: Path) -> None:
+def test_colmap_model_without_keypoints(landmarks, tmp_path: Path) -> None:
     scene = landmarks.box()
     empty = scene.map_of([scene.pose(z=50.0)])
     empty.origin = Origin("stereo", scene.camera, "orb", "baseline")
@@ -279,7 +281,7 @@ def test_colmap_model_without_key_points(landmarks, tmp_path: Path) -> None:
     assert read(tmp_path).num_images() == 1
 
 
-def test_colmap_folder_of_others_is_left_alone(slam_map: Map, tmp_path: Path) -> None:
+def test_a_colmap_folder_with_other_files_is_left_alone(slam_map: Map, tmp_path: Path) -> None:
     write_colmap(tmp_path, slam_map, 0)
     before = (tmp_path / "images.txt").read_bytes()
     write_colmap(tmp_path, slam_map, 1)
@@ -304,11 +306,11 @@ def test_a_map_without_a_camera_is_not_exported(landmarks, tmp_path: Path) -> No
         submap_graph(found, 0, 30)
 
 
-# -- pose graph ----------------------------------------------------------------------------------------------
+# -- pose graph ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("submap", [0, 1])
-def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, submap: int) -> None:
+def test_the_graph_of_a_submap_is_read_back(slam_map: Map, tmp_path: Path, submap: int) -> None:
     nodes, edges, fixed = submap_graph(slam_map, submap, 30)
     assert np.array_equal(nodes, slam_map.T_world_keyframe[slam_map.keyframes["submap"] == submap])
     assert fixed.tolist() == [True] + [False] * (len(nodes) - 1)
@@ -328,12 +330,12 @@ def test_the_graph_of_a_part_comes_back(slam_map: Map, tmp_path: Path, submap: i
 
 def test_edges_follow_from_shared_points(slam_map: Map) -> None:
     assert len(submap_graph(slam_map, 0, min_covisibility=10**6)[1].i) == 5 + 1, (
-        "the chain and the revisit"
+        "the chain and the loop edge"
     )
     assert len(submap_graph(slam_map, 0, 30)[1].i) == 6 * 5 / 2 + 1
 
 
-def test_the_weight_of_a_part_is_that_of_its_own_depths(landmarks) -> None:
+def test_the_weights_of_a_submap_follow_from_its_own_depths(landmarks) -> None:
     scene = landmarks.box()
     near, far = (scene.map_of([scene.pose(0.1 * i) for i in range(2)]) for _ in range(2))
     near.origin = Origin("stereo", scene.camera, "orb", "baseline")
@@ -341,7 +343,7 @@ def test_the_weight_of_a_part_is_that_of_its_own_depths(landmarks) -> None:
     far.move_submap(0, np.diag([30.0, 30.0, 30.0, 1.0]), 0)
     near.append_map(far)
     assert np.allclose(submap_graph(near, 0, 30)[1].information, alone), (
-        "whatever other parts there are"
+        "regardless of other submaps"
     )
 
 
@@ -356,7 +358,7 @@ def test_the_graph_of_a_mono_map_has_scales(mono_map: Map, tmp_path: Path) -> No
     assert geometry.similarity_scale(found.edges.S_i_j[-1]) == pytest.approx(1.25)
     moved = G2oPoseGraph().optimize(found.S_world_node, found.edges, found.fixed, with_scale=True)
     assert np.array_equal(moved[0], nodes[0])
-    assert geometry.similarity_scale(moved[-1]) > 1.05, "the revisit pulls at the scale"
+    assert geometry.similarity_scale(moved[-1]) > 1.05, "the loop edge changes the scale"
 
 
 @pytest.mark.parametrize("which", ["slam_map", "mono_map"])
@@ -373,15 +375,18 @@ def test_g2o_itself_reads_the_graph(
 
 
 @pytest.mark.parametrize("name", ["cameras.txt", "images.txt", "points3D.txt"])
-def test_a_colmap_model_that_is_not_ours_is_left_alone(
+def test_a_colmap_model_of_another_program_is_left_alone(
     name: str, slam_map: Map, tmp_path: Path
 ) -> None:
-    theirs = "# Camera list with one line of data per camera:\n#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
+    theirs = (
+        "# Camera list with one line of data per camera:\n"
+        "#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n"
+    )
     (tmp_path / name).write_text(theirs)
     with pytest.raises(OutputError, match=rf"found {name} of another program; name another folder"):
         write_colmap(tmp_path, slam_map, 0)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: theirs}
-    # COLMAP drops our mark when it writes the model again, as after its bundle adjustment.
+    # COLMAP drops the mark of spslam when it rewrites the model, e.g. after bundle adjustment.
     (tmp_path / name).unlink()
     write_colmap(tmp_path, slam_map, 0)
     read(tmp_path).write_text(tmp_path)

@@ -1,4 +1,4 @@
-"""Maps come back from their files as they were; what is no map is refused in one line."""
+"""Saved maps are loaded unchanged; files that are not maps are refused in one line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_saved_map_loads_equal(slam_map: Map, tmp_path: Path) -> None:
                 ), column
     assert saved.map.origin == slam_map.origin
     assert saved.map.next_ids == slam_map.next_ids
-    assert saved.map.session == 1, "what comes now is another session"
+    assert saved.map.session == 1, "new keyframes belong to another session"
     assert {name: values.tolist() for name, values in saved.places.items()} == {
         name: values.tolist() for name, values in places.items()
     }
@@ -64,14 +64,14 @@ def test_saved_map_loads_equal(slam_map: Map, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.npz"]
 
 
-def test_saved_twice_is_the_same_file(slam_map: Map, tmp_path: Path) -> None:
+def test_saving_twice_gives_the_same_file(slam_map: Map, tmp_path: Path) -> None:
     save_map(tmp_path / "a.npz", slam_map)
     save_map(tmp_path / "b.npz", load_map(tmp_path / "a.npz").map)
     save_map(tmp_path / "c.npz", load_map(tmp_path / "b.npz").map)
     assert (tmp_path / "b.npz").read_bytes() == (tmp_path / "c.npz").read_bytes()
 
 
-def test_binary_descriptors_come_back_exactly(tmp_path: Path) -> None:
+def test_binary_descriptors_are_restored_exactly(tmp_path: Path) -> None:
     slam_map = Map(256)
     bits = np.where(np.random.default_rng(0).random((5, 256)) > 0.5, 1.0, -1.0) / 16
     slam_map.observations.append(
@@ -88,7 +88,7 @@ def test_binary_descriptors_come_back_exactly(tmp_path: Path) -> None:
     )
 
 
-def test_an_empty_map_is_a_map(tmp_path: Path) -> None:
+def test_an_empty_map_can_be_saved(tmp_path: Path) -> None:
     save_map(tmp_path / "map.npz", Map(8))
     assert len(load_map(tmp_path / "map.npz").map.keyframes) == 0
 
@@ -119,7 +119,7 @@ def test_truncated_map_is_refused(slam_map: Map, tmp_path: Path) -> None:
             load_map(path)
 
 
-def test_a_flipped_byte_is_noticed(slam_map: Map, tmp_path: Path) -> None:
+def test_a_flipped_byte_is_detected(slam_map: Map, tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     save_map(path, slam_map)
     whole = bytearray(path.read_bytes())
@@ -161,9 +161,7 @@ def test_foreign_archives_and_other_versions_are_refused(tmp_path: Path) -> None
         ("origin", lambda a: np.array('{"camera": {"width": -1}}')),
     ],
 )
-def test_a_map_that_does_not_fit_together_is_refused(
-    slam_map: Map, tmp_path: Path, name: str, change
-) -> None:
+def test_an_inconsistent_map_is_refused(slam_map: Map, tmp_path: Path, name: str, change) -> None:
     path = tmp_path / "map.npz"
     save_map(path, slam_map)
     with np.load(path) as archive:
@@ -176,7 +174,7 @@ def test_a_map_that_does_not_fit_together_is_refused(
         load_map(path)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="nowhere"):
         save_map(tmp_path / "nowhere/map.npz", Map(8))
 
@@ -192,7 +190,7 @@ while True:
 """
 
 
-def test_killed_while_saving_a_whole_map_is_left(slam_map: Map, tmp_path: Path) -> None:
+def test_a_kill_while_saving_leaves_a_complete_map(slam_map: Map, tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     save_map(path, slam_map)
     for delay in (0.0, 0.011, 0.017, 0.029):
@@ -206,4 +204,4 @@ def test_killed_while_saving_a_whole_map_is_left(slam_map: Map, tmp_path: Path) 
         process.stdout.close()
         found = load_map(path).map
         shift = found.positions[:, 0] - slam_map.positions[:, 0]
-        assert np.ptp(shift) < 1e-9, "half of one map and half of another"
+        assert np.ptp(shift) < 1e-9, "the file is a mixture of two maps"

@@ -1,4 +1,4 @@
-"""The map keeps its three tables consistent through every change."""
+"""The three tables of a map stay consistent through every change."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def pose(x: float) -> np.ndarray:
 
 @pytest.fixture
 def three_views() -> Map:
-    """Three key frames of four key points; points 0..3 come from the first, which the others see in part."""
+    """Three keyframes of four keypoints; the first has points 0..3, the others see some of them."""
     slam_map = Map(SIZE)
     first = slam_map.add_keyframe(observations(4, 0), pose(0.0), np.full(4, NO_POINT))
     slam_map.add_points(
@@ -51,7 +51,7 @@ def assert_consistent(slam_map: Map) -> None:
     linked = slam_map.observations["point"]
     linked = linked[linked >= 0]
     rows = slam_map.point_rows(linked)
-    assert (rows >= 0).all(), "an observation names a point that is gone"
+    assert (rows >= 0).all(), "an observation refers to a removed point"
     assert np.array_equal(slam_map.points["id"][rows], linked)
     assert np.array_equal(
         slam_map.observation_counts(), np.bincount(rows, minlength=len(slam_map.points))
@@ -62,10 +62,10 @@ def assert_consistent(slam_map: Map) -> None:
     pairs = np.stack([keyframes, slam_map.observations["point"]], axis=1)[
         slam_map.observations["point"] >= 0
     ]
-    assert len(np.unique(pairs, axis=0)) == len(pairs), "a key frame sees a point twice"
+    assert len(np.unique(pairs, axis=0)) == len(pairs), "a keyframe sees a point twice"
 
 
-def test_who_sees_what(three_views: Map) -> None:
+def test_points_and_keyframes_that_see_each_other(three_views: Map) -> None:
     assert_consistent(three_views)
     assert three_views.observation_counts().tolist() == [3, 3, 2, 1]
     ids, counts = three_views.covisible(0)
@@ -92,11 +92,11 @@ def test_removed_points_are_unlinked_and_ids_stay(three_views: Map) -> None:
     assert three_views.point_rows(np.array([0, 1, 2, 3, NO_POINT])).tolist() == [-1, 0, 1, -1, -1]
     rows = three_views.observation_rows(0)
     new = three_views.add_points(0, np.zeros((1, 3)), np.array([rows.start]))
-    assert new.tolist() == [4], "ids are never used twice"
+    assert new.tolist() == [4], "ids are never reused"
     assert_consistent(three_views)
 
 
-def test_removed_keyframe_takes_its_own_points_along(three_views: Map) -> None:
+def test_points_of_a_removed_keyframe_alone_are_removed(three_views: Map) -> None:
     three_views.remove_keyframe(0)
     assert_consistent(three_views)
     assert three_views.keyframes["id"].tolist() == [1, 2]
@@ -105,11 +105,11 @@ def test_removed_keyframe_takes_its_own_points_along(three_views: Map) -> None:
     assert three_views.has_keyframe(2)
 
 
-def test_merged_points_share_their_views_once(three_views: Map) -> None:
+def test_a_merged_point_has_one_observation_per_keyframe(three_views: Map) -> None:
     found = three_views.points["found"].copy()
     three_views.merge_points(np.array([2]), np.array([0]))
     assert_consistent(three_views)
-    # Key frames 0 and 1 saw both: one observation of each is kept.
+    # Keyframes 0 and 1 saw both points: one observation of each is kept.
     assert three_views.observation_counts().tolist() == [3, 3, 1]
     assert three_views.points["found"][0] == found[0] + found[2]
 
@@ -121,7 +121,7 @@ def test_unlinking_the_last_view_removes_the_point(three_views: Map) -> None:
     assert 3 not in three_views.points["id"]
 
 
-def test_newest_view_describes(three_views: Map) -> None:
+def test_descriptors_come_from_the_newest_view(three_views: Map) -> None:
     three_views.describe_from(2)
     row = three_views.point_rows(np.array([1]))[0]
     expected = three_views.observations["descriptor"][three_views.observation_rows(2)][1]
@@ -131,7 +131,7 @@ def test_newest_view_describes(three_views: Map) -> None:
 
 @pytest.fixture
 def two_submaps(three_views: Map) -> Map:
-    """As `three_views`, with a part of two more key frames that share three points."""
+    """As `three_views`, with a submap of two more keyframes that both see three points."""
     three_views.begin_submap()
     first = three_views.add_keyframe(observations(4, 3), pose(10.0), np.full(4, NO_POINT))
     rows = np.arange(3) + three_views.observation_rows(first).start
@@ -141,7 +141,7 @@ def two_submaps(three_views: Map) -> Map:
     return three_views
 
 
-def test_parts_know_their_keyframes_and_points(two_submaps: Map) -> None:
+def test_submaps_know_their_keyframes_and_points(two_submaps: Map) -> None:
     assert two_submaps.submaps.tolist() == [0, 1]
     assert two_submaps.keyframes_of(1).tolist() == [3, 4]
     assert two_submaps.points_of(0).tolist() == [0, 1, 2, 3]
@@ -153,7 +153,7 @@ def test_parts_know_their_keyframes_and_points(two_submaps: Map) -> None:
     assert poses[:, 0, 3].tolist() == [10.0, 10.5]
 
 
-def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_submaps: Map) -> None:
+def test_a_moved_submap_keeps_its_shape_and_is_scaled(two_submaps: Map) -> None:
     two_submaps.refresh_normals(two_submaps.points["id"])
     normals, distances = two_submaps.points["normal"].copy(), two_submaps.points["distance"].copy()
     before = two_submaps.scene_of(0)
@@ -163,7 +163,7 @@ def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_submaps: Map) -> N
     points, poses = two_submaps.scene_of(1)
     two_submaps.move_submap(1, S, 0)
     assert two_submaps.submaps.tolist() == [0]
-    assert two_submaps.submap == 0, "key frames to come are in the joint part"
+    assert two_submaps.submap == 0, "new keyframes belong to the merged submap"
     assert two_submaps.positions[4:] == pytest.approx(points @ S[:3, :3].T + S[:3, 3])
     assert two_submaps.T_world_keyframe[3:, :3, :3] == pytest.approx(np.array([R, R]))
     assert two_submaps.T_world_keyframe[3:, :3, 3] == pytest.approx(
@@ -179,8 +179,8 @@ def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_submaps: Map) -> N
     assert two_submaps.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
 
 
-def test_revisits_stay_right_when_lengths_change(two_submaps: Map) -> None:
-    """Around one of the two key frames only, as after a drift of scale: metres there become twice, here three times."""
+def test_loop_edges_stay_correct_when_keyframes_are_rescaled(two_submaps: Map) -> None:
+    """Lengths around keyframe 3 are doubled and around keyframe 4 tripled, as after scale drift."""
     S_i_j, information = (
         two_submaps.loops["S_i_j"][0].copy(),
         two_submaps.loops["information"][0].copy(),
@@ -189,7 +189,7 @@ def test_revisits_stay_right_when_lengths_change(two_submaps: Map) -> None:
     in_j = np.array([0.3, -0.2, 4.0])
     in_i = geometry.apply(S_i_j, in_j)
     assert geometry.apply(two_submaps.loops["S_i_j"][0], 3 * in_j) == pytest.approx(2 * in_i)
-    # A residual of lengths around j is three times as long, and as likely.
+    # A translation residual around j is three times as long and has the same likelihood.
     residual, lengths = (
         np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
         np.array([3.0] * 3 + [1.0] * 4),
@@ -200,7 +200,7 @@ def test_revisits_stay_right_when_lengths_change(two_submaps: Map) -> None:
     )
 
 
-def test_another_map_is_taken_up_whole(two_submaps: Map, three_views: Map) -> None:
+def test_another_map_is_appended_completely(two_submaps: Map, three_views: Map) -> None:
     mine = Map(SIZE)
     mine.add_keyframe(observations(2, 9), pose(0.0), np.full(2, NO_POINT))
     mine.add_points(0, np.ones((2, 3)), np.arange(2))
@@ -214,7 +214,7 @@ def test_another_map_is_taken_up_whole(two_submaps: Map, three_views: Map) -> No
     assert (mine.loops["i"].tolist(), mine.loops["j"].tolist()) == ([4], [5])
     assert np.array_equal(mine.positions[2:], two_submaps.positions)
     new = mine.add_keyframe(observations(0, 10), pose(1.0), np.zeros(0, np.int64))
-    assert new == 6, "ids are never used twice"
+    assert new == 6, "ids are never reused"
 
 
 def test_table_grows_and_compacts() -> None:
@@ -230,7 +230,7 @@ def test_table_grows_and_compacts() -> None:
 
 
 def _change(slam_map: Map, rng: np.random.Generator, step: int) -> str:
-    """One random change of the kind that the system makes."""
+    """A random change of a kind that the system makes."""
     ids, keyframes = slam_map.points["id"].copy(), slam_map.keyframes["id"].copy()
     kind = str(
         rng.choice(["keyframe", "points", "remove points", "remove keyframe", "unlink", "merge"])
@@ -269,11 +269,13 @@ def test_any_sequence_of_changes_keeps_the_tables_consistent(seed: int, tmp_path
         last = set(slam_map.points["id"].tolist())
         kind = _change(slam_map, rng, step)
         assert_consistent(slam_map)
-        assert (slam_map.observation_counts() >= 1).all(), f"after {kind}, nobody sees some point"
+        assert (slam_map.observation_counts() >= 1).all(), (
+            f"after {kind}, a point has no observation"
+        )
         assert (np.diff(slam_map.points["id"]) > 0).all()
         assert (np.diff(slam_map.keyframes["id"]) > 0).all()
         now = set(slam_map.points["id"].tolist())
-        assert not (now - last) & seen_ids, "an id was used twice"
+        assert not (now - last) & seen_ids, "an id was reused"
         seen_ids |= now
         if now:
             assert np.linalg.norm(slam_map.points["normal"], axis=1) == pytest.approx(

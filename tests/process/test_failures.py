@@ -1,4 +1,4 @@
-"""What a user did wrong, or the machine lacks, is one line; a bug is none."""
+"""Errors of users and of the machine are reported in one line; bugs are not."""
 
 import errno
 import os
@@ -15,16 +15,18 @@ from spslam.cli.app import app
 from spslam.process.failures import is_out_of_memory, line_of
 
 COMMAND = typer.main.get_command(app)
-# A command with all that it must be given.
+# Each command with its required arguments.
 WHOLE = {
-    "run": ["x"], "demo": [], "eval": ["a", "b"], "config": [], "track": ["x"], "view": ["x"], "export": ["x"],
-    "adapt": ["x", "--out", "y"], "map info": ["x"], "map export": ["x"], "map merge": ["x", "y", "--out", "z"],
-    "bench suite": ["x"], "bench list": [], "bench show": ["x"], "bench compare": ["x", "y"], "bench speed": [],
+    "run": ["x"], "demo": [], "eval": ["a", "b"], "config": [],
+    "track": ["x"], "view": ["x"], "export": ["x"], "adapt": ["x", "--out", "y"],
+    "map info": ["x"], "map export": ["x"], "map merge": ["x", "y", "--out", "z"],
+    "bench suite": ["x"], "bench list": [], "bench show": ["x"],
+    "bench compare": ["x", "y"], "bench speed": [],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_unknown_options_and_arguments_of_every_command(
+def test_unknown_options_and_arguments_of_every_command_are_refused(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [*name.split(), *WHOLE[name]]
@@ -58,7 +60,8 @@ def test_unknown_options_and_arguments_of_every_command(
         ),
         (
             "run demo --stride 0",
-            "invalid value for '--stride': should be greater than or equal to 1, found '0'; see spslam run --help",
+            "invalid value for '--stride': should be greater than or equal to 1, found '0'; "
+            "see spslam run --help",
         ),
         (
             "bench --overwrit x",
@@ -66,23 +69,28 @@ def test_unknown_options_and_arguments_of_every_command(
         ),
         (
             "train shapes",
-            "invalid value for --out: give a folder for the results, or --show; see spslam train shapes",
+            "invalid value for --out: give a folder for the results, or --show; "
+            "see spslam train shapes",
         ),
     ],
 )
-def test_usage_is_told_in_one_line(
+def test_usage_errors_are_one_line(
     command: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refused(capsys, *command.split()).startswith(f"error: {line}")
 
 
 @pytest.mark.parametrize("value", ["1.5", "ten", "", "1e3", "nan", "--start", "a\nb"])
-def test_values_that_are_no_numbers(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_that_are_not_numbers_are_refused(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "--start" in refused(capsys, "run", "demo", "--start", value)
 
 
 @pytest.mark.parametrize("group", [[], ["map"], ["train"], ["data"]])
-def test_a_group_alone_shows_its_help(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_group_without_a_command_shows_its_help(
+    group: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(*group) == 2
     printed = capsys.readouterr()
     assert "Usage: spslam" in printed.out
@@ -106,7 +114,7 @@ def no_memory() -> list[Exception]:
     ]
 
 
-def test_no_memory_is_known_by_whatever_says_so() -> None:
+def test_out_of_memory_is_recognised_in_errors_of_all_libraries() -> None:
     errors = no_memory()
     assert len(errors) == 5
     assert all(is_out_of_memory(error) for error in errors), errors
@@ -122,7 +130,7 @@ def test_no_memory_is_known_by_whatever_says_so() -> None:
         "spslam.pipeline.track_all",
     ],
 )
-def test_no_memory_is_one_line_anywhere_in_a_run(
+def test_out_of_memory_is_one_line_anywhere_in_a_run(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def greedy(*args: object, **kwargs: object) -> None:
@@ -137,13 +145,13 @@ def test_no_memory_is_one_line_anywhere_in_a_run(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_system_refuses_is_one_line() -> None:
+def test_errors_of_the_system_are_one_line() -> None:
     for number in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EMFILE):
         error = OSError(number, os.strerror(number), "a\nb")
         assert line_of(error, COMMAND, []) == f"a b: {os.strerror(number)}"
 
 
-def test_a_bug_is_no_line() -> None:
+def test_a_bug_keeps_its_traceback() -> None:
     for error in (
         ZeroDivisionError("a bug"),
         OSError("a library"),
@@ -154,7 +162,7 @@ def test_a_bug_is_no_line() -> None:
         assert line_of(error, COMMAND, []) is None
 
 
-def test_a_folder_that_was_deleted_under_us_is_one_line(
+def test_a_deleted_working_directory_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "gone").mkdir()
@@ -169,7 +177,9 @@ def test_a_folder_that_was_deleted_under_us_is_one_line(
         monkeypatch.undo()
 
 
-def test_no_temporary_folder_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_temporary_folder_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [])
     with pytest.raises(FileNotFoundError) as caught:

@@ -1,4 +1,4 @@
-"""Files that one process holds and others may read."""
+"""Files and folders that one process holds and others may read."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_a_file_is_held_until_it_is_released(tmp_path: Path) -> None:
     second.release()
 
 
-def test_a_file_in_the_place_of_a_held_one_is_another(tmp_path: Path) -> None:
+def test_a_file_that_replaces_a_held_one_is_not_held(tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     path.write_text("old")
     first = claim_file(path)
@@ -51,7 +51,7 @@ def test_a_file_in_the_place_of_a_held_one_is_another(tmp_path: Path) -> None:
     second.release()
 
 
-def test_the_death_of_a_process_ends_what_it_holds(tmp_path: Path) -> None:
+def test_a_killed_process_releases_its_files(tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     path.write_text("map")
     with subprocess.Popen(
@@ -65,7 +65,7 @@ def test_the_death_of_a_process_ends_what_it_holds(tmp_path: Path) -> None:
     claim.release()
 
 
-def test_nothing_is_written_to_hold_a_file_that_may_only_be_read(tmp_path: Path) -> None:
+def test_holding_a_read_only_file_writes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "map.npz"
     path.write_text("map")
     path.chmod(0o444)
@@ -80,7 +80,7 @@ def test_nothing_is_written_to_hold_a_file_that_may_only_be_read(tmp_path: Path)
         tmp_path.chmod(0o755)
 
 
-def test_a_folder_is_abandoned_only_if_its_mark_says_so(tmp_path: Path) -> None:
+def test_a_folder_is_abandoned_only_by_its_owner_file(tmp_path: Path) -> None:
     assert not is_abandoned(tmp_path)
     claim = claim_folder(tmp_path)
     assert claim is not None
@@ -90,7 +90,7 @@ def test_a_folder_is_abandoned_only_if_its_mark_says_so(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [OWNER]
 
 
-def test_where_nothing_can_be_locked_nothing_is_abandoned(
+def test_without_file_locks_no_folder_is_abandoned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "old").mkdir()
@@ -114,7 +114,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "map.npz"
 
 
-def test_a_map_is_extended_by_one_at_a_time(path: Path) -> None:
+def test_a_map_is_extended_by_one_run_at_a_time(path: Path) -> None:
     held = HeldMap(path)
     with pytest.raises(MapError, match=r"another run extends .*map.npz right now"):
         HeldMap(path)
@@ -125,7 +125,7 @@ def test_a_map_is_extended_by_one_at_a_time(path: Path) -> None:
     assert load_map(path).map.tables()["points"]["descriptor"].shape[1] == 8
 
 
-def test_a_map_that_was_changed_meanwhile_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
+def test_a_map_changed_by_another_program_is_not_overwritten(path: Path, tmp_path: Path) -> None:
     held = HeldMap(path)
     save_map(path, Map(6))
     before = path.read_bytes()
@@ -139,13 +139,13 @@ def test_a_map_that_was_changed_meanwhile_is_left_as_it_is(path: Path, tmp_path:
 
 def test_a_map_that_was_extended_in_place_is_not_written_twice(path: Path) -> None:
     held = HeldMap(path)
-    # The run's folder is the map's.
+    # The output folder of the run is the folder of the map.
     save_map(path, Map(8))
     held.save(lambda to: pytest.fail("written again"), path)
     held.release()
 
 
-def test_a_map_that_cannot_be_locked_is_told(
+def test_a_map_that_cannot_be_locked_is_reported(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def flock(*arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Signals find the stack that they found before OpenVINO."""
+"""The alternate signal stack is the same before and after OpenVINO is loaded."""
 
 import ctypes
 import sys
@@ -18,7 +18,7 @@ class Stack(ctypes.Structure):
 
 
 def registered() -> tuple[int | None, int]:
-    """Address and size of this thread's stack for signals; None, 0: there is none."""
+    """Address and size of the alternate signal stack of this thread; (None, 0) without one."""
     stack = Stack()
     assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
     return stack.address, stack.size
@@ -29,7 +29,7 @@ def register(stack: Stack) -> None:
 
 
 def in_thread(work: Callable[[], None]) -> None:
-    """Runs it where a stack of signals is nobody else's."""
+    """Run `work` in a thread with a signal stack of its own."""
     errors: list[BaseException] = []
 
     def caught() -> None:
@@ -46,7 +46,7 @@ def in_thread(work: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1 << 16])
-def test_the_stack_of_signals_is_what_it_was(size: int) -> None:
+def test_the_signal_stack_is_restored(size: int) -> None:
     memory, other = ctypes.create_string_buffer(size or 1), ctypes.create_string_buffer(1 << 17)
 
     def work() -> None:
@@ -66,8 +66,10 @@ def test_the_stack_of_signals_is_what_it_was(size: int) -> None:
     in_thread(work)
 
 
-def test_a_stack_that_is_too_small_by_now_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As that of a thread in a process that has taken AMX into use meanwhile."""
+def test_a_signal_stack_that_has_become_too_small_is_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a thread whose process has started to use AMX."""
     memory, other = ctypes.create_string_buffer(1 << 16), ctypes.create_string_buffer(1 << 17)
     library = ctypes.CDLL(None)
 

@@ -1,4 +1,4 @@
-"""Output that goes nowhere ends no work, and signs that a terminal lacks become others."""
+"""Output that cannot be written stops nothing; missing characters are replaced."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Broken(io.RawIOBase):
-    """A file that takes nothing."""
+    """A file that refuses all writes."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -47,12 +47,12 @@ def ascii_terminal(errors: str = "strict") -> tuple[io.BytesIO, io.TextIOWrapper
         ("utf-8", "5 × 3 m, 0.1° · 7 m² → café ☃ \\udcff ⠋"),
     ],
 )
-def test_signs_become_alike_ones(encoding: str, expected: str) -> None:
+def test_characters_are_replaced_by_similar_ones(encoding: str, expected: str) -> None:
     assert writable("5 × 3 m, 0.1° · 7 m² → café ☃ \udcff ⠋", encoding) == expected
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
-def test_tables_on_a_terminal_of_ascii(errors: str) -> None:
+def test_tables_on_an_ascii_terminal(errors: str) -> None:
     raw, text = ascii_terminal(errors)
     stream = TolerantStream(text)
     figures = {
@@ -72,16 +72,14 @@ def test_tables_on_a_terminal_of_ascii(errors: str) -> None:
 @pytest.mark.parametrize(
     "command", [["--help"], ["run", "--help"], ["map"], ["config", "default"], ["bench", "list"]]
 )
-def test_commands_on_a_terminal_of_ascii(
-    command: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_commands_on_an_ascii_terminal(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     raw, text = ascii_terminal()
     monkeypatch.setattr(sys, "stdout", text)
     assert call(*command) == (2 if command == ["map"] else 0)
     assert len(raw.getvalue().decode("ascii")) > 100
 
 
-def test_errors_and_notes_on_a_terminal_of_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_and_notes_on_an_ascii_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     raw, text = ascii_terminal()
     monkeypatch.setattr(sys, "stderr", text)
     assert call("map", "info", "café\udcff.npz") == 2
@@ -89,7 +87,7 @@ def test_errors_and_notes_on_a_terminal_of_ascii(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("lost", ["stdout", "stderr", "both"])
-def test_nobody_reads_any_more(
+def test_a_closed_stream_changes_neither_exit_code_nor_the_other_stream(
     lost: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("stdout", "stderr"):
@@ -101,7 +99,7 @@ def test_nobody_reads_any_more(
         assert capsys.readouterr().err.startswith("error: no config named 'nothing'")
 
 
-def test_a_full_disk_behind_standard_output_is_one_line(
+def test_a_full_disk_behind_standard_output_is_an_error_of_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdout", broken(errno.ENOSPC))
@@ -115,14 +113,14 @@ def test_a_full_disk_behind_standard_output_is_one_line(
 
 
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_without_a_stream_there_is_silence(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_stream_is_ignored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, name, None)
     assert call("config", "default") == 0
     assert call("map", "--help") == 0
     assert call("config", "nothing") == 2
 
 
-def test_the_streams_of_before_come_back() -> None:
+def test_the_previous_streams_are_restored() -> None:
     before = sys.stdout, sys.stderr
     with pytest.raises(ZeroDivisionError), tolerant_streams():
         assert isinstance(sys.stdout, TolerantStream)
@@ -130,7 +128,7 @@ def test_the_streams_of_before_come_back() -> None:
     assert (sys.stdout, sys.stderr) == before
 
 
-def test_a_stream_takes_text_only_and_has_no_way_around_it() -> None:
+def test_a_stream_accepts_text_only() -> None:
     text = io.StringIO()
     stream = TolerantStream(text)
     assert stream.write("é") == 1
@@ -153,12 +151,11 @@ def test_a_stream_takes_text_only_and_has_no_way_around_it() -> None:
         ("2>&1 | head -1", 0),
     ],
 )
-def test_a_run_whose_output_goes_nowhere_is_whole(
-    redirection: str, code: int, tmp_path: Path
-) -> None:
-    """What C libraries print may not land in a file of results that got the number of a closed stream."""
+def test_a_run_with_lost_output_is_complete(redirection: str, code: int, tmp_path: Path) -> None:
+    """Output of C libraries must not go to a result file that got the number of a closed stream."""
     program = "from spslam.cli.app import main; main()"
-    run = f"'{sys.executable}' -c '{program}' run demo-small --extractor orb --max-frames 3 --out '{tmp_path / 'out'}'"
+    arguments = f"run demo-small --extractor orb --max-frames 3 --out '{tmp_path / 'out'}'"
+    run = f"'{sys.executable}' -c '{program}' {arguments}"
     command = f"set -o pipefail; {run} {redirection}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False

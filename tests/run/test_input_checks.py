@@ -1,4 +1,4 @@
-"""What the first frames tell: on the small rendered world, right and wrong in known ways, and on real pairs."""
+"""Checks of the first frames: on a small rendered world with known errors, and on real pairs."""
 
 import logging
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def causes(change: Change, frames: int = 41) -> list[str]:
     return checks.causes
 
 
-def test_offsets_are_disparity_and_rows() -> None:
+def test_pair_offsets_are_disparity_and_row_offset() -> None:
     depth, frame = world_depth(0), world_frame(0)
     pair = pair_offsets(frame.image, np.roll(right_of(0), 3, axis=0))
     assert len(pair) >= 40 and pair.negative == 0 and not pair.same
@@ -66,7 +66,7 @@ def test_offsets_are_disparity_and_rows() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3])
-def test_offsets_are_in_pixels_of_large_images_too(scale: int) -> None:
+def test_pair_offsets_are_in_pixels_of_the_full_image(scale: int) -> None:
     def larger(image: np.ndarray) -> np.ndarray:
         return np.asarray(
             cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -79,7 +79,7 @@ def test_offsets_are_in_pixels_of_large_images_too(scale: int) -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (40, 30)])
-def test_images_without_anything_to_follow_tell_nothing(size: tuple[int, int]) -> None:
+def test_images_without_texture_give_no_offsets(size: tuple[int, int]) -> None:
     flat = np.full(size, 7, np.uint8)
     assert len(pair_offsets(flat, flat)) == 0
     assert len(pair_offsets(world_frame(0).image, flat)) == 0
@@ -110,7 +110,7 @@ def test_images_without_anything_to_follow_tell_nothing(size: tuple[int, int]) -
         "mono",
     ],
 )
-def test_nothing_is_said_of_pairs_that_are_right_or_tell_nothing(change: Change) -> None:
+def test_correct_or_undecidable_pairs_cause_no_message(change: Change) -> None:
     assert causes(change) == []
 
 
@@ -119,16 +119,17 @@ def test_nothing_is_said_of_pairs_that_are_right_or_tell_nothing(change: Change)
     [(np.zeros_like, 0), (np.fliplr, 124), (np.flipud, 124), (lambda image: 255 - image, 131)],
     ids=["black", "mirrored", "turned", "negative"],
 )
-def test_right_images_that_show_something_else_are_told(change: Change, grey: int) -> None:
+def test_right_images_of_another_scene_are_reported(change: Change, grey: int) -> None:
     (cause,) = causes(with_right(lambda image: np.ascontiguousarray(change(image))))
-    assert (
-        f"points of the first 5 left images are found in the right ones (mean grey level {grey} of 255)"
-        in cause
+    expected = (
+        "points of the first 5 left images are found in the right ones "
+        f"(mean grey level {grey} of 255)"
     )
+    assert expected in cause
 
 
 @pytest.mark.parametrize("path", ["kitti", "euroc/V1_01_easy_still", "euroc/V1_01_easy_keyframes"])
-def test_nothing_is_said_of_real_pairs(test_data: Path, path: str) -> None:
+def test_real_pairs_cause_no_message(test_data: Path, path: str) -> None:
     sequence = open_sequence(test_data / path, sensor="stereo", max_frames=41)
     checks = InputChecks(Config())
     for frame in sequence:
@@ -138,7 +139,7 @@ def test_nothing_is_said_of_real_pairs(test_data: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize("frames", [3, 4, 41])
-def test_swapped_sides_end_the_run(frames: int) -> None:
+def test_swapped_images_end_the_run(frames: int) -> None:
     with pytest.raises(
         InputError,
         match=r"images are swapped: (\d+) of \1 matches of .* negative disparity \(median -",
@@ -146,14 +147,12 @@ def test_swapped_sides_end_the_run(frames: int) -> None:
         causes(swapped, frames)
 
 
-def test_two_swapped_pairs_are_too_few() -> None:
+def test_two_swapped_pairs_are_too_few_for_an_error() -> None:
     assert causes(swapped, 2) == []
 
 
 @pytest.mark.parametrize("rows", [1, 2, 4, -3])
-def test_rows_that_are_off_are_told_with_their_number(
-    rows: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_row_offset_is_reported_in_pixels(rows: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         (cause,) = causes(shifted(rows))
     assert (
@@ -163,7 +162,7 @@ def test_rows_that_are_off_are_told_with_their_number(
     assert [record.getMessage() for record in caplog.records] == [cause]
 
 
-def test_rows_beyond_any_patch_end_the_run() -> None:
+def test_a_row_offset_larger_than_a_patch_ends_the_run() -> None:
     with pytest.raises(InputError, match=r"lie 9\.0 px apart in rows"):
         causes(shifted(9))
 
@@ -175,21 +174,21 @@ def test_a_turned_right_camera_is_not_rectified() -> None:
 @pytest.mark.parametrize(
     ("frames", "when"), [(1, "1 frame later"), (-1, "1 frame earlier"), (2, "2 frames later")]
 )
-def test_right_images_of_another_frame_are_told(frames: int, when: str) -> None:
+def test_right_images_of_another_frame_are_reported(frames: int, when: str) -> None:
     (cause,) = causes(late(frames))
     assert f"right images fit the left ones of {when} (rows 0.0 px apart instead of" in cause
 
 
-def test_right_images_of_another_moment_are_doubted() -> None:
+def test_right_images_of_another_time_are_reported() -> None:
     def half_a_frame_late(index: int) -> Frame:
-        # Of every second frame only the right image is kept.
+        # Only the right images of every second frame are kept.
         return replace(world_frame(index), image_right=right_of(index + 1 + index % 2))
 
     (cause,) = causes(half_a_frame_late)
     assert "is the right image of another moment?" in cause or "paired wrongly" in cause
 
 
-def test_one_image_twice_is_told() -> None:
+def test_identical_left_and_right_images_are_reported() -> None:
     cause = causes(lambda i: replace(world_frame(i), image_right=world_frame(i).image))[0]
     assert "left and right images of all 5 compared pairs are the same" in cause
 
@@ -247,18 +246,18 @@ LIMITS = DepthConfig(min_m=0.3, max_m=8.0)
         ),
     ],
 )
-def test_depth_and_the_scale_that_would_fit(
+def test_wrong_depth_scales_are_reported_with_a_better_one(
     known: float, median: float, in_range: float, scale: float | None, expected: str
 ) -> None:
     assert depth_out_of_range(known, median, in_range, LIMITS, scale) == expected
 
 
-def test_depth_that_is_in_range_in_part_only() -> None:
-    """Ten times too large a scale leaves half of a room in range, and all of it ten times too small."""
+def test_depth_that_is_partly_in_range_is_reported() -> None:
+    """With a scale 10 × too large half of a room is in range, with 10 × too small all of it."""
     found = depth_out_of_range(0.9, 0.31, 0.6, LIMITS, 50000.0, too_near=0.39)
     assert found == (
-        "39 % of the first depths are below depth.min_m, 0.3, and not used (median 0.31 m): is depth_scale 5000 or "
-        "10000 instead of 50000?"
+        "39 % of the first depths are below depth.min_m, 0.3, and not used (median 0.31 m): "
+        "is depth_scale 5000 or 10000 instead of 50000?"
     )
     assert depth_out_of_range(0.9, 0.8, 0.9, LIMITS, 5000.0, too_near=0.1) == ""
 
@@ -267,7 +266,7 @@ def test_depth_that_is_in_range_in_part_only() -> None:
     ("factor", "expected"),
     [(1.0, None), (1000.0, "median depth 3,1"), (1e-3, "median depth 0.0031"), (0.0, "empty")],
 )
-def test_depth_of_the_first_frames(factor: float, expected: str | None) -> None:
+def test_depth_of_the_first_frames_is_checked(factor: float, expected: str | None) -> None:
     def frame(index: int) -> Frame:
         depth = (world_depth(index) * factor).astype(np.float32)
         return replace(world_frame(index), image_right=None, depth=depth)
@@ -277,24 +276,24 @@ def test_depth_of_the_first_frames(factor: float, expected: str | None) -> None:
     assert expected is None or expected in found[0]
 
 
-# -- whole runs --------------------------------------------------------------------------------------------------
+# -- complete runs ---------------------------------------------------------------------------------
 
 
 def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
-    """Exit code and what is told beside the progress line."""
+    """Return the exit code and the messages other than the progress line."""
     code = call("run", str(folder), "--out", str(folder / "out"))
     lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
     assert not any("Traceback" in line for line in lines)
     return code, [line for line in lines if line.startswith(("note: ", "error: "))]
 
 
-def test_a_run_of_swapped_pairs_ends_in_one_line_and_leaves_nothing(
+def test_a_run_of_swapped_pairs_ends_with_one_line_and_no_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_world(tmp_path / "w", "stereo", 8, right_of, lambda i: world_frame(i).image)
-    code, told = run(folder, capsys)
-    assert code == 2 and len(told) == 1
-    assert told[0].startswith("error: images w: left and right images are swapped: ")
+    code, messages = run(folder, capsys)
+    assert code == 2 and len(messages) == 1
+    assert messages[0].startswith("error: images w: left and right images are swapped: ")
     assert not (folder / "out").exists()
 
 
@@ -302,22 +301,25 @@ def test_a_run_without_depth_in_range_names_the_scale(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_world(tmp_path / "w", "rgbd", 6, depth_scale=1.0)
-    code, told = run(folder, capsys)
+    code, messages = run(folder, capsys)
     assert code == 2
-    assert told[0].startswith("note: median depth 3,1")
+    assert messages[0].startswith("note: median depth 3,1")
     assert (
-        "error: " in told[-1] and "depth.max_m is 8: is depth_scale 1000 instead of 1?" in told[-1]
+        "error: " in messages[-1]
+        and "depth.max_m is 8: is depth_scale 1000 instead of 1?" in messages[-1]
     )
 
 
-def test_depth_of_another_size_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_depth_of_another_size_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_world(tmp_path / "w", "rgbd", 3, depth=lambda i: millimetres(i)[::2, ::2])
-    code, told = run(folder, capsys)
+    code, messages = run(folder, capsys)
     assert code == 2
-    assert "depth image depth/000000.png: expected 320x240 pixels, found 160x120" in told[-1]
+    assert "depth image depth/000000.png: expected 320x240 pixels, found 160x120" in messages[-1]
 
 
-def test_right_images_of_another_size_say_so(
+def test_right_images_of_another_size_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_world(tmp_path / "w", "stereo", 3, right=lambda i: right_of(i)[::2, ::2])
@@ -341,7 +343,7 @@ NORMAL_ERROR_M = 0.005
     ],
     ids=["10 bits", "12 bits", "thermal", "thermal mono"],
 )
-def test_runs_on_16_bit_images_are_as_right_as_on_8(
+def test_runs_on_16_bit_images_are_as_accurate_as_on_8_bit(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     sensor: str,
@@ -354,8 +356,8 @@ def test_runs_on_16_bit_images_are_as_right_as_on_8(
         lambda i: shape(world_frame(i).image),
         lambda i: shape(right_of(i)),
     )
-    code, told = run(folder, capsys)
-    assert code == 0 and len(told) == 1 and "16-bit images hold values" in told[0]
+    code, messages = run(folder, capsys)
+    assert code == 0 and len(messages) == 1 and "16-bit images hold values" in messages[0]
     assert error_of(folder / "out", sensor) < 1.5 * NORMAL_ERROR_M
 
 
@@ -369,6 +371,6 @@ def test_a_run_leaves_saturated_depth_out(
         return depth
 
     folder = write_world(tmp_path / "w", "rgbd", 60, depth=saturated, depth_scale=10000.0)
-    code, told = run(folder, capsys)
-    assert code == 0 and len(told) == 1 and "hold 65535" in told[0]
+    code, messages = run(folder, capsys)
+    assert code == 0 and len(messages) == 1 and "hold 65535" in messages[0]
     assert error_of(folder / "out", "rgbd") < 1.5 * NORMAL_ERROR_M

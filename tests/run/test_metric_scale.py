@@ -1,4 +1,4 @@
-"""Metres for a single camera: planes of known height among clutter, known distances, and what is refused."""
+"""Metric scale of a single camera: ground planes among clutter, distances, and refusals."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ DOWN = np.array([0.0, 1.0, 0.0])
 def ground_points(
     rng: np.random.Generator, normal: np.ndarray, height: float, count: int, reach: float
 ) -> np.ndarray:
-    """Points (count, 3) on a plane around the foot of a camera at the origin, off it by a hundredth of its height."""
+    """Points (count, 3) on a plane below a camera at the origin, with noise of 1 % of `height`."""
     axes = np.linalg.svd(normal[None])[2][1:]
     along = rng.uniform(-reach, reach, (count, 2)) @ axes
     return along + normal * (height * (1.0 + 0.01 * rng.normal(size=(count, 1))))
 
 
 def walls(rng: np.random.Generator, bottom: float, count: int) -> np.ndarray:
-    """Points (count, 3) of two walls beside a road along z, from `bottom` (y down) upwards."""
+    """Points (count, 3) on two walls beside a road along z, from `bottom` (y down) upwards."""
     x = rng.choice([-4.0, 4.0], count) + 0.05 * rng.normal(size=count)
     return np.stack(
         [x, rng.uniform(bottom - 5.0, bottom, count), rng.uniform(-15, 15, count)], axis=1
@@ -50,7 +50,7 @@ def tilted(degrees: float, axis: tuple[float, float, float]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("degrees", "axis"), [(0, (1, 0, 0)), (7, (1, 0, 0)), (12, (0, 0, 1)), (-15, (0.6, 0.0, 0.8))]
 )
-def test_finds_a_tilted_ground_among_clutter(
+def test_finds_a_tilted_ground_plane_among_clutter(
     degrees: float, axis: tuple[float, float, float], scale: float
 ) -> None:
     rng = np.random.default_rng(1)
@@ -65,7 +65,7 @@ def test_finds_a_tilted_ground_among_clutter(
     assert np.degrees(np.arccos(plane.down @ normal)) < 0.5
 
 
-def test_a_ground_that_is_tilted_too_much_is_none() -> None:
+def test_a_plane_that_is_tilted_too_much_is_not_the_ground_plane() -> None:
     rng = np.random.default_rng(2)
     assert (
         find_ground(ground_points(rng, tilted(40, (1, 0, 0)), 1.6, 200, 6.0), DOWN, TILT, STEP)
@@ -73,7 +73,7 @@ def test_a_ground_that_is_tilted_too_much_is_none() -> None:
     )
 
 
-def test_what_ends_without_a_ground_is_none() -> None:
+def test_no_ground_plane_is_found_without_points_on_it() -> None:
     rng = np.random.default_rng(3)
     assert find_ground(walls(rng, 2.0, 600), DOWN, TILT, STEP) is None
     assert find_ground(walls(rng, -0.5, 600), DOWN, TILT, STEP) is None, "nothing below the camera"
@@ -91,7 +91,7 @@ def test_a_line_of_points_does_not_fix_a_plane() -> None:
 
 
 def road(landmarks, height: float, with_ground: bool = True, slope: float = 0.0) -> Map:
-    """Key frames along a street; a camera `height` map units over the road, which goes up by `slope`."""
+    """Keyframes along a street; a camera `height` map units over a road that rises by `slope`."""
     rng = np.random.default_rng(5)
     z = rng.uniform(-5, 40, 1500)
     surface = np.stack([rng.uniform(-3, 3, 1500), np.full(1500, 1.0), z], axis=1)
@@ -105,7 +105,7 @@ def road(landmarks, height: float, with_ground: bool = True, slope: float = 0.0)
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.08])
-def test_heights_of_a_street(landmarks, slope: float) -> None:
+def test_camera_heights_over_a_street(landmarks, slope: float) -> None:
     slam_map = road(landmarks, 0.07, slope=slope)
     found = ground_heights(slam_map, 0)
     assert found.looked_at == 25
@@ -121,7 +121,7 @@ def test_heights_of_a_street(landmarks, slope: float) -> None:
     )
 
 
-def test_without_a_ground_the_height_is_refused(landmarks) -> None:
+def test_a_height_is_refused_without_a_ground_plane(landmarks) -> None:
     slam_map = road(landmarks, 1.0, with_ground=False)
     nothing = Trajectory(np.zeros(0), np.zeros((0, 4, 4)))
     with pytest.raises(ScaleError, match="of 25 keyframes show the ground"):
@@ -131,7 +131,7 @@ def test_without_a_ground_the_height_is_refused(landmarks) -> None:
 
 
 def straight(count: int, step: float, skipped: tuple[int, ...] = ()) -> Trajectory:
-    """A camera that goes `step` a frame along z, ten frames a second from 100 s on."""
+    """A camera that moves `step` per frame along z, at ten frames a second from 100 s on."""
     kept = np.array([i for i in range(count) if i not in skipped])
     poses = np.tile(np.eye(4), (len(kept), 1, 1))
     poses[:, 2, 3] = step * kept
@@ -141,13 +141,13 @@ def straight(count: int, step: float, skipped: tuple[int, ...] = ()) -> Trajecto
 STAMPS = {i: 100.0 + 0.1 * i for i in range(20)}
 
 
-def test_a_known_distance() -> None:
+def test_a_known_distance_sets_the_scale() -> None:
     found = estimate_scale(KnownDistance(12, 2, 5.0), Map(4), 0, straight(20, 0.1), STAMPS)
     assert found.factor == pytest.approx(5.0)
     assert found.description == "5 m from frame 12 to 2"
 
 
-def test_a_distance_from_the_ground_truth_says_so() -> None:
+def test_a_distance_from_the_ground_truth_is_described_as_such() -> None:
     truth = straight(25, 0.7)
     found = estimate_scale(TrueDistance(2, 12), Map(4), 0, straight(20, 0.1), STAMPS, truth)
     assert found.factor == pytest.approx(7.0)
@@ -173,7 +173,7 @@ def test_two_frames_in_one_place_are_refused() -> None:
         estimate_scale(KnownDistance(2, 12, 5.0), Map(4), 0, trajectory, STAMPS)
 
 
-def test_parses() -> None:
+def test_scale_options_are_parsed() -> None:
     assert parse_scale("height=1.65") == CameraHeight(1.65)
     assert parse_scale("distance=3:40:2.5") == KnownDistance(3, 40, 2.5)
     assert parse_scale("ground-truth=0:99") == TrueDistance(0, 99)
@@ -181,17 +181,18 @@ def test_parses() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "1.65", "height", "height=", "height=tall", "height=0", "height=-1", "height=inf", "height=nan",
-     "height=1:2", "distance=1:2", "distance=1:1:3", "distance=-1:2:3", "distance=a:2:3", "distance=1:2:0",
+    ["", "1.65", "height", "height=", "height=tall", "height=0", "height=-1", "height=inf",
+     "height=nan", "height=1:2", "distance=1:2", "distance=1:1:3", "distance=-1:2:3",
+     "distance=a:2:3", "distance=1:2:0",
      "ground-truth=1", "ground-truth=1:1", "ground-truth=1.5:2", "width=2"],
 )  # fmt: skip
-def test_what_cannot_be_parsed_is_one_line(text: str) -> None:
+def test_invalid_scale_options_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--scale.*expected .*height=METRES") as caught:
         parse_scale(text)
     assert "\n" not in str(caught.value)
 
 
-def test_what_cannot_be_done_is_refused_before_the_run() -> None:
+def test_impossible_scale_options_are_refused_before_the_run() -> None:
     mono = SimpleNamespace(sensor="mono", ground_truth=None, name="walk")
     check_scale(CameraHeight(1.0), mono, range(100))
     check_scale(KnownDistance(10, 30, 1.0), mono, range(10, 40, 5))

@@ -1,4 +1,4 @@
-"""Folders of runs: whole or not there, whoever is killed; and what is told of them is true."""
+"""Output folders of runs are complete or absent, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ output = OutputFolder(Path(sys.argv[1]))
 print("ready", flush=True)
 time.sleep(60)
 """
-# Publishes one run after the other; each holds files of the same number.
+# Publishes one run after the other; all files of a run hold the same number.
 _PUBLISHING = """
 import json, sys
 from pathlib import Path
@@ -41,13 +41,14 @@ for number in range(10**9):
     output = spslam.run.output.OutputFolder(Path(sys.argv[1]))
     labels = dict.fromkeys(("sequence", "sensor", "extractor"), str(number))
     for name in ("metrics.json", "config.yaml", "trajectory.tum"):
-        (output.partial / name).write_text(json.dumps(labels) if name == "metrics.json" else str(number))
+        text = json.dumps(labels) if name == "metrics.json" else str(number)
+        (output.partial / name).write_text(text)
     output.publish()
 """
 
 
 def started(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """A process that runs `code` and has said that it is ready."""
+    """Start a process that runs `code`, and wait until it is ready."""
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -69,7 +70,7 @@ def write_run(folder: Path, text: str) -> None:
 
 
 def content(name: str, text: str) -> str:
-    """What a file of this name holds in a run that is told from others by `text`."""
+    """The content of a file of this name in a run that is identified by `text`."""
     labels = dict.fromkeys(("sequence", "sensor", "extractor"), text)
     return json.dumps(labels) if name == "metrics.json" else text
 
@@ -85,13 +86,13 @@ def hidden(folder: Path) -> list[str]:
 
 
 @linux
-def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_one_is_left_alone(
+def test_partial_folders_of_killed_runs_are_removed_and_those_of_live_runs_kept(
     tmp_path: Path,
 ) -> None:
     dead, live = started(_BEGUN, str(tmp_path / "dead")), started(_BEGUN, str(tmp_path / "live"))
     try:
         killed(dead)
-        # Of somebody who marks nothing, such as an earlier version: nobody knows whether it is dead.
+        # A folder without an owner file, as of an earlier version: its process may be alive.
         (tmp_path / ".old.abc.partial").mkdir()
         assert len(hidden(tmp_path)) == 3
         OutputFolder(tmp_path / "out").discard()
@@ -105,7 +106,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_a_live_one_is_left_al
 
 
 @linux
-def test_what_was_killed_before_it_was_marked_goes_later(tmp_path: Path) -> None:
+def test_old_partial_folders_without_an_owner_are_removed(tmp_path: Path) -> None:
     ages = {"new": 0, "mark-new": 0, "mark-old": 120, "old": 2 * 86400}
     for name, age in ages.items():
         folder = tmp_path / f".{name}.abc.partial"
@@ -120,7 +121,7 @@ def test_what_was_killed_before_it_was_marked_goes_later(tmp_path: Path) -> None
 
 
 @linux
-def test_a_folder_of_another_machine_is_left_alone_unless_it_was_this_one_and_long_ago(
+def test_folders_of_an_earlier_boot_are_removed_when_old_and_those_of_other_machines_kept(
     tmp_path: Path,
 ) -> None:
     folders = {}
@@ -140,7 +141,7 @@ def test_a_folder_of_another_machine_is_left_alone_unless_it_was_this_one_and_lo
 
 @linux
 @pytest.mark.parametrize("how", ["at once", "in steps"])
-def test_killed_while_publishing_a_whole_run_is_visible(how: str, tmp_path: Path) -> None:
+def test_a_kill_while_publishing_leaves_a_complete_run(how: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_run(out, "first")
     for delay in (0.0005, 0.0013, 0.0024, 0.0037, 0.0051, 0.0069):
@@ -148,20 +149,21 @@ def test_killed_while_publishing_a_whole_run_is_visible(how: str, tmp_path: Path
         time.sleep(delay)
         killed(process)
         if how == "in steps":
-            # The next run puts back what was about to be replaced.
+            # The next run restores the folder that was about to be replaced.
             OutputFolder(tmp_path / "next").discard()
         number = (out / "config.yaml").read_text()
         assert all((out / name).read_text() == content(name, number) for name in FILES)
         assert {path.name for path in out.iterdir()} - {OWNER} == set(FILES)
     OutputFolder(out).discard()
-    # Who is killed between making a folder and saying in it whose it is leaves one that is removed later.
+    # A kill between creating a folder and writing its owner file leaves a folder that is removed
+    # later.
     assert {path.name for name in hidden(tmp_path) for path in (tmp_path / name).iterdir()} <= {
         OWNER
     }
 
 
 @linux
-def test_a_kill_between_two_steps_is_mended_by_the_next_run(tmp_path: Path) -> None:
+def test_a_kill_between_two_steps_is_repaired_by_the_next_run(tmp_path: Path) -> None:
     (tmp_path / ".out.abc.replaced").mkdir()
     write_run(tmp_path / ".out.abc.replaced" / "out", "earlier")
     claim = claim_folder(tmp_path / ".out.abc.replaced")
@@ -181,7 +183,7 @@ def test_an_earlier_run_is_replaced(
     if not together:
         monkeypatch.setattr(output_module, "exchange", lambda first, second: False)
     write_run(tmp_path / "out", "earlier")
-    # What a kill in the moment before left in it.
+    # Left behind by a kill just before.
     (tmp_path / "out" / OWNER).write_text("")
     output = OutputFolder(tmp_path / "out")
     write_run(output.partial, "new")
@@ -191,7 +193,7 @@ def test_an_earlier_run_is_replaced(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_results_that_find_their_place_taken_are_kept_where_they_are_said_to_be(
+def test_results_are_kept_in_another_folder_if_theirs_is_taken(
     tmp_path: Path,
 ) -> None:
     output = OutputFolder(tmp_path / "out")
@@ -201,13 +203,13 @@ def test_results_that_find_their_place_taken_are_kept_where_they_are_said_to_be(
     with pytest.raises(OutputError, match=r"mine.*the results are in .*/out-2$"):
         output.publish()
     output.discard()
-    # Another run beside it takes them for nobody's, neither.
+    # Another run in the same place does not remove them.
     OutputFolder(tmp_path / "next").discard()
     assert (tmp_path / "out" / "mine").read_text() == "mine"
     assert_run(tmp_path / "out-2", "new")
 
 
-def test_a_name_that_another_run_took_meanwhile_is_counted_up(tmp_path: Path) -> None:
+def test_a_number_is_added_to_a_name_that_another_run_took(tmp_path: Path) -> None:
     outputs = [OutputFolder(tmp_path / "out", numbered=True) for _ in range(3)]
     for output in outputs:
         write_run(output.partial, "new")
@@ -224,7 +226,9 @@ def test_a_name_that_another_run_took_meanwhile_is_counted_up(tmp_path: Path) ->
         '{"sequence": "x", "sensor": "mono"}',
     ],
 )
-def test_what_another_program_calls_metrics_is_no_run(tmp_path: Path, metrics: str) -> None:
+def test_a_metrics_file_of_another_program_does_not_make_a_run(
+    tmp_path: Path, metrics: str
+) -> None:
     out = tmp_path / "out"
     write_run(out, "mine")
     (out / "metrics.json").write_text(metrics)
@@ -237,7 +241,7 @@ def test_what_another_program_calls_metrics_is_no_run(tmp_path: Path, metrics: s
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_metrics_too_large_to_be_ours_are_not_read(tmp_path: Path) -> None:
+def test_very_large_metrics_files_are_not_read(tmp_path: Path) -> None:
     write_run(tmp_path / "out", "mine")
     with (tmp_path / "out" / "metrics.json").open("r+b") as file:
         file.truncate(1 << 40)
@@ -255,7 +259,7 @@ def test_a_mount_point_is_refused_before_the_run(
 
 
 @linux
-def test_two_folders_change_places(tmp_path: Path) -> None:
+def test_two_folders_are_exchanged(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").write_text("b")
     assert exchange(tmp_path / "a", tmp_path / "b")
@@ -265,7 +269,7 @@ def test_two_folders_change_places(tmp_path: Path) -> None:
         exchange(tmp_path / "a", tmp_path / "nowhere")
 
 
-def test_an_interrupt_while_publishing_drops_nothing_that_was_there(
+def test_an_interrupt_while_publishing_keeps_the_earlier_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path / "out", "earlier")

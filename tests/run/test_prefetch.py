@@ -16,7 +16,7 @@ NAMES = {"read ahead", "observe ahead", "observe_0"}
 
 
 class Frames:
-    """Frames 0, 1, 2 … a hundredth of a second apart; reading fails at `fails_at`."""
+    """Frames 0, 1, 2 … at intervals of `period_s`; reading fails at `fails_at`."""
 
     def __init__(self, count: int, fails_at: int | None = None, period_s: float = 0.01) -> None:
         self.count, self.fails_at, self.period_s = count, fails_at, period_s
@@ -33,7 +33,7 @@ class Frames:
 
 
 class Clock:
-    """The pipeline's clock in real time, which stands still but for `advance`: no other load of the machine shows."""
+    """A real-time clock that only `advance` moves: the load of the machine has no effect."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
@@ -43,9 +43,9 @@ class Clock:
         monkeypatch.setattr("spslam.run.prefetch.sleep", self._sleep)
 
     def advance(self, seconds: float) -> None:
-        """Once the camera waits for its next stamp."""
+        """Move the clock once the camera waits for its next stamp."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.asleep, 30), "nobody waits for a stamp"
+            assert self._changed.wait_for(lambda: self.asleep, 30), "no thread waits for a stamp"
             self.asleep = False
             self.now += seconds
             self._changed.notify_all()
@@ -56,7 +56,7 @@ class Clock:
             while self.now < until:
                 self.asleep = True
                 self._changed.notify_all()
-                assert self._changed.wait(30), "time stands still"
+                assert self._changed.wait(30), "the clock does not move"
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true within half a minute."""
+    """Whether the condition becomes true within half a minute."""
     end = time.monotonic() + 30
     while not condition() and time.monotonic() < end:
         time.sleep(1e-3)
@@ -80,7 +80,7 @@ def threads() -> set[str]:
     return {thread.name for thread in threading.enumerate()} & NAMES
 
 
-def test_order_content_and_threads() -> None:
+def test_frames_are_processed_in_order_in_their_thread() -> None:
     where: set[str] = set()
 
     def observe(frame: Frame) -> int:
@@ -94,7 +94,7 @@ def test_order_content_and_threads() -> None:
     assert threads() == set()
 
 
-def test_times_of_reading_and_of_features(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_and_feature_times_are_measured_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     spent = threading.local()
 
     def spend(seconds: float) -> None:
@@ -109,7 +109,7 @@ def test_times_of_reading_and_of_features(monkeypatch: pytest.MonkeyPatch) -> No
         spend(0.03)
         return 0
 
-    # Each thread has a clock of its own, on which only its own work shows.
+    # Each thread has its own clock, which only counts its own work.
     monkeypatch.setattr("spslam.run.prefetch.perf_counter", lambda: getattr(spent, "seconds", 0.0))
     with prepared(read(), observe) as items:
         times = [(item.read_ms, item.features_ms) for item in items]
@@ -118,18 +118,21 @@ def test_times_of_reading_and_of_features(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("max_concurrency", [1, 3])
 @pytest.mark.parametrize("live", [False, True])
-def test_errors_of_reading_come_in_their_place(live: bool, max_concurrency: int) -> None:
+def test_errors_of_reading_are_raised_at_their_frame(live: bool, max_concurrency: int) -> None:
     seen = []
-    with pytest.raises(FrameError, match="disk"), prepared(
-        Frames(9, fails_at=4, period_s=0.03), index_of, (lambda frame: None) if live else None, max_concurrency
-    ) as items:  # fmt: skip
+    frames = Frames(9, fails_at=4, period_s=0.03)
+    dropped = (lambda frame: None) if live else None
+    with (
+        pytest.raises(FrameError, match="disk"),
+        prepared(frames, index_of, dropped, max_concurrency) as items,
+    ):
         seen.extend(item.frame.index for item in items)
     assert seen == [0, 1, 2, 3] or live
     assert threads() == set()
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 2, 5])
-def test_errors_of_features_come_in_their_place(max_concurrency: int) -> None:
+def test_errors_of_features_are_raised_at_their_frame(max_concurrency: int) -> None:
     def observe(frame: Frame) -> int:
         if frame.index == 3:
             raise ZeroDivisionError("a bug")
@@ -147,8 +150,8 @@ def test_errors_of_features_come_in_their_place(max_concurrency: int) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 10])
-def test_several_frames_are_observed_at_once_and_come_in_order(count: int) -> None:
-    """Three threads meet at a barrier, where fewer would wait for ever; the third frame is the fastest."""
+def test_several_frames_are_processed_in_parallel_and_returned_in_order(count: int) -> None:
+    """Three threads meet at a barrier, where fewer would wait forever; the third is the fastest."""
     together = threading.Barrier(3)
 
     def observe(frame: Frame) -> int:
@@ -163,8 +166,8 @@ def test_several_frames_are_observed_at_once_and_come_in_order(count: int) -> No
     assert threads() == set()
 
 
-def test_one_frame_at_a_time_in_real_time() -> None:
-    """The next one would only come later for it."""
+def test_real_time_processes_one_frame_at_a_time() -> None:
+    """A second frame in work would delay the next one."""
     busy = threading.Lock()
 
     def observe(frame: Frame) -> int:
@@ -177,7 +180,7 @@ def test_one_frame_at_a_time_in_real_time() -> None:
         assert len(list(items)) > 0
 
 
-def test_threads_stay_near_and_end_with_the_block() -> None:
+def test_threads_read_few_frames_ahead_and_end_with_the_block() -> None:
     frames = Frames(1000)
     with prepared(frames, index_of) as items:
         next(items)
@@ -187,7 +190,7 @@ def test_threads_stay_near_and_end_with_the_block() -> None:
     assert len(frames.read) <= 10
 
 
-def test_nobody_waits_in_real_time_when_there_is_time(clock: Clock) -> None:
+def test_real_time_frames_arrive_at_their_stamps(clock: Clock) -> None:
     dropped: list[int] = []
     seen = []
     with prepared(
@@ -199,12 +202,12 @@ def test_nobody_waits_in_real_time_when_there_is_time(clock: Clock) -> None:
                 clock.advance(0.05)
     assert [index for index, _ in seen] == list(range(8))
     assert dropped == []
-    # Not before their stamps.
+    # No frame arrives before its stamp.
     assert [when for _, when in seen] == pytest.approx([0.05 * index for index, _ in seen])
 
 
 def test_late_frames_are_dropped_and_counted(clock: Clock) -> None:
-    """Each frame takes as long as five of them last: the newest is tracked each time."""
+    """Tracking a frame takes five frame intervals; the newest frame is tracked each time."""
     dropped: list[int] = []
     seen = []
     with prepared(
@@ -216,14 +219,16 @@ def test_late_frames_are_dropped_and_counted(clock: Clock) -> None:
                 continue
             clock.advance(0.1)
             came = min(seen[-1] + 5, 39)
-            assert wait_for(lambda: len(dropped) == came - len(seen)), (
-                "all but the newest are dropped"
-            )  # noqa: B023
+            assert wait_for(
+                lambda: len(dropped) == came - len(seen)  # noqa: B023
+            ), "all but the newest are dropped"
     assert seen == [0, 5, 10, 15, 20, 25, 30, 35, 39]
-    assert sorted(seen + dropped) == list(range(40)), "every frame is tracked or dropped, once"
+    assert sorted(seen + dropped) == list(range(40)), (
+        "every frame is either tracked or dropped, once"
+    )
 
 
-def test_what_is_late_in_features_is_dropped_too() -> None:
+def test_frames_with_slow_features_are_dropped_too() -> None:
     dropped: list[int] = []
 
     def slow(frame: Frame) -> int:
@@ -238,7 +243,7 @@ def test_what_is_late_in_features_is_dropped_too() -> None:
     assert len(dropped) >= 10
 
 
-def test_a_frame_that_comes_much_later_is_told_and_waiting_for_it_can_be_stopped(
+def test_a_frame_far_in_the_future_is_reported_and_the_wait_can_be_stopped(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stop = threading.Event()
@@ -253,7 +258,7 @@ def test_a_frame_that_comes_much_later_is_told_and_waiting_for_it_can_be_stopped
         stop.set()
         assert next(items, None) is None
     assert "by its time stamp, and --realtime waits for it: drop --realtime" in caplog.text
-    # Whoever leaves waits for no frame of the future.
+    # Leaving the block ends the wait.
     with prepared(late, index_of, lambda frame: None) as items:
         next(items)
     assert not threads()

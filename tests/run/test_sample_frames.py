@@ -1,4 +1,4 @@
-"""The frames of a run that are shown."""
+"""The frames of a run that the report shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LENS = Camera(800, 600, 400.0, 400.0, 400.0, 300.0, "radtan", (-0.2, 0.05, 0.0, 
 NOTHING = FrameAssociations(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
 
 
-def look(
+def see(
     samples: FrameSamples,
     index: int,
     state: TrackState = TrackState.TRACKING,
@@ -33,10 +33,10 @@ def look(
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 12, 13, 100, 1000])
-def test_few_frames_are_kept_evenly_spread_however_long_the_run(count: int) -> None:
+def test_a_fixed_number_of_frames_is_kept_evenly_spread(count: int) -> None:
     samples = FrameSamples(even=6)
     for index in range(count):
-        look(samples, index)
+        see(samples, index)
     chosen = [sample.index for sample in samples.chosen()]
     assert len(chosen) == min(count, 6)
     if count > 6:
@@ -46,22 +46,22 @@ def test_few_frames_are_kept_evenly_spread_however_long_the_run(count: int) -> N
         assert steps.max() <= 2 * steps.min()
 
 
-def test_the_first_frame_of_each_of_some_lost_stretches_is_kept() -> None:
+def test_the_first_frames_of_some_lost_stretches_are_kept() -> None:
     samples = FrameSamples(even=2, lost=2)
     lost = {10, 11, 12, 20, 30, 31}
     for index in range(40):
-        look(samples, index, TrackState.LOST if index in lost else TrackState.TRACKING)
+        see(samples, index, TrackState.LOST if index in lost else TrackState.TRACKING)
     chosen = samples.chosen()
     assert [sample.index for sample in chosen if sample.state is TrackState.LOST] == [10, 20]
     assert [sample.index for sample in chosen] == sorted(sample.index for sample in chosen)
 
 
-def test_points_are_where_the_lens_put_them_with_their_way_since_the_frame_before() -> None:
+def test_points_have_distorted_pixels_and_the_path_since_the_previous_frame() -> None:
     samples = FrameSamples()
     before = np.array([[100.0, 100.0], [200.0, 200.0], [300.0, 300.0]])
     now = np.array([[310.0, 310.0], [50.0, 60.0], [110.0, 105.0]])
-    look(samples, 0, associations=FrameAssociations(before, np.array([7, -1, 9])))
-    look(samples, 1, associations=FrameAssociations(now, np.array([8, -1, 7])))
+    see(samples, 0, associations=FrameAssociations(before, np.array([7, -1, 9])))
+    see(samples, 1, associations=FrameAssociations(now, np.array([8, -1, 7])))
     sample = samples.chosen()[1]
     np.testing.assert_allclose(sample.loose, LENS.distort(now[[1]]))
     np.testing.assert_allclose(sample.seen, LENS.distort(now[[0, 2]]))
@@ -73,9 +73,9 @@ def test_points_are_where_the_lens_put_them_with_their_way_since_the_frame_befor
     )
 
 
-def test_several_look_at_the_same_run() -> None:
+def test_several_observers_see_the_same_run() -> None:
     first, second = FrameSamples(), FrameSamples()
     viewers = Viewers(first, second)
-    look(viewers, 3)
+    see(viewers, 3)
     viewers.close()
     assert [sample.index for viewer in (first, second) for sample in viewer.chosen()] == [3, 3]

@@ -1,4 +1,4 @@
-"""The first map, from depth and from two views."""
+"""The first map, from depth or from two views."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def scene(landmarks):
     return landmarks.box()
 
 
-# -- depth ---------------------------------------------------------------------------------------------------
+# -- depth -----------------------------------------------------------------------------------------
 
 
-def test_depth_starts_with_the_points_it_knows(scene) -> None:
+def test_the_first_map_has_the_points_with_depth(scene) -> None:
     observations = scene.observe(np.eye(4), 3)
     observations.depth[::3] = np.nan
     slam_map = Map(32)
@@ -84,7 +84,7 @@ def test_a_rolling_shutter_waits_for_the_motion(scene) -> None:
     assert not started.tracked.observations.delays.any()
 
 
-def test_a_rolling_shutter_takes_no_motion_from_long_ago(scene) -> None:
+def test_a_rolling_shutter_uses_no_motion_from_an_old_frame(scene) -> None:
     observations = replace(
         scene.observe(np.eye(4)), delays=np.full(len(scene.observe(np.eye(4))), 1e-9)
     )
@@ -99,13 +99,13 @@ def test_a_rolling_shutter_takes_no_motion_from_long_ago(scene) -> None:
     )
     started = start.start(slam_map, scene.camera, elsewhere)
     assert isinstance(started, InitialMap) and started.tracked is None, (
-        "taken as it is: waiting longer tells no more"
+        "used as it is: waiting longer does not help"
     )
     assert [before.timestamp for before in started.before] == [1.2]
     assert slam_map.keyframes["timestamp"].tolist() == [1.3]
 
 
-def test_a_rolling_shutter_that_is_not_found_again_leaves_no_first_map(scene) -> None:
+def test_a_rolling_shutter_starts_again_if_the_first_frame_is_not_found_again(scene) -> None:
     observations = [
         replace(scene.observe(np.eye(4), i), delays=np.ones(len(scene.observe(np.eye(4), i))))
         for i in (0, 1)
@@ -139,7 +139,7 @@ def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
     assert len(slam_map.keyframes) == 0, "a refusal leaves the map empty"
 
 
-# -- two views -----------------------------------------------------------------------------------------------
+# -- two views -------------------------------------------------------------------------------------
 
 
 def start_all(
@@ -169,7 +169,7 @@ def test_two_views_make_a_map_up_to_scale(scene) -> None:
     assert slam_map.pose(0) == pytest.approx(np.eye(4))
     assert np.median(slam_map.positions[:, 2]) == pytest.approx(1.0)
     assert (slam_map.observation_counts() == 2).all()
-    # Both key frames see each point where the same landmark is.
+    # In both keyframes, a point is linked to keypoints of the same landmark.
     labels = np.concatenate([scene.labels[0], scene.labels[3]])
     linked = slam_map.observations["point"]
     for point in slam_map.points["id"][::20]:
@@ -190,7 +190,7 @@ def test_two_views_make_a_map_up_to_scale(scene) -> None:
 
 
 class Undecided(EpipolarSolver):
-    """Finds no clear motion at first."""
+    """Reports ambiguous motion eight times."""
 
     def solve(self, pixels0, pixels1, camera):
         self.requested = getattr(self, "requested", 0) + 1
@@ -199,7 +199,7 @@ class Undecided(EpipolarSolver):
         )
 
 
-def test_a_first_view_that_tells_no_motion_gives_way_to_a_later_one(scene) -> None:
+def test_a_first_view_without_clear_motion_is_replaced_by_a_later_one(scene) -> None:
     initializer = TwoViewInitializer(config(), DescriptorMatcher(), Undecided(NOISE_PX), 0.7)
     poses = [scene.pose(0.13 * i, 0.012 * i) for i in range(16)]
     slam_map, answers = start_all(initializer, scene, poses)
@@ -210,7 +210,7 @@ def test_a_first_view_that_tells_no_motion_gives_way_to_a_later_one(scene) -> No
 
 
 @pytest.mark.parametrize("settings", [{"max_refused": 8}, {"min_waiting": 10}])
-def test_a_first_view_gives_way_when_the_configuration_says(
+def test_the_configuration_sets_when_a_first_view_is_replaced(
     scene, settings: dict[str, int]
 ) -> None:
     initializer = TwoViewInitializer(
@@ -223,7 +223,7 @@ def test_a_first_view_gives_way_when_the_configuration_says(
     assert slam_map.keyframes["frame"].tolist()[0] == 5, "half of the ten frames that waited then"
 
 
-def test_what_no_map_may_hold_leaves_the_frames_that_wait(scene) -> None:
+def test_points_that_are_left_out_are_removed_from_waiting_frames(scene) -> None:
     """A bonnet that is found while the first map waits is in none of its views."""
     initializer, slam_map = two_views(), Map(32)
     start_all(initializer, scene, [scene.pose(), scene.pose(0.02)])
@@ -248,8 +248,10 @@ def _landmark_of(slam_map: Map, labels: np.ndarray) -> np.ndarray:
 
 
 def moving_box(fraction: float) -> tuple[Observations, Observations, np.ndarray]:
-    """Two views of a slanted wall by a camera that moves aside, before which a box full of points moves by itself; and
-    which points are on the box, over such a share of the image."""
+    """Two views of a slanted wall and of a box that moves by itself; the camera moves sideways.
+
+    Returns the views and which points are on the box, which covers `fraction` of the image width.
+    """
     camera, rng = Camera(640, 480, 400.0, 400.0, 319.5, 239.5), np.random.default_rng(3)
     right = 20.0 + 600.0 * fraction
     wall, box = (
@@ -280,7 +282,7 @@ def moving_box(fraction: float) -> tuple[Observations, Observations, np.ndarray]
     return view(0, first), view(1, second), on_box
 
 
-def test_a_single_camera_starts_by_what_moves_in_most_of_the_image() -> None:
+def test_a_single_camera_starts_by_the_motion_of_most_of_the_image() -> None:
     first, second, on_box = moving_box(0.25)
     slam_map, initializer = Map(len(on_box)), two_views()
     camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
@@ -291,7 +293,7 @@ def test_a_single_camera_starts_by_what_moves_in_most_of_the_image() -> None:
     assert np.mean(linked[~on_box]) > 0.8 and np.mean(linked[on_box]) < 0.1
 
 
-def test_a_single_camera_does_not_start_where_two_motions_are_even() -> None:
+def test_a_single_camera_does_not_start_if_two_motions_are_equally_large() -> None:
     first, second, on_box = moving_box(0.5)
     slam_map, initializer = Map(len(on_box)), two_views()
     camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
@@ -300,14 +302,14 @@ def test_a_single_camera_does_not_start_where_two_motions_are_even() -> None:
     assert isinstance(refused, str) and "moves differently from the rest" in refused
 
 
-def test_turning_makes_no_map(scene) -> None:
+def test_pure_rotation_makes_no_map(scene) -> None:
     slam_map, answers = start_all(two_views(), scene, [scene.pose(yaw=0.04 * i) for i in range(6)])
     assert all(isinstance(answer, str) for answer in answers)
     assert len(slam_map.keyframes) == len(slam_map.points) == 0
 
 
-def test_a_lost_first_view_is_renewed_and_its_frames_are_kept(scene) -> None:
-    """After a turn by 180 degrees nothing matches: that frame is the next first view."""
+def test_a_lost_first_view_is_replaced_and_its_frames_are_kept(scene) -> None:
+    """After a turn by 180 degrees nothing matches: that frame becomes the first view."""
     scene.points[200:, 2] *= -1.0
     back = [scene.pose(0.0, yaw=np.pi), scene.pose(0.5, yaw=np.pi)]
     slam_map, answers = start_all(
@@ -322,7 +324,7 @@ def test_a_lost_first_view_is_renewed_and_its_frames_are_kept(scene) -> None:
     assert slam_map.keyframes["frame"].tolist() == [2, 3]
 
 
-def test_waiting_ends_after_a_number_of_frames(scene) -> None:
+def test_a_first_view_waits_for_at_most_max_frames(scene) -> None:
     initializer = two_views(max_frames=3)
     _, answers = start_all(initializer, scene, [scene.pose(0.01 * i) for i in range(8)])
     assert [i for i, answer in enumerate(answers) if answer == "first view"] == [0, 3, 6]
@@ -331,12 +333,12 @@ def test_waiting_ends_after_a_number_of_frames(scene) -> None:
         slam_map, scene.mono, scene.observe(scene.pose(0.6), 8, depth=False)
     )
     assert isinstance(started, InitialMap)
-    assert [o.index for o in started.before] == [3, 4, 5], "no more than the stated number is kept"
+    assert [o.index for o in started.before] == [3, 4, 5], "at most `max_frames` frames are kept"
     assert [o.index for o in started.between] == [7]
     assert slam_map.keyframes["frame"].tolist() == [6, 8]
 
 
-def test_frames_without_key_points_are_no_view(scene) -> None:
+def test_frames_without_keypoints_are_not_a_first_view(scene) -> None:
     initializer = two_views()
     empty = cut(scene.observe(np.eye(4), depth=False), 0)
     slam_map = Map(32)
@@ -353,11 +355,11 @@ def test_frames_without_key_points_are_no_view(scene) -> None:
         slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False)
     )
     assert isinstance(started, InitialMap)
-    assert len(started.before) == 2, "they may still find their pose"
+    assert len(started.before) == 2, "their poses may still be found"
 
 
 def covered(observations: Observations, seed: int) -> Observations:
-    """The same frame with something else before the lens: as many key points, none of them known."""
+    """The frame with something else before the lens: the same pixels, unknown descriptors."""
     other = (
         np.random.default_rng([9, seed])
         .normal(size=observations.descriptors.shape)
@@ -378,7 +380,7 @@ def covered(observations: Observations, seed: int) -> Observations:
     ],
     ids=[
         "every third",
-        "and the first",
+        "every third and the first",
         "two in a row",
         "every second",
         "every second and the first",
@@ -387,7 +389,7 @@ def covered(observations: Observations, seed: int) -> Observations:
 )
 @pytest.mark.parametrize("kind", ["black", "covered"])
 def test_bad_frames_do_not_end_the_wait(scene, bad: set[int], first: int, kind: str) -> None:
-    """No frame but the last is far enough from the first good one."""
+    """Only the last frame has enough parallax to the first good one."""
     initializer, slam_map = two_views(), Map(32)
     poses = [scene.pose(0.01 * i, yaw=0.001 * i) for i in range(9)] + [scene.pose(0.5)]
     for index, pose in enumerate(poses):

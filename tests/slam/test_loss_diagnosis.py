@@ -1,4 +1,4 @@
-"""Why tracking is lost: rendered frames are spoilt one way after the other. Parallax is in test_slam.py."""
+"""Why tracking is lost: rendered frames are degraded in various ways (parallax: test_system.py)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def defocus(image: Image) -> Image:
 
 
 def shake(image: Image) -> Image:
-    """Motion along x only."""
+    """Motion blur along x only."""
     return cv2.blur(image, (31, 1))
 
 
@@ -64,7 +64,7 @@ START, BAD, GOOD = 10, 2, 3
 
 @dataclass
 class Spoilt:
-    """A run that loses and finds itself as often as `SPOILT` has entries; `camera` is its frames'."""
+    """A run that is lost and recovers once per entry of `SPOILT`."""
 
     camera: Camera
     results: list[TrackResult]
@@ -73,7 +73,7 @@ class Spoilt:
 
 @pytest.fixture(scope="module")
 def run() -> Spoilt:
-    """Each way to spoil a frame spoils two in a row; the frames in between are as they should be."""
+    """Two frames in a row are degraded in each way; the frames in between are unchanged."""
     world = RenderedWorld(world_spec("demo-small"), "stereo")
     elsewhere = RenderedWorld(
         WorldSpec("hall", "hall", "tour", 320, 240, 4, texels_per_m=128.0), "stereo"
@@ -100,7 +100,7 @@ def spoil(frame: Frame, how: Callable[[Image], Image] | None, other: Frame) -> F
 @pytest.mark.parametrize(
     "case", range(len(SPOILT)), ids=[getattr(how, "__name__", "cut") for how in SPOILT]
 )
-def test_each_cause_is_told(run: Spoilt, case: int) -> None:
+def test_each_cause_is_reported(run: Spoilt, case: int) -> None:
     first = START + case * (BAD + GOOD)
     loss = run.statistics.losses[case]
     assert (loss.frame, loss.frames) == (first, BAD)
@@ -110,11 +110,11 @@ def test_each_cause_is_told(run: Spoilt, case: int) -> None:
     assert any(character.isdigit() for character in loss.reason)
     assert "\n" not in loss.reason
     assert run.results[first].reason == loss.reason
-    assert run.results[first + 1].reason != loss.reason, "only the first frame tells"
+    assert run.results[first + 1].reason != loss.reason, "only the first lost frame names the cause"
 
 
 @pytest.mark.slow
-def test_nothing_else_is_a_loss(run: Spoilt) -> None:
+def test_only_degraded_frames_are_lost(run: Spoilt) -> None:
     lost = [result.index for result in run.results if result.state is TrackState.LOST]
     assert lost == [
         START + case * (BAD + GOOD) + step for case in range(len(SPOILT)) for step in range(BAD)
@@ -123,7 +123,7 @@ def test_nothing_else_is_a_loss(run: Spoilt) -> None:
 
 
 @pytest.mark.slow
-def test_tracked_frames_carry_their_coverage(run: Spoilt) -> None:
+def test_tracked_frames_have_an_inlier_coverage(run: Spoilt) -> None:
     for result in run.results:
         assert (
             (0.2 < result.inlier_coverage <= 1.0)
@@ -132,7 +132,7 @@ def test_tracked_frames_carry_their_coverage(run: Spoilt) -> None:
         )
 
 
-def test_hull_share() -> None:
+def test_hull_fraction() -> None:
     camera = Camera(100, 50, 80.0, 80.0, 49.5, 24.5)
     rectangle = np.array([[10.0, 10.0], [60.0, 10.0], [60.0, 35.0], [10.0, 35.0], [30.0, 20.0]])
     assert hull_fraction(rectangle, camera) == pytest.approx(0.25)
@@ -149,7 +149,9 @@ def test_statistics_of_an_image() -> None:
     half = image_statistics(reduce_image(image // 2))
     assert half.brightness == pytest.approx(sharp.brightness / 2, rel=0.02)
     assert half.contrast == pytest.approx(sharp.contrast / 2, rel=0.05)
-    assert half.sharpness == pytest.approx(sharp.sharpness, rel=0.05), "a darker image is as sharp"
+    assert half.sharpness == pytest.approx(sharp.sharpness, rel=0.05), (
+        "darkening does not change the sharpness"
+    )
     moved = image_statistics(reduce_image(shake(image)))
     assert moved.sharpness[0] < 0.6 * sharp.sharpness[0]
     assert moved.sharpness[1] > 0.8 * sharp.sharpness[1]
@@ -158,7 +160,7 @@ def test_statistics_of_an_image() -> None:
     assert np.isfinite(image_statistics(reduce_image(np.zeros((16, 16), np.uint8))).sharpness).all()
 
 
-def test_statistics_cost_hardly_anything() -> None:
+def test_statistics_take_less_than_two_milliseconds() -> None:
     image = np.kron(NOISE, np.ones((2, 2), np.uint8))
     times = []
     for _ in range(20):
@@ -177,25 +179,28 @@ def test_statistics_cost_hardly_anything() -> None:
         (np.random.default_rng(0).integers(100, 110, (120, 160)).astype(np.uint8), "100 to 109"),
     ],
 )
-def test_flat_images_are_told_with_their_grey_levels(image: Image, levels: str) -> None:
-    health = LossMonitor(Config(), DescriptorMatcher(), 0.7)
+def test_flat_images_are_reported_with_their_grey_levels(image: Image, levels: str) -> None:
+    monitor = LossMonitor(Config(), DescriptorMatcher(), 0.7)
     for _ in range(5):
-        health.wait(image)
+        monitor.wait(image)
     assert (
         f"images are nearly flat: grey levels {levels} of 255 in 5 of them"
-        in health.why_no_pose([], [])
+        in monitor.why_no_pose([], [])
     )
 
 
-def test_nothing_that_moves_is_told_with_its_share() -> None:
-    health = LossMonitor(Config(), DescriptorMatcher(), 0.7)
+def test_images_without_motion_are_reported_with_the_fraction_of_still_points() -> None:
+    monitor = LossMonitor(Config(), DescriptorMatcher(), 0.7)
     textured = np.random.default_rng(0).integers(0, 255, (120, 160)).astype(np.uint8)
     for _ in range(60):
-        health.wait(textured)
-    told = "97 % of the matched points did not move in 60 frames: a single camera needs to move sideways to start"
-    assert health.why_no_pose([0.97] * 59, []) == told
-    assert health.why_no_pose([0.3] * 59, []) == "", (
-        "it moved, but not enough: each frame has its reason"
+        monitor.wait(textured)
+    expected = (
+        "97 % of the matched points did not move in 60 frames: "
+        "a single camera needs to move sideways to start"
     )
-    assert health.why_no_pose([0.97] * 10, []) == "", "most frames did not even match"
+    assert monitor.why_no_pose([0.97] * 59, []) == expected
+    assert monitor.why_no_pose([0.3] * 59, []) == "", (
+        "it moved, but too little: each frame has its own reason"
+    )
+    assert monitor.why_no_pose([0.97] * 10, []) == "", "most frames did not even match"
     assert LossMonitor(Config(), DescriptorMatcher(), 0.7).why_no_pose([], []) == ""

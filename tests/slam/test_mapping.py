@@ -1,4 +1,4 @@
-"""What a key frame adds to the map, what it makes superfluous, and when a frame becomes one."""
+"""Which frames become keyframes, what these add to the map, and what is culled."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def assert_consistent(slam_map: Map) -> None:
         slam_map.observations["keyframe"][linked],
     )
     assert (slam_map.point_rows(points) >= 0).all()
-    assert np.isin(slam_map.points["id"], points).all(), "a point that nobody sees"
+    assert np.isin(slam_map.points["id"], points).all(), "every point must have an observation"
     assert len(np.unique(np.stack([keyframes, points]), axis=1).T) == len(points)
 
 
 def insert(
     scene, slam_map: Map, T_world_cam: np.ndarray, index: int, *, depth: bool, known: bool = True
 ) -> int:
-    """Insert a frame whose key points are tracked (`known`) or not."""
+    """Insert a frame whose keypoints are tracked (`known`) or not."""
     observations = scene.observe(T_world_cam, index, depth=depth, noise_px=NOISE_PX)
     tracked = scene.ids[scene.labels[index]] if known else np.full(len(observations), NO_POINT)
     tracked = np.where(slam_map.point_rows(tracked) >= 0, tracked, NO_POINT)
@@ -61,7 +61,7 @@ def insert(
 
 
 def landmarks_of(scene, slam_map: Map) -> list[set[int]]:
-    """For each point, the landmarks that its observations came from."""
+    """The landmarks of the observations of each point."""
     seen: dict[int, set[int]] = {int(point): set() for point in slam_map.points["id"]}
     for keyframe_id, frame in zip(
         slam_map.keyframes["id"], slam_map.keyframes["frame"], strict=True
@@ -73,11 +73,11 @@ def landmarks_of(scene, slam_map: Map) -> list[set[int]]:
     return list(seen.values())
 
 
-# -- when a frame becomes a key frame ------------------------------------------------------------------------
+# -- when a frame becomes a keyframe ---------------------------------------------------------------
 
 
 def rule_and_map(scene, depth: bool = True, **keyframes) -> tuple[KeyframeRule, Map]:
-    """Settings under which nothing but the settings given can trigger."""
+    """A rule in which only the given settings can trigger."""
     quiet = {
         "max_interval": 1000,
         "min_tracked_fraction": 0.01,
@@ -92,7 +92,7 @@ def rule_and_map(scene, depth: bool = True, **keyframes) -> tuple[KeyframeRule, 
 def tracked(
     scene, T_world_cam: np.ndarray, *, depth: bool = True, fraction: float = 1.0
 ) -> TrackedFrame:
-    """A frame that sees the points of the map, and of these only a share."""
+    """A frame that tracks a fraction of the map points it sees."""
     observations = scene.observe(T_world_cam, 9, depth=depth)
     point_ids = scene.ids[scene.labels[9]].copy()
     point_ids[int(fraction * len(point_ids)) :] = NO_POINT
@@ -102,7 +102,7 @@ def tracked(
     )
 
 
-def test_a_frame_like_the_last_is_no_keyframe(scene) -> None:
+def test_a_frame_like_the_last_does_not_become_a_keyframe(scene) -> None:
     rule, slam_map = rule_and_map(scene)
     assert [rule.wants(tracked(scene, scene.pose(0.1)), slam_map, 1) for _ in range(30)] == [
         ""
@@ -123,13 +123,13 @@ def test_the_longest_interval_is_counted_from_the_last_keyframe(scene) -> None:
     assert [rule.wants(frame, slam_map, 1) for _ in range(4)] == ["", "", "", "interval"]
 
 
-def test_the_least_interval_holds_back_everything_else(scene) -> None:
+def test_no_keyframe_before_the_least_interval(scene) -> None:
     rule, slam_map = rule_and_map(scene, min_interval=3, min_tracked_fraction=0.9)
     frame = tracked(scene, scene.pose(0.1), fraction=0.5)
     assert [rule.wants(frame, slam_map, 1) for _ in range(3)] == ["", "", "few tracked points"]
 
 
-def test_few_of_the_reference_points_left(scene) -> None:
+def test_a_keyframe_is_added_when_few_reference_points_are_tracked(scene) -> None:
     rule, slam_map = rule_and_map(scene, min_tracked_fraction=0.5)
     assert rule.wants(tracked(scene, scene.pose(0.1), fraction=0.7), slam_map, 1) == ""
     assert (
@@ -138,8 +138,8 @@ def test_few_of_the_reference_points_left(scene) -> None:
     )
 
 
-def test_points_of_one_keyframe_are_no_yardstick(scene) -> None:
-    """A key frame that brought many points which nobody else sees does not call for the next one."""
+def test_points_that_only_one_keyframe_sees_do_not_count(scene) -> None:
+    """Many points that only the reference keyframe sees do not trigger the next keyframe."""
     rule, slam_map = rule_and_map(scene, min_tracked_fraction=0.5)
     second = slam_map.observation_rows(1)
     shared = np.flatnonzero(slam_map.observations["point"][second] >= 0)[20:] + second.start
@@ -147,10 +147,10 @@ def test_points_of_one_keyframe_are_no_yardstick(scene) -> None:
     assert rule.wants(tracked(scene, scene.pose(0.1), fraction=0.4), slam_map, 0) == ""
 
 
-def test_close_points_run_short_while_there_are_new_ones(scene) -> None:
+def test_a_keyframe_is_added_when_close_points_run_short_and_there_are_new_ones(scene) -> None:
     rule, slam_map = rule_and_map(scene, min_close_points=100, min_tracked_fraction=0.01)
     total = len(tracked(scene, scene.pose(0.1)).point_ids)
-    assert total > 200, "all of them within forty baselines"
+    assert total > 200, "all of them are closer than forty baselines"
     assert rule.wants(tracked(scene, scene.pose(0.1), fraction=0.9), slam_map, 1) == ""
     assert (
         rule.wants(tracked(scene, scene.pose(0.1), fraction=80 / total), slam_map, 1)
@@ -158,10 +158,10 @@ def test_close_points_run_short_while_there_are_new_ones(scene) -> None:
     )
     few = tracked(scene, scene.pose(0.1), fraction=80 / total)
     few.observations.depth[few.point_ids < 0] = np.nan
-    assert rule.wants(few, slam_map, 1) == "", "without new ones a key frame would not help"
+    assert rule.wants(few, slam_map, 1) == "", "without new close points a keyframe would not help"
 
 
-def test_close_points_do_not_exist_for_a_single_camera(scene) -> None:
+def test_a_single_camera_has_no_close_points(scene) -> None:
     rule, slam_map = rule_and_map(scene, depth=False, min_close_points=100)
     frame = tracked(scene, scene.pose(0.1), depth=False, fraction=0.3)
     assert rule.wants(frame, slam_map, 1) == ""
@@ -169,27 +169,27 @@ def test_close_points_do_not_exist_for_a_single_camera(scene) -> None:
     assert close_distance(Config(), scene.camera) == pytest.approx(40 * 0.12)
 
 
-def test_points_moved_far_across_the_image(scene) -> None:
+def test_a_keyframe_is_added_when_points_moved_far_in_the_image(scene) -> None:
     rule, slam_map = rule_and_map(scene, max_flow_fraction=0.1)
-    # At about 4.5 m, 0.4 m sideways are about 36 px, and 1 m 89 px; 64 px are the limit.
+    # At about 4.5 m, 0.4 m sideways give about 36 px and 1 m gives 89 px; the limit is 64 px.
     assert rule.wants(tracked(scene, scene.pose(0.5)), slam_map, 1) == ""
     assert rule.wants(tracked(scene, scene.pose(1.1)), slam_map, 1) == "flow"
 
 
-def test_a_frame_that_shares_nothing_with_its_reference(scene) -> None:
+def test_a_reference_without_common_points_triggers_nothing(scene) -> None:
     rule, slam_map = rule_and_map(scene)
     slam_map.unlink(
         np.arange(slam_map.observation_rows(1).start, slam_map.observation_rows(1).stop)
     )
     assert rule.wants(tracked(scene, scene.pose(0.1)), slam_map, 1) == "", (
-        "no flow is known, and nothing fails"
+        "the flow is unknown, which is not an error"
     )
 
 
-# -- new points ----------------------------------------------------------------------------------------------
+# -- new points ------------------------------------------------------------------------------------
 
 
-def test_depth_makes_points_where_none_is_seen(scene) -> None:
+def test_keypoints_with_depth_and_no_map_point_become_points(scene) -> None:
     slam_map = scene.map_of([scene.pose(-0.8)])
     before = len(slam_map.points)
     keyframe_id = insert(scene, slam_map, scene.pose(0.8), 1, depth=True)
@@ -206,21 +206,21 @@ def test_depth_makes_points_where_none_is_seen(scene) -> None:
 
 
 def unlinked_pair(scene, baseline: float) -> Map:
-    """Two mono key frames that share 30 points; all other key points see none yet."""
+    """Two mono keyframes with 30 common points; no other keypoint sees a point yet."""
     slam_map = scene.map_of([scene.pose(), scene.pose(baseline)], depth=False)
     shared = np.flatnonzero(slam_map.observation_counts() == 2)
     slam_map.remove_points(np.delete(slam_map.points["id"].copy(), shared[:30]))
     return slam_map
 
 
-def test_triangulation_gives_the_right_points(scene) -> None:
+def test_triangulated_points_are_accurate(scene) -> None:
     slam_map = unlinked_pair(scene, 0.2)
     keyframe_id = insert(scene, slam_map, scene.pose(0.6), 2, depth=False)
     assert_consistent(slam_map)
     assert len(slam_map.points) > 150
     groups = landmarks_of(scene, slam_map)
     assert np.mean([len(group) == 1 for group in groups]) > 0.98, (
-        "matches along the line are of one landmark"
+        "matches on an epipolar line are of the same landmark"
     )
     truth = scene.points[[min(group) for group in groups]]
     error = np.linalg.norm(slam_map.positions - truth, axis=1) / truth[:, 2]
@@ -239,7 +239,7 @@ def test_triangulation_needs_a_baseline(scene) -> None:
     insert(scene, slam_map, scene.pose(0.01), 1, depth=False)
     assert len(slam_map.points) == 50
     insert(scene, slam_map, scene.pose(0.0, yaw=0.05), 2, depth=False)
-    assert len(slam_map.points) == 50, "a turn is no baseline"
+    assert len(slam_map.points) == 50, "a rotation is no baseline"
 
 
 def test_epipolar_geometry_of_two_poses(scene) -> None:
@@ -256,7 +256,7 @@ def test_epipolar_geometry_of_two_poses(scene) -> None:
     assert np.abs(np.sum(x1 * lines, axis=1) / np.linalg.norm(lines[:, :2], axis=1)).max() < 1e-9
 
 
-def test_a_frame_without_key_points_harms_nothing(scene) -> None:
+def test_a_frame_without_keypoints_can_be_inserted(scene) -> None:
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
     before = slam_map.points["id"][slam_map.observation_counts() == 2].copy()
     nothing = empty(scene.observe(scene.pose(0.3), 2))
@@ -277,11 +277,11 @@ def test_refining_keyframes_that_see_no_point_does_nothing(scene, depth: bool) -
     assert slam_map.pose(1) == pytest.approx(scene.pose(0.2))
 
 
-# -- fusion --------------------------------------------------------------------------------------------------
+# -- fusion ----------------------------------------------------------------------------------------
 
 
 def doubled(scene, depth: bool = True) -> tuple[Map, np.ndarray]:
-    """Key frames 0 and 1 see one copy of each landmark, key frame 2 another; landmarks of both."""
+    """Keyframes 0 and 1 see one copy of each landmark, keyframe 2 another; plus the landmarks."""
     slam_map = scene.map_of([scene.pose(), scene.pose(0.1), scene.pose(0.2)], depth=depth)
     rows = np.arange(slam_map.observation_rows(2).start, slam_map.observation_rows(2).stop)
     slam_map.unlink(rows)
@@ -301,7 +301,7 @@ def test_two_copies_of_a_point_become_one(scene, into: int) -> None:
     assert mapper().fuse_into(slam_map, scene.camera, into, theirs) > 0.9 * len(both)
     assert_consistent(slam_map)
     groups = landmarks_of(scene, slam_map)
-    assert all(len(group) == 1 for group in groups), "copies of different landmarks stay apart"
+    assert all(len(group) == 1 for group in groups), "copies of different landmarks are not fused"
     times = np.bincount([min(group) for group in groups], minlength=len(scene.points))
     reachable = np.intersect1d(both, scene.labels[into])
     assert np.mean(times[reachable] == 1) > 0.95
@@ -309,7 +309,7 @@ def test_two_copies_of_a_point_become_one(scene, into: int) -> None:
     assert counts.max() == 3
     if into == 2:
         survivors = slam_map.points["id"][counts == 3]
-        assert (survivors <= scene.ids.max()).all(), "the copy that more key frames see stays"
+        assert (survivors <= scene.ids.max()).all(), "the copy with more observations stays"
 
 
 def test_fusing_again_changes_nothing(scene) -> None:
@@ -321,7 +321,7 @@ def test_fusing_again_changes_nothing(scene) -> None:
     assert np.mean(slam_map.observations["point"] == before) > 0.99
 
 
-def test_a_key_point_that_sees_nothing_is_linked(scene) -> None:
+def test_a_keypoint_without_a_point_is_linked(scene) -> None:
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
     rows = np.arange(slam_map.observation_rows(1).start, slam_map.observation_rows(1).stop)
     was = slam_map.observations["point"][rows].copy()
@@ -334,7 +334,7 @@ def test_a_key_point_that_sees_nothing_is_linked(scene) -> None:
 
 
 def test_points_do_not_fuse_where_the_measured_depth_disagrees(scene) -> None:
-    """A copy on the same ray at half the distance looks the same to one eye."""
+    """A copy on the same ray at half the distance has the same pixel in one image."""
     slam_map = scene.map_of([scene.pose(), scene.pose(1e-9)])
     rows = np.arange(slam_map.observation_rows(1).start, slam_map.observation_rows(1).stop)
     slam_map.unlink(rows)
@@ -346,7 +346,7 @@ def test_points_do_not_fuse_where_the_measured_depth_disagrees(scene) -> None:
     assert mapper().fuse_into(slam_map, scene.camera, 1, points) > 100
 
 
-def test_nothing_to_fuse(scene) -> None:
+def test_unseen_and_removed_points_are_not_fused(scene) -> None:
     slam_map = scene.map_of([scene.pose(), scene.pose(yaw=np.pi)])
     assert mapper().fuse_into(slam_map, scene.camera, 0, np.zeros(0, np.int64)) == 0
     assert mapper().fuse_into(slam_map, scene.camera, 1, slam_map.points["id"]) == 0
@@ -355,7 +355,7 @@ def test_nothing_to_fuse(scene) -> None:
     assert mapper().fuse_into(slam_map, scene.camera, 0, gone) == 0
 
 
-# -- culling -------------------------------------------------------------------------------------------------
+# -- culling ---------------------------------------------------------------------------------------
 
 
 def test_points_rarely_found_are_culled(scene) -> None:
@@ -385,7 +385,7 @@ def test_old_points_that_many_frames_missed_are_culled(scene) -> None:
 
 
 def test_points_that_fail_their_probation_are_culled(scene) -> None:
-    """After three key frames, three of them must see a point; after probation that is no matter."""
+    """A point needs three views by the third keyframe after its creation, and none later on."""
     slam_map = scene.map_of([scene.pose(0.05 * i) for i in range(3)], depth=False)
     once = slam_map.points["id"][slam_map.observation_counts() == 3][:20].copy()
     rows = slam_map.rows_of_points(once)
@@ -399,26 +399,26 @@ def test_points_that_fail_their_probation_are_culled(scene) -> None:
     assert (slam_map.point_rows(old) >= 0).all()
 
 
-def test_redundant_keyframes_go_but_not_the_first_nor_the_newest(scene) -> None:
+def test_redundant_keyframes_are_culled_except_the_first_and_the_newest(scene) -> None:
     poses = [scene.pose(0.002 * i) for i in range(8)]
     slam_map = scene.map_of(poses)
     removed = mapper().cull_keyframes(slam_map, 7)
     kept = slam_map.keyframes["id"].tolist()
     assert kept[0] == 0
     assert kept[-1] == 7
-    assert 3 <= len(kept) < 8, "three others must see what a key frame sees"
+    assert 3 <= len(kept) < 8, "three other keyframes must see the same points"
     assert sorted(kept + [r.keyframe_id for r in removed]) == list(range(8))
     assert_consistent(slam_map)
-    # Down the line of heirs, each culled key frame still stands where it stood.
-    stands = {k: slam_map.pose(k) for k in kept}
+    # Chained parents give each culled keyframe its old pose.
+    poses_by_id = {k: slam_map.pose(k) for k in kept}
     for r in reversed(removed):
-        stands[r.keyframe_id] = stands[r.parent_id] @ r.T_parent_removed
+        poses_by_id[r.keyframe_id] = poses_by_id[r.parent_id] @ r.T_parent_removed
     for k, pose in enumerate(poses):
-        assert stands[k] == pytest.approx(pose)
+        assert poses_by_id[k] == pytest.approx(pose)
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])
-def test_as_many_others_see_what_a_culled_key_frame_saw_as_the_configuration_says(
+def test_redundant_views_is_the_number_of_others_that_must_see_the_points(
     scene, views: int
 ) -> None:
     slam_map = scene.map_of([scene.pose(0.002 * i) for i in range(8)])
@@ -426,9 +426,9 @@ def test_as_many_others_see_what_a_culled_key_frame_saw_as_the_configuration_say
     assert len(slam_map.keyframes) == max(views, 2), "the first and the newest always stay"
 
 
-def test_what_one_keyframe_alone_is_left_to_see_goes_with_a_culled_one(scene) -> None:
+def test_points_left_with_a_single_view_are_removed_with_a_culled_keyframe(scene) -> None:
     slam_map = scene.map_of([scene.pose(0.002 * i) for i in range(8)])
-    # Points that only key frames 3 and 7 see, and others that 0 and 7 see.
+    # Points that only keyframes 3 and 7 see, and others that only 0 and 7 see.
     rows = slam_map.observations["keyframe"]
     points = slam_map.points["id"][slam_map.observation_counts() == 8]
     passing, staying = points[:10].copy(), points[10:20].copy()
@@ -442,18 +442,18 @@ def test_what_one_keyframe_alone_is_left_to_see_goes_with_a_culled_one(scene) ->
     assert_consistent(slam_map)
 
 
-def test_keyframes_that_see_something_of_their_own_stay(scene, landmarks) -> None:
+def test_keyframes_with_points_of_their_own_stay(scene, landmarks) -> None:
     slam_map = landmarks.ring().map_of([scene.pose(yaw=0.5 * i) for i in range(6)])
     assert mapper().cull_keyframes(slam_map, 5) == []
     lonely = scene.map_of([scene.pose()])
     assert mapper().cull_keyframes(lonely, 0) == []
 
 
-# -- local bundle adjustment ---------------------------------------------------------------------------------
+# -- local bundle adjustment -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", [True, False])
-def test_a_perturbed_keyframe_moves_back_and_the_border_holds_still(scene, depth: bool) -> None:
+def test_a_perturbed_keyframe_moves_back_and_the_border_stays_fixed(scene, depth: bool) -> None:
     poses = [scene.pose(0.3 * i) for i in range(6)]
     slam_map = scene.map_of(poses, depth=depth, noise_px=0.1)
     if not depth:
@@ -465,7 +465,7 @@ def test_a_perturbed_keyframe_moves_back_and_the_border_holds_still(scene, depth
     mapper(window=3).refine(slam_map, scene.camera if depth else scene.mono, 5)
     found = np.array([slam_map.pose(i) for i in range(6)])
     still = [i for i in range(6) if np.array_equal(found[i], poses[i])]
-    assert {0, 1, 2} <= set(still), "three key frames move, those around them hold still"
+    assert {0, 1, 2} <= set(still), "three keyframes move, those around them are fixed"
     assert not np.array_equal(found[4], moved_before)
     assert found[:, :3, 3] == pytest.approx(np.array(poses)[:, :3, 3], abs=0.01)
     assert (
@@ -478,7 +478,7 @@ def test_a_perturbed_keyframe_moves_back_and_the_border_holds_still(scene, depth
 
 
 @pytest.mark.parametrize("depth", [True, False])
-def test_refining_beside_tracking_does_the_same_when_it_is_taken_up(scene, depth: bool) -> None:
+def test_refinement_beside_tracking_gives_the_same_map(scene, depth: bool) -> None:
     maps = [
         scene.map_of([scene.pose(0.3 * i) for i in range(4)], depth=depth, noise_px=NOISE_PX)
         for _ in range(2)
@@ -489,7 +489,7 @@ def test_refining_beside_tracking_does_the_same_when_it_is_taken_up(scene, depth
     straightened, beside = maps
     mapper().refine(straightened, camera, 3)
     end = mapper().refine_beside(beside, camera, 3)
-    assert beside.pose(3)[0, 3] == pytest.approx(0.95), "not before it is asked for"
+    assert beside.pose(3)[0, 3] == pytest.approx(0.95), "the result is applied by `end` only"
     end()
     assert beside.pose(3)[0, 3] == pytest.approx(0.9, abs=0.02)
     for name, table in straightened.tables().items():
@@ -507,7 +507,7 @@ def test_the_first_keyframe_never_moves(scene) -> None:
     assert slam_map.pose(1)[:3, 3] == pytest.approx([0.3, 0.0, 0.0], abs=1e-3)
 
 
-def test_wrong_links_are_cut(scene) -> None:
+def test_outliers_are_unlinked(scene) -> None:
     slam_map = scene.map_of([scene.pose(0.2 * i) for i in range(4)], noise_px=0.1)
     last = slam_map.observation_rows(3)
     wrong = np.arange(last.start, last.start + 10)
@@ -532,7 +532,7 @@ def test_a_single_camera_keeps_no_point_of_a_single_view(scene) -> None:
     assert (slam_map.observation_counts() >= 2).all()
 
 
-def test_refinement_can_be_switched_off_and_needs_two_keyframes(scene) -> None:
+def test_refinement_can_be_disabled_and_needs_two_keyframes(scene) -> None:
     slam_map = scene.map_of([scene.pose(), scene.pose(0.3)])
     slam_map.T_world_keyframe[1, :3, 3] += 0.03
     before = slam_map.T_world_keyframe.copy()

@@ -1,4 +1,4 @@
-"""From a frame to observations: depth, disparity, undistortion."""
+"""From a frame to observations: depth, disparity and undistortion."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class FixedPoints(Extractor):
 
 
 class FixedDisparity:
-    """A stereo matcher that knows the answer: 10 px, none, and too little."""
+    """A stereo matcher with known results: 10 px, no match, and a disparity that is too small."""
 
     def match(self, left_image, keypoints, right_image) -> np.ndarray:
         return keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1]
 
 
-def observer() -> Preprocessor:
+def preprocessor() -> Preprocessor:
     return Preprocessor(CONFIG, FixedPoints(), FixedDisparity())
 
 
 def plane(slope: float) -> np.ndarray:
-    """Depth of a slanted plane: inverse depth is affine in the image."""
+    """Depth of a slanted plane: inverse depth is affine in the pixels."""
     x = np.arange(64)
     return np.broadcast_to(1.0 / (0.5 + slope * x), (48, 64)).astype(np.float32)
 
@@ -67,17 +67,17 @@ def test_depth_becomes_a_virtual_right_image() -> None:
     image = np.zeros((48, 64), np.uint8)
     frame = Frame(0, 0.0, CAMERA, image, depth=np.full((48, 64), 2.0, np.float32))
     camera = tracking_camera(frame, CONFIG)
-    seen = observer().observe(frame)
+    seen = preprocessor().observe(frame)
     assert camera.baseline_m == CONFIG.depth.virtual_baseline_m
     assert seen.depth == pytest.approx([2.0] * 3)
     assert seen.pixels[:, 0] - seen.u_right == pytest.approx([camera.bf / 2.0] * 3)
 
 
-def test_disparity_becomes_depth_where_there_is_enough() -> None:
+def test_a_large_enough_disparity_becomes_depth() -> None:
     image = np.zeros((48, 64), np.uint8)
     stereo = Camera(64, 48, 50.0, 50.0, 31.5, 23.5, baseline_m=0.2)
     frame = Frame(0, 0.0, stereo, image, image_right=image)
-    seen = observer().observe(frame)
+    seen = preprocessor().observe(frame)
     assert seen.depth[0] == pytest.approx(50.0 * 0.2 / 10.0)
     assert np.isnan(seen.depth[1:]).all()
     assert np.isnan(seen.u_right[1:]).all()
@@ -85,16 +85,16 @@ def test_disparity_becomes_depth_where_there_is_enough() -> None:
 
 def test_pixels_are_undistorted() -> None:
     lens = Camera(64, 48, 50.0, 50.0, 31.5, 23.5, "radtan", (-0.2, 0.05, 0.0, 0.0))
-    seen = observer().observe(Frame(0, 0.0, lens, np.zeros((48, 64), np.uint8)))
+    seen = preprocessor().observe(Frame(0, 0.0, lens, np.zeros((48, 64), np.uint8)))
     assert lens.distort(seen.pixels) == pytest.approx(POINTS, abs=1e-4)
     assert np.isnan(seen.depth).all()
 
 
 def test_wrong_images_are_refused_with_their_size() -> None:
     with pytest.raises(DatasetError, match="20x10, but the calibration is for 64x48"):
-        observer().observe(Frame(3, 0.0, CAMERA, np.zeros((10, 20), np.uint8)))
+        preprocessor().observe(Frame(3, 0.0, CAMERA, np.zeros((10, 20), np.uint8)))
     with pytest.raises(DatasetError, match="8-bit"):
-        observer().observe(Frame(3, 0.0, CAMERA, np.zeros((48, 64), np.uint16)))  # type: ignore[arg-type]
+        preprocessor().observe(Frame(3, 0.0, CAMERA, np.zeros((48, 64), np.uint16)))  # type: ignore[arg-type]
 
 
 def test_stereo_needs_a_baseline() -> None:

@@ -1,4 +1,4 @@
-"""The trajectory follows the map, whatever becomes of its key frames."""
+"""The recorded trajectory follows corrections and culling of the keyframes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recorder(slam_map: Map) -> Recorder:
     return recorder
 
 
-def test_a_lap_is_what_the_stages_took_since_the_last_one() -> None:
+def test_a_lap_has_the_stage_times_since_the_previous_lap() -> None:
     statistics = Statistics()
     with statistics.stage("frame"):
         for name in ("tracking", "mapping", "tracking"):
@@ -72,12 +72,12 @@ def removed(slam_map: Map, keyframe_id: int, parent_id: int) -> RemovedKeyframe:
     return RemovedKeyframe(keyframe_id, parent_id, T_parent_removed)
 
 
-def test_nothing_recorded_is_an_empty_trajectory(slam_map: Map) -> None:
+def test_an_empty_recorder_has_an_empty_trajectory(slam_map: Map) -> None:
     assert len(Recorder().trajectory(slam_map, 0)) == 0
     assert len(Recorder().trajectory(Map(8), 0)) == 0
 
 
-def test_poses_come_back_as_recorded(slam_map: Map, recorder: Recorder) -> None:
+def test_poses_are_returned_as_recorded(slam_map: Map, recorder: Recorder) -> None:
     trajectory = recorder.trajectory(slam_map, 0)
     assert trajectory.timestamps == pytest.approx(0.1 * np.arange(8))
     assert trajectory.T_world_cam == pytest.approx(np.array(FRAMES))
@@ -93,8 +93,8 @@ def test_frames_follow_their_keyframe(slam_map: Map, recorder: Recorder) -> None
     )
 
 
-def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) -> None:
-    """The heir of one culled key frame may be the next to go."""
+def test_frames_follow_the_parent_of_a_culled_keyframe(slam_map: Map, recorder: Recorder) -> None:
+    """The parent of a culled keyframe may be culled next."""
     recorder.keyframe_removed(slam_map, removed(slam_map, 1, 2))
     assert recorder.trajectory(slam_map, 0).T_world_cam == pytest.approx(np.array(FRAMES))
     recorder.keyframe_removed(slam_map, removed(slam_map, 2, 3))
@@ -106,10 +106,10 @@ def test_heirs_take_over_one_after_the_other(slam_map: Map, recorder: Recorder) 
     assert found[:2] == pytest.approx(np.array(FRAMES[:2]))
 
 
-def test_frames_between_keyframes_change_with_the_scale_of_the_map(
+def test_offsets_of_frames_change_with_the_scale_of_their_keyframe(
     slam_map: Map, recorder: Recorder
 ) -> None:
-    """A loop of a single camera scales its surroundings by another factor around each key frame."""
+    """A loop of a single camera scales the surroundings of each keyframe by another factor."""
     scales = np.array([1.0, 0.9, 0.8, 0.7])
     recorder.keyframes_rescaled(ScaleCorrection(np.arange(4), scales))
     found = recorder.trajectory(slam_map, 0).T_world_cam
@@ -121,7 +121,7 @@ def test_frames_between_keyframes_change_with_the_scale_of_the_map(
         assert found[i, :3, :3] == pytest.approx(frame[:3, :3])
 
 
-def test_nothing_recorded_is_rescaled(slam_map: Map) -> None:
+def test_an_empty_recorder_can_be_rescaled(slam_map: Map) -> None:
     recorder = Recorder()
     recorder.keyframes_rescaled(ScaleCorrection(np.arange(4), np.ones(4)))
     assert len(recorder.trajectory(slam_map, 0)) == 0
@@ -132,8 +132,8 @@ def test_the_last_frame_becomes_a_keyframe(slam_map: Map, recorder: Recorder) ->
     assert recorder.trajectory(slam_map, 0).T_world_cam[-1] == pytest.approx(KEYFRAMES[3])
 
 
-def test_frames_are_told_in_the_order_of_time(slam_map: Map) -> None:
-    """A single camera's first frames get their pose after the first map, backwards."""
+def test_the_trajectory_is_sorted_by_time(slam_map: Map) -> None:
+    """A single camera gets its first poses after the first map, in reverse order."""
     recorder = Recorder()
     for i in (4, 5, 3, 2, 0, 1):
         recorder.add(0.1 * i, FRAMES[i], 0, slam_map)

@@ -1,4 +1,4 @@
-"""Where a lost camera is looked for, in a corridor whose two halves look the same to the last point."""
+"""Relocalization in a corridor whose two halves look exactly the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEP = 0.08
 
 
 def twin_halves() -> PointRoom:
-    """Points on the walls of 12 m along x, and the same once more behind them."""
+    """Points on the walls of a corridor of 12 m along x, followed by a copy of it."""
     room = PointRoom(1500, size=(HALF, 4.0, 8.0))
     shift = np.array([HALF, 0.0, 0.0])
     room.points = np.concatenate([room.points, room.points + shift])
@@ -35,7 +35,10 @@ def twin_halves() -> PointRoom:
 def walk_on(
     dark: int, after: list[np.ndarray], count: int = 175
 ) -> tuple[Slam, list[TrackResult], list[np.ndarray]]:
-    """From one half into the other, then so many dark frames and these poses; what became of them."""
+    """Walk from one half into the other, then `dark` black frames, then the poses `after`.
+
+    Returns the system, and the results and expected poses of `after`.
+    """
     room, poses = twin_halves(), corridor(-4.0, count, STEP)
     poses = [*poses, *[poses[-1]] * dark, *after]
     room.blind = set(range(count, count + dark))
@@ -45,7 +48,7 @@ def walk_on(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [1, 6])
-def test_after_the_dark_a_camera_goes_on_where_it_was(dark: int) -> None:
+def test_after_dark_frames_a_camera_is_relocalized_where_it_was(dark: int) -> None:
     _, results, expected = walk_on(dark, corridor(-4.0 + STEP * (175 + dark), 8, STEP))
     for result, pose in zip(results, expected, strict=True):
         assert result.T_world_cam is not None
@@ -53,28 +56,26 @@ def test_after_the_dark_a_camera_goes_on_where_it_was(dark: int) -> None:
 
 
 @pytest.mark.slow
-def test_carried_to_a_place_that_two_look_like_a_camera_stays_lost(
+def test_a_camera_stays_lost_where_two_places_look_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     _, results, _ = walk_on(1, corridor(-3.6, 4, STEP), 200)
     assert {result.state for result in results} == {TrackState.LOST}
-    (told,) = [
+    (notice,) = [
         record
         for record in caplog.records
         if getattr(record, "notice_topic", "") == "similar_places"
     ]
-    assert told.getMessage().startswith("4 frames of a lost camera fit two places")
+    assert notice.getMessage().startswith("4 frames of a lost camera fit two places")
 
 
 def test_reach_grows_with_time_speed_and_depth() -> None:
     T = look(1.0, 0.0, 0.0, 0.0)
     still, moving = (Reach.after(LIMITS, 2.0, 0, T, 4.0, (speed, 0.0)) for speed in (0.0, 1.0))
-    assert still.distance == pytest.approx(3.0), "0.25 depths at once and 0.25 a second"
-    assert moving.distance == pytest.approx(6.0), (
-        "and one and a half times as far as it came at its speed"
-    )
+    assert still.distance == pytest.approx(3.0), "0.25 depths, and 0.25 more each second"
+    assert moving.distance == pytest.approx(6.0), "plus 1.5 × the distance at the last speed"
     assert still.holds(0, look(3.9, 0.0, 0.0, 0.0)) and not still.holds(0, look(4.1, 0.0, 0.0, 0.0))
-    assert not still.holds(1, T), "another part of the map has a world of its own"
+    assert not still.holds(1, T), "another submap has a world of its own"
     assert Reach.after(LIMITS, 0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.4))
     assert not Reach.after(LIMITS, 0.0, 0, T, 4.0, (1.0, 1.0)).holds(0, look(1.0, 0.0, 0.0, 0.6))
 
@@ -115,7 +116,7 @@ def test_rivals_follow_the_configuration(landmarks) -> None:
     assert rivals(same_place_depths=0.4) == []
 
 
-def test_a_departure_is_where_its_key_frame_is(landmarks) -> None:
+def test_a_departure_follows_its_keyframe(landmarks) -> None:
     scene = landmarks.box()
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
     forward = np.array([0.0, 0.0, -0.5, 0.0, 0.0, 0.0])
@@ -128,7 +129,7 @@ def test_a_departure_is_where_its_key_frame_is(landmarks) -> None:
     assert replace(departure, keyframe_id=7).reach(4.0, slam_map, LIMITS) is None
 
 
-def test_of_each_group_the_likest_is_chosen(landmarks) -> None:
+def test_the_most_similar_keyframe_of_each_group_is_chosen(landmarks) -> None:
     scene = landmarks.box()
     slam_map = scene.map_of([scene.pose(), scene.pose(0.1), scene.pose(0.2)])
     ids, similarity = np.arange(3), np.array([0.1, 0.9, 0.5], dtype=np.float32)
@@ -138,8 +139,8 @@ def test_of_each_group_the_likest_is_chosen(landmarks) -> None:
 
 
 @pytest.mark.slow
-def test_dark_frames_in_the_twin_world_do_not_lead_to_the_other_half() -> None:
-    """Of `demo-twins`; both halves are known by then."""
+def test_dark_frames_in_the_twin_world_do_not_cause_a_jump_to_the_other_half() -> None:
+    """In `demo-twins`, where both halves are in the map by then."""
     sequence = open_sequence("demo-twins", sensor="stereo")
     slam = Slam.from_config("demo_stereo", ["features.extractor=orb"])
     frames = [*range(0, 400, 4), *range(400, 460)]

@@ -31,7 +31,10 @@ def seen(points: np.ndarray, delays: np.ndarray, *, depth: bool) -> Observations
 
 
 def scan(points: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points as a camera of constant velocity meets them in its rows, and when: by repeated insertion."""
+    """Project points row by row for a camera of constant velocity, by fixed-point iteration.
+
+    Returns the points in the camera at their row and the delay of that row.
+    """
     delays = np.zeros(len(points))
     for _ in range(30):
         moved = np.stack(
@@ -50,10 +53,10 @@ def points() -> np.ndarray:
     return CAMERA.unproject(rng.uniform((60, 40), (580, 440), (200, 2)), rng.uniform(2, 6, 200))
 
 
-def test_points_with_depth_come_back(points: np.ndarray) -> None:
+def test_points_with_depth_are_restored(points: np.ndarray) -> None:
     moved, delays = scan(points, VELOCITY)
     assert np.abs(CAMERA.project(moved) - CAMERA.project(points)).max() > 8, (
-        "the shutter bends the image"
+        "the shutter distorts the image"
     )
     straight, truth = (
         undo_rolling_shutter(seen(moved, delays, depth=True), CAMERA, VELOCITY),
@@ -62,7 +65,7 @@ def test_points_with_depth_come_back(points: np.ndarray) -> None:
     assert np.abs(straight.pixels - truth.pixels).max() < 0.02
     assert np.abs(straight.depth - truth.depth).max() < 1e-3
     assert np.abs(straight.u_right - truth.u_right).max() < 0.02
-    assert not straight.delays.any(), "they are not straightened twice"
+    assert not straight.delays.any(), "they are not corrected twice"
 
 
 def test_without_depth_the_rotation_is_undone(points: np.ndarray) -> None:
@@ -73,7 +76,7 @@ def test_without_depth_the_rotation_is_undone(points: np.ndarray) -> None:
     assert np.isnan(straight.depth).all() and np.isnan(straight.u_right).all()
 
 
-def test_nothing_happens_without_need(points: np.ndarray) -> None:
+def test_observations_without_delay_or_motion_are_unchanged(points: np.ndarray) -> None:
     still = seen(points, np.zeros(len(points)), depth=True)
     assert undo_rolling_shutter(still, CAMERA, VELOCITY) is still
     bent = seen(points, np.full(len(points), 0.01), depth=True)
@@ -87,7 +90,7 @@ def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
     assert np.isfinite(wild.pixels).all()
 
 
-def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
+def test_delays_follow_from_the_rows_of_the_distorted_image() -> None:
     class Corners(Extractor):
         name, max_descriptor_distance = "corners", 1.0
 
@@ -95,21 +98,21 @@ def test_rows_of_the_image_as_it_was_taken_say_when() -> None:
             corners = np.array([[100, 0], [100, 239.5], [100, 479]], np.float32)
             return Features(corners, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
 
-    frame = Frame(0, 0.0, replace(CAMERA, distortion_model="radtan", distortion=(-0.2, 0.05, 0.0, 0.0)),
-                  np.zeros((480, 640), np.uint8))  # fmt: skip
+    camera = replace(CAMERA, distortion_model="radtan", distortion=(-0.2, 0.05, 0.0, 0.0))
+    frame = Frame(0, 0.0, camera, np.zeros((480, 640), np.uint8))
     config = load_config("default")
     observed = Preprocessor(config, Corners(), None).observe(frame)
     assert observed.delays == pytest.approx([-0.015, 0.0, 0.015])
 
 
 @pytest.mark.parametrize("readout_s", [-0.01, 30.0, float("nan")])
-def test_refuses_impossible_times(readout_s: float) -> None:
+def test_impossible_readout_times_are_refused(readout_s: float) -> None:
     with pytest.raises(CalibrationError, match="readout_s must be 0 to"):
         replace(CAMERA, readout_s=readout_s)
 
 
 class RollingRoom(PointRoom):
-    """A room seen by a camera that swings to and fro and reads its rows one after the other."""
+    """A room seen by a camera that swings to and fro with a rolling shutter."""
 
     READOUT_S = 0.025
 
@@ -125,7 +128,7 @@ class RollingRoom(PointRoom):
 
     def _features(self, index: int, side: int) -> Features:
         now = 0.05 * (index + 1)
-        # Poses a millisecond apart are near enough for a row.
+        # Poses one millisecond apart are close enough for a row.
         steps = np.arange(-13, 14) / 1000
         poses = np.stack([geometry.inverse(self.pose_at(now + step)) for step in steps])
         delays = np.zeros(len(self.points))
@@ -145,7 +148,7 @@ class RollingRoom(PointRoom):
 
 
 @pytest.mark.slow
-def test_a_whole_run_with_and_without_the_read_out_time() -> None:
+def test_the_readout_time_reduces_the_error_of_a_run() -> None:
     poses = [RollingRoom.pose_at(0.05 * (i + 1)) for i in range(60)]
     errors = {}
     for readout_s in (0.0, RollingRoom.READOUT_S):

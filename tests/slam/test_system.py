@@ -1,4 +1,4 @@
-"""The system without images: landmarks with descriptors are projected, so that every number is known."""
+"""The system without images: projected landmarks with descriptors, so every value is known."""
 
 from __future__ import annotations
 
@@ -45,12 +45,10 @@ from spslam.trajectory import Trajectory
 @pytest.mark.parametrize(
     ("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)]
 )
-def test_tracks_every_frame_of_a_sway(sensor: str, align: str, bound: float) -> None:
+def test_every_frame_of_a_sideways_motion_is_tracked(sensor: str, align: str, bound: float) -> None:
     poses = sway(60)
     slam, results = drive(PointRoom(), poses, sensor)
-    assert len(slam.trajectory()) == 60, (
-        "frames that waited for the first map get their pose afterwards"
-    )
+    assert len(slam.trajectory()) == 60, "frames before the first map get their poses afterwards"
     assert results[-1].state is TrackState.TRACKING
     assert ate(slam, poses, align) < bound
     assert np.isfinite(results[-1].covariance).all()
@@ -69,7 +67,7 @@ def test_map_lies_on_the_walls() -> None:
 @pytest.mark.parametrize(
     ("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)]
 )
-def test_what_moves_with_the_camera_does_not_move_the_map(
+def test_points_fixed_to_the_camera_do_not_disturb_the_map(
     sensor: str, align: str, bound: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A strip of the image shows the vehicle."""
@@ -80,16 +78,16 @@ def test_what_moves_with_the_camera_does_not_move_the_map(
     assert ate(slam, poses, align) < bound
     fractions = slam.statistics.left_out
     assert set(fractions) >= set(range(20, 60))
-    assert 0.15 < np.mean(list(fractions.values())) < 0.4, "a quarter of the key points"
-    (told,) = [
+    assert 0.15 < np.mean(list(fractions.values())) < 0.4, "about a quarter of the keypoints"
+    (notice,) = [
         record
         for record in caplog.records
         if getattr(record, "notice_topic", "") == "body_fixed_points"
     ]
-    assert "stayed in place in the image while the rest moved" in told.getMessage()
+    assert "stayed in place in the image while the rest moved" in notice.getMessage()
 
 
-def test_what_comes_before_the_camera_later_is_taken_out_of_the_map() -> None:
+def test_a_body_that_appears_later_is_removed_from_the_map() -> None:
     room, poses = PointRoom(), sway(90)
     slam = build(room, load_config("default"))
     for i, pose in enumerate(poses):
@@ -101,7 +99,7 @@ def test_what_comes_before_the_camera_later_is_taken_out_of_the_map() -> None:
     assert set(slam.statistics.left_out) >= set(range(60, 90))
     in_world = geometry.apply(poses[0], slam.map.positions)
     distance = np.min(np.abs(np.abs(in_world) - np.array([4.0, 2.0, 4.0])), axis=1)
-    assert np.mean(distance > 0.5) < 0.02, "hardly a point that is on no wall"
+    assert np.mean(distance > 0.5) < 0.02, "hardly any point is off the walls"
 
 
 @pytest.mark.parametrize("bad", [range(2, 60, 3), range(1, 60, 2), [0, 1, 3, 4, 5]])
@@ -114,7 +112,7 @@ def test_bad_frames_do_not_keep_a_single_camera_from_starting(bad: range | list[
     assert all(results[i].T_world_cam is None for i in bad)
 
 
-def test_mono_that_stands_still_says_so() -> None:
+def test_mono_that_stands_still_reports_it() -> None:
     slam, _ = drive(PointRoom(), [look(0, 0, 0, 0)] * 20, "mono")
     assert re.match(
         r"(8|9)\d % of the matched points did not move in 20 frames", slam.statistics.no_pose
@@ -142,7 +140,7 @@ def test_a_single_camera_that_turns_away_from_its_map_lacks_parallax() -> None:
     assert loss.frames == len(poses) - loss.frame, "until the end"
 
 
-def test_loses_says_so_and_comes_back_without_inventing_a_pose() -> None:
+def test_a_loss_is_reported_without_a_pose_and_recovered() -> None:
     room = PointRoom()
     room.blind = {20, 21, 22}
     poses = sway(40)
@@ -158,7 +156,7 @@ def test_loses_says_so_and_comes_back_without_inventing_a_pose() -> None:
     assert ate(slam, poses, "se3") < 0.01
 
 
-def test_jump_to_a_place_just_seen_is_recovered() -> None:
+def test_a_jump_to_a_recent_place_is_recovered() -> None:
     poses = sway(30)
     poses += poses[5:12]
     slam, results = drive(PointRoom(), poses, "stereo")
@@ -166,7 +164,7 @@ def test_jump_to_a_place_just_seen_is_recovered() -> None:
     assert ate(slam, poses, "se3") < 0.01
 
 
-def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(
+def test_a_pose_from_one_corner_of_the_image_is_searched_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     room, poses = PointRoom(), sway(20)
@@ -182,7 +180,7 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(
         if found is None or len(calls) > 1:
             return found
         outside = (observations.pixels > (160, 120)).any(axis=1)
-        # Not only few: they also agree with a place beside the true one.
+        # The inliers are few and, in addition, agree with a wrong pose.
         aside = replace(
             found.estimate,
             T_cam_world=geometry.inverse(look(0.3, 0, 0, 0)) @ found.estimate.T_cam_world,
@@ -196,8 +194,8 @@ def test_a_pose_from_one_corner_of_the_image_is_looked_for_anew(
     assert ate(slam, poses, "se3") < 0.01
 
 
-def test_a_camera_that_reappears_anywhere_in_the_map_is_found() -> None:
-    """Carried away in the dark, back at a place that no recent key frame shows."""
+def test_a_lost_camera_is_found_anywhere_in_the_map() -> None:
+    """Moved in the dark to an old place, far from all recent keyframes."""
     poses = circle(160, 0.6)
     dark = [poses[-1]] * 5
     back = [pose @ look(0.05, 0.02, 0.03, 0.05) for pose in poses[20:35]]
@@ -208,11 +206,11 @@ def test_a_camera_that_reappears_anywhere_in_the_map_is_found() -> None:
     assert set(states[:160]) == {TrackState.TRACKING}
     assert set(states[160:165]) == {TrackState.LOST}
     assert set(states[165:167]) == {TrackState.LOST}, (
-        "a place so far away takes three frames to be believed"
+        "a distant place must be confirmed in three frames"
     )
     assert set(states[167:]) == {TrackState.TRACKING}
     assert slam.statistics.relocalisations == 1
-    assert len(slam.trajectory()) == 175, "those that waited get their pose afterwards"
+    assert len(slam.trajectory()) == 175, "the frames that waited get their poses afterwards"
     assert ate(slam, [*poses, *dark, *back], "se3") < 0.02
     for result, pose in zip(results[167:], back[2:], strict=True):
         assert result.T_world_cam is not None
@@ -232,14 +230,14 @@ def test_a_place_never_seen_is_not_recognised() -> None:
     assert slam.statistics.relocalisations == 1
 
 
-# A camera that stays lost for a few frames begins anew.
+# A camera that stays lost for a few frames starts a new submap.
 SOON = ["tracking.new_submap_after_s=0.2", "tracking.new_submap_frames=3"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sensor", ["stereo", "mono"])
-def test_a_camera_that_stays_lost_begins_a_part_and_a_revisit_joins_it(sensor: str) -> None:
-    """Carried away in the dark to where nothing is known, it walks back to where it was."""
+def test_a_camera_that_stays_lost_starts_a_submap_and_a_loop_merges_it(sensor: str) -> None:
+    """Moved in the dark to an unknown place, it walks back to the old one."""
     first = corridor(-9.0, 60)
     dark = [first[-1]] * 5
     back = corridor(-1.0, 150, -0.04)
@@ -260,21 +258,21 @@ def test_a_camera_that_stays_lost_begins_a_part_and_a_revisit_joins_it(sensor: s
     assert slam.statistics.frames_elsewhere == 0
 
 
-def test_parts_that_nothing_joins_stay_apart() -> None:
+def test_submaps_without_a_loop_stay_separate() -> None:
     first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
     slam, results = drive(room, [*first, *dark, *other], "stereo", SOON)
     assert slam.map.submaps.tolist() == [0, 1]
     assert slam.main_submap == 0
-    assert len(slam.trajectory()) == 60, "what nothing connects is no trajectory"
+    assert len(slam.trajectory()) == 60, "frames of the other submap are left out"
     assert 35 < slam.statistics.frames_elsewhere <= 40
     assert slam.statistics.merges == 0
     assert results[-1].submap == 1
     assert len(slam.trajectory(keyframes_only=True)) == len(slam.map.keyframes_of(0))
 
 
-def test_it_returns_to_the_old_part_when_it_is_back_there() -> None:
+def test_tracking_returns_to_the_old_submap_at_its_place() -> None:
     first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
@@ -291,7 +289,7 @@ def saved(slam: Slam, tmp_path: Path) -> SavedMap:
 
 
 @pytest.mark.parametrize("sensor", ["stereo", "mono"])
-def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Path) -> None:
+def test_localization_does_not_change_a_saved_map(sensor: str, tmp_path: Path) -> None:
     room = PointRoom()
     walked = sway(60)
     slam, _ = drive(room, walked, sensor)
@@ -317,7 +315,7 @@ def test_localises_in_a_saved_map_and_changes_nothing(sensor: str, tmp_path: Pat
     assert len(again.trajectory(keyframes_only=True)) == 0
 
 
-def test_extends_a_saved_map(tmp_path: Path) -> None:
+def test_a_saved_map_is_extended(tmp_path: Path) -> None:
     room = PointRoom(4000, size=LONG)
     slam, _ = drive(room, corridor(-9.0, 60), "stereo")
     before = saved(slam, tmp_path)
@@ -338,7 +336,7 @@ def test_extends_a_saved_map(tmp_path: Path) -> None:
     assert len(again.trajectory(keyframes_only=True)) == np.count_nonzero(mine) > 0
 
 
-def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None:
+def test_a_map_of_another_extractor_or_camera_is_refused(tmp_path: Path) -> None:
     room = PointRoom()
     slam, _ = drive(room, sway(20), "stereo")
     before = saved(slam, tmp_path)
@@ -361,7 +359,7 @@ def test_a_map_of_another_front_end_or_camera_is_refused(tmp_path: Path) -> None
         Slam(Config(), components_of(room), localization_only=True)
 
 
-def test_a_single_camera_takes_up_a_scale_everywhere() -> None:
+def test_a_scale_is_applied_to_the_whole_map_of_a_single_camera() -> None:
     poses = sway(60)
     slam, _ = drive(PointRoom(), poses, "mono")
     keyframes, before = slam.map.keyframes, slam.trajectory()
@@ -378,7 +376,7 @@ def test_a_single_camera_takes_up_a_scale_everywhere() -> None:
     assert np.linalg.norm(after.positions[55] - after.positions[3]) == pytest.approx(
         np.linalg.norm(poses[55][:3, 3] - poses[3][:3, 3])
     )
-    assert ate(slam, poses, "se3") < 0.02, "no scale to be aligned away"
+    assert ate(slam, poses, "se3") < 0.02, "metric without alignment of the scale"
     rows = np.searchsorted(after.timestamps, keyframes["timestamp"] - 1e-9)
     assert keyframes["T_world_cam"] == pytest.approx(after.T_world_cam[rows], abs=1e-6)
     assert slam.map.loops["S_i_j"][0] == pytest.approx(
@@ -386,10 +384,10 @@ def test_a_single_camera_takes_up_a_scale_everywhere() -> None:
     )
     in_world = geometry.apply(poses[0] @ geometry.inverse(after.T_world_cam[0]), slam.map.positions)
     distance = np.min(np.abs(np.abs(in_world) - np.array([4.0, 2.0, 4.0])), axis=1)
-    assert np.median(distance) < 0.05, "the walls are where they are"
+    assert np.median(distance) < 0.05, "the points are on the walls"
 
 
-def test_only_the_main_part_takes_up_a_scale() -> None:
+def test_a_scale_is_applied_to_the_main_submap_only() -> None:
     first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
@@ -409,7 +407,7 @@ def test_two_runs_give_the_same_bytes() -> None:
 
 
 class WatchedBundle(SchurBundleAdjuster):
-    """Begins when `begin` is set, and notes the threads that it was called by."""
+    """Waits until `begin` is set, and records the threads that it runs in."""
 
     def __init__(self) -> None:
         super().__init__(NOISE_PX)
@@ -423,7 +421,7 @@ class WatchedBundle(SchurBundleAdjuster):
 
 
 @pytest.mark.parametrize("then", ["next frame", "lost", "end"])
-def test_a_key_frame_is_refined_while_the_next_frame_is_tracked(then: str) -> None:
+def test_a_keyframe_is_refined_while_the_next_frame_is_tracked(then: str) -> None:
     poses, overrides = sway(40), ["keyframes.max_interval=4"]
     _, results = drive(PointRoom(), poses, "stereo", overrides)
     last = next(i for i, result in enumerate(results) if result.is_keyframe and i > 20)
@@ -483,7 +481,7 @@ def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
 
 
 class Shifting(SchurBundleAdjuster):
-    """Moves all that it refines by `SHIFT`, at one of its calls only: the same in each run."""
+    """Moves everything that it refines by `SHIFT`, in one of its calls only."""
 
     SHIFT = np.array([0.3, -0.2, 0.1])
 
@@ -503,8 +501,8 @@ class Shifting(SchurBundleAdjuster):
         )
 
 
-def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
-    """A refinement that moves all the map moves the frame that was tracked meanwhile by as much."""
+def test_a_pose_found_during_a_refinement_moves_with_the_map() -> None:
+    """A refinement that moves the whole map also moves the frame that was tracked meanwhile."""
 
     def play(poses: list[np.ndarray], bundle: Shifting) -> tuple[Slam, list[TrackResult]]:
         room = PointRoom()
@@ -535,7 +533,7 @@ def test_a_pose_found_while_a_key_frame_is_refined_is_carried_along() -> None:
     )
 
 
-def test_what_a_refinement_fails_of_is_told_once() -> None:
+def test_the_error_of_a_refinement_is_raised_once() -> None:
     class Failing(SchurBundleAdjuster):
         fails = False
 
@@ -559,7 +557,7 @@ def test_what_a_refinement_fails_of_is_told_once() -> None:
 
 
 def test_trajectory_follows_culled_keyframes() -> None:
-    """Standing still makes key frames redundant; the frames that hung on them keep their poses."""
+    """Standing still makes keyframes redundant; the frames attached to them keep their poses."""
     poses = sway(20) + [sway(20)[-1]] * 60
     slam, _ = drive(PointRoom(), poses, "stereo", ["keyframes.max_interval=3"])
     assert len(slam.map.keyframes) < 20
@@ -568,8 +566,8 @@ def test_trajectory_follows_culled_keyframes() -> None:
 
 
 @pytest.mark.slow
-def test_closed_loop_takes_up_the_drift() -> None:
-    """A wrong focal length makes odometry drift around the circle; the revisit takes the drift back."""
+def test_loop_closure_corrects_the_drift() -> None:
+    """A wrong focal length makes odometry drift around the circle; the loop corrects it."""
     lap = 80
     poses = circle(lap, 1.0) + circle(lap, 1.0)[:14]
     wrong = replace(CAMERA, fx=CAMERA.fx * 1.02, fy=CAMERA.fy * 1.02)
@@ -582,9 +580,9 @@ def test_closed_loop_takes_up_the_drift() -> None:
         assert results[-1].state is TrackState.TRACKING
         assert (slam.statistics.loops > 0) == enabled
         estimate = slam.trajectory().T_world_cam
-        # Frame `lap + i` stands where frame `i` stood.
+        # Frames `lap + i` and `i` have the same true position.
         gaps[enabled] = float(np.linalg.norm(estimate[lap + 10, :3, 3] - estimate[10, :3, 3]))
-    assert gaps[False] > 0.05, "without drift there is nothing to show"
+    assert gaps[False] > 0.05, "without drift the test shows nothing"
     assert gaps[True] < 0.3 * gaps[False]
 
 
@@ -614,7 +612,7 @@ def test_images_must_fit_the_camera() -> None:
         slam.track(Frame(0, 1.0, without_baseline, image, image_right=image))
 
 
-def test_a_single_frame_with_depth_leaves_its_points() -> None:
+def test_a_single_frame_with_depth_makes_a_map() -> None:
     slam, results = drive(PointRoom(), sway(1), "stereo")
     assert results[0].state is TrackState.TRACKING
     assert len(slam.map.positions) > 100

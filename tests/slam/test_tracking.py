@@ -1,4 +1,4 @@
-"""Tracking against a map of known landmarks, and the prediction of the next pose."""
+"""Tracking against a map of known landmarks, and prediction of the next pose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tracker(**tracking) -> Tracker:
 
 
 def assert_sees(tracked: TrackedFrame | None, scene, index: int, T_world_cam: np.ndarray) -> None:
-    """The pose is right, and each key point sees the landmark it came from."""
+    """Check the pose, and that each linked keypoint sees the landmark it came from."""
     assert tracked is not None
     error = geometry.se3_log(tracked.T_world_cam @ geometry.inverse(T_world_cam))
     assert np.linalg.norm(error[:3]) < 0.02
@@ -55,11 +55,11 @@ def all_points(slam_map: Map) -> np.ndarray:
     return slam_map.points["id"].copy()
 
 
-# -- with a prediction ---------------------------------------------------------------------------------------
+# -- with a prediction -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", [True, False])
-def test_pose_near_the_prediction(scene, slam_map, depth: bool) -> None:
+def test_finds_a_pose_near_the_prediction(scene, slam_map, depth: bool) -> None:
     truth = scene.pose(0.5, 0.05, 0.1, 0.05)
     observations = scene.observe(truth, 9, depth=depth, noise_px=NOISE_PX)
     predicted = geometry.inverse(scene.pose(0.42, 0.05, 0.1, 0.03))
@@ -69,8 +69,8 @@ def test_pose_near_the_prediction(scene, slam_map, depth: bool) -> None:
     assert tracked.how == "motion"
 
 
-def test_ids_are_not_rows(scene, slam_map) -> None:
-    """With a gap in the ids, rows and ids differ: each must be used for what it is."""
+def test_ids_are_not_used_as_rows(scene, slam_map) -> None:
+    """With a gap in the ids, rows and ids differ."""
     gone = slam_map.points["id"][:50].copy()
     slam_map.remove_points(gone)
     scene.ids[np.isin(scene.ids, gone)] = NO_POINT
@@ -84,10 +84,10 @@ def test_ids_are_not_rows(scene, slam_map) -> None:
     )
 
 
-def test_a_wider_gate_helps_where_the_first_is_too_narrow(scene, slam_map) -> None:
+def test_a_wider_search_radius_is_used_if_the_first_is_too_small(scene, slam_map) -> None:
     truth = scene.pose(0.5)
     observations = scene.observe(truth, 9, noise_px=NOISE_PX)
-    # About 40 px off everywhere: beyond the first gate of 24 px, within the second of 60 px.
+    # About 40 px off everywhere: beyond the first radius of 24 px, within the second of 60 px.
     predicted = geometry.inverse(scene.pose(0.5, yaw=0.1))
     assert_sees(
         tracker().track(observations, slam_map, scene.camera, predicted, all_points(slam_map)),
@@ -101,7 +101,7 @@ def test_a_wider_gate_helps_where_the_first_is_too_narrow(scene, slam_map) -> No
     )
 
 
-def test_refuses_without_prediction_points_or_features(scene, slam_map) -> None:
+def test_no_pose_without_prediction_points_or_features(scene, slam_map) -> None:
     observations = scene.observe(scene.pose(0.5), 9)
     predicted = geometry.inverse(scene.pose(0.5))
     points = all_points(slam_map)
@@ -115,7 +115,7 @@ def test_refuses_without_prediction_points_or_features(scene, slam_map) -> None:
     )
 
 
-def test_refuses_with_too_few_points(scene, slam_map) -> None:
+def test_no_pose_with_too_few_points(scene, slam_map) -> None:
     truth = scene.pose(0.5)
     observations = scene.observe(truth, 9)
     seen = np.sort(scene.ids[scene.labels[9]])
@@ -127,7 +127,7 @@ def test_refuses_with_too_few_points(scene, slam_map) -> None:
         assert (tracked is not None) == found
 
 
-def test_refuses_matches_that_agree_with_no_pose(scene, slam_map) -> None:
+def test_no_pose_from_matches_that_agree_with_none(scene, slam_map) -> None:
     observations = scene.observe(scene.pose(0.5), 9)
     scrambled = np.random.default_rng(0).permutation(observations.pixels)
     wrong = Observations(
@@ -139,7 +139,7 @@ def test_refuses_matches_that_agree_with_no_pose(scene, slam_map) -> None:
     assert tracker().recover(wrong, slam_map, scene.camera, slam_map.keyframes["id"]) is None
 
 
-def test_what_a_view_should_see(scene) -> None:
+def test_visible_points_are_in_view_at_a_similar_scale_and_angle(scene) -> None:
     slam_map = scene.map_of([scene.pose()])
     rows = slam_map.point_rows(scene.ids[scene.labels[0]])
     find = tracker(max_scale_change=2.0, max_view_angle_deg=45.0)
@@ -151,17 +151,17 @@ def test_what_a_view_should_see(scene) -> None:
     assert seen.all()
     assert pixels == pytest.approx(scene.camera.project(slam_map.positions[rows]))
     assert not visible(scene.pose(yaw=np.pi)).any(), "behind the camera"
-    assert not visible(scene.pose(z=-9.0)).any(), "too far away to look alike"
+    assert not visible(scene.pose(z=-9.0)).any(), "too far away to look similar"
     centre = np.array([0.0, 0.0, 4.5])
     for angle, expected in ((0.5, True), (1.2, False)):
         side = scene.pose(-4.5 * np.sin(angle), 0.0, 4.5 - 4.5 * np.cos(angle), angle)
         middle = np.linalg.norm(slam_map.positions[rows] - centre, axis=1) < 0.8
         assert middle.any()
-        assert (visible(side)[middle] == expected).all(), "the angle of view"
+        assert (visible(side)[middle] == expected).all(), "limited by the viewing angle"
     assert find.project(slam_map, scene.camera, np.eye(4), rows[:0])[0].shape == (0, 2)
 
 
-# -- without one ---------------------------------------------------------------------------------------------
+# -- without one -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", [True, False])
@@ -174,8 +174,8 @@ def test_recovers_without_a_prediction(scene, slam_map, depth: bool) -> None:
     assert tracked.how == "recovery"
 
 
-def test_recovery_goes_on_to_the_next_keyframe(scene) -> None:
-    """A key frame that looks elsewhere shares nothing; the next one does."""
+def test_recovery_tries_the_next_keyframe(scene) -> None:
+    """A keyframe that looks elsewhere has no common points; the next one has."""
     slam_map = scene.map_of([scene.pose(0.0), scene.pose(0.3), scene.pose(yaw=np.pi)])
     truth = scene.pose(0.2)
     observations = scene.observe(truth, 9, noise_px=NOISE_PX)
@@ -186,8 +186,8 @@ def test_recovery_goes_on_to_the_next_keyframe(scene) -> None:
     assert tracker().recover(observations, slam_map, scene.camera, np.array([2])) is None
 
 
-def test_recovers_from_what_key_frames_see_together(scene, slam_map) -> None:
-    """After a jump each key frame knows a few of the points only."""
+def test_recovers_from_the_points_of_several_keyframes(scene, slam_map) -> None:
+    """Each keyframe sees a few of the points only."""
     for keyframe_id in range(4):
         rows = np.arange(
             *slam_map.observation_rows(keyframe_id).indices(len(slam_map.observations))
@@ -206,12 +206,12 @@ def test_recovers_from_what_key_frames_see_together(scene, slam_map) -> None:
     assert tracked is not None and tracked.how == "recovery" and tracked.inliers >= 30
     assert np.linalg.norm(tracked.T_world_cam[:3, 3] - scene.pose(0.5)[:3, 3]) < 0.03
     assert find.recover_around(few, slam_map, scene.camera, 77) is None, (
-        "a key frame that was culled"
+        "a keyframe that was culled"
     )
     assert find.recover_around(blind(few), slam_map, scene.camera, 1) is None
 
 
-def test_recovery_of_nothing_is_nothing(scene, slam_map, landmarks) -> None:
+def test_no_recovery_without_keyframes_features_or_matches(scene, slam_map, landmarks) -> None:
     observations = scene.observe(scene.pose(0.5), 9)
     find = tracker().recover
     assert find(observations, slam_map, scene.camera, np.zeros(0, np.int64)) is None
@@ -220,10 +220,10 @@ def test_recovery_of_nothing_is_nothing(scene, slam_map, landmarks) -> None:
     assert find(elsewhere, slam_map, scene.camera, slam_map.keyframes["id"]) is None
 
 
-# -- local map -----------------------------------------------------------------------------------------------
+# -- local map -------------------------------------------------------------------------------------
 
 
-def test_local_keyframes_are_those_that_share_most(scene, slam_map) -> None:
+def test_local_keyframes_are_sorted_by_common_points(scene, slam_map) -> None:
     points = slam_map.points_seen_by(np.array([1]))
     local = tracker().local_keyframes(slam_map, points)
     shared = [len(np.intersect1d(points, slam_map.points_seen_by(np.array([k])))) for k in local]
@@ -236,8 +236,8 @@ def test_local_keyframes_are_those_that_share_most(scene, slam_map) -> None:
     assert nobody.dtype == np.int64
 
 
-def test_companions_of_the_best_keyframe_fill_the_local_map(scene) -> None:
-    """Only key frame 3 sees the tracked point; its companions are local, too, each of them once."""
+def test_covisible_keyframes_fill_the_local_map(scene) -> None:
+    """Only keyframe 3 sees the tracked point; its covisible keyframes are local, too, each once."""
     slam_map = scene.map_of([scene.pose(0.5 * i - 1.5) for i in range(4)])
     only_last = np.setdiff1d(
         slam_map.points_seen_by(np.array([3])), slam_map.points_seen_by(np.array([0, 1, 2]))
@@ -266,13 +266,13 @@ def test_visibility_is_counted_once_a_frame(scene, slam_map) -> None:
     assert visible.sum() < len(points), "points out of view are not counted"
 
 
-# -- motion --------------------------------------------------------------------------------------------------
+# -- motion ----------------------------------------------------------------------------------------
 
 VELOCITY = np.array([0.4, -0.1, 0.7, 0.02, 0.3, -0.05])
 
 
 def moved(seconds: float) -> np.ndarray:
-    """`T_cam_world` after that long."""
+    """`T_cam_world` after that time."""
     return geometry.se3_exp(VELOCITY * seconds)
 
 
@@ -297,7 +297,7 @@ def test_prediction_follows_corrections_of_the_map(scene, slam_map) -> None:
     slam_map.T_world_keyframe[:] = correction @ slam_map.T_world_keyframe
     assert motion.last(slam_map) == pytest.approx(moved(0.1) @ geometry.inverse(correction))
     assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2) @ geometry.inverse(correction))
-    # The key frame changes hands: the velocity is that of the camera, not of the correction.
+    # A new reference keyframe: the velocity is that of the camera, without the correction.
     motion.update(0.2, moved(0.2) @ geometry.inverse(correction), 3, slam_map)
     assert motion.predict(0.3, slam_map) == pytest.approx(moved(0.3) @ geometry.inverse(correction))
 
@@ -326,7 +326,7 @@ def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero
     assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2))
 
 
-def test_the_top_speed_is_remembered_as_long_as_the_configuration_says(scene, slam_map) -> None:
+def test_the_top_speed_decays_with_speed_memory_s(scene, slam_map) -> None:
     motion = Motion(Config(tracking=TrackingConfig(speed_memory_s=2.0)))
     for timestamp, pose in ((0.0, moved(0.0)), (0.1, moved(0.1)), (3.1, moved(0.1))):
         motion.update(timestamp, pose, 0, slam_map)

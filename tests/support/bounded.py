@@ -1,4 +1,4 @@
-"""Calls that must end in time, within memory and without a traceback, whatever they are given."""
+"""Calls that must end in time, within memory and without a traceback, for any input."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 from spslam.cli.app import main
 
-# Of the processor, which is the same on a busy machine.
+# Processor time, which does not depend on the load of the machine.
 MOST_SECONDS = 10.0
-# Times the size of what is read, and what a command takes whatever it reads (imports among it).
+# Limit as a multiple of the input size, and the base memory of a command (with its imports), bytes.
 MOST_GROWTH, LEAST_MEMORY = 10, 24_000_000
 
 
 @contextlib.contextmanager
 def bounded(size: int) -> Iterator[None]:
-    """Time and memory of what reads `size` bytes; warnings of NumPy are errors, for they break the one line."""
+    """Bound time and memory for an input of `size` bytes; warnings of NumPy are errors."""
     begin = time.process_time()
     tracemalloc.start()
     try:
@@ -36,7 +36,7 @@ def bounded(size: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the command line answered: exit code, and what it printed."""
+    """Exit code and output of the command line."""
 
     code: int
     out: str
@@ -44,7 +44,10 @@ class Answer:
 
 
 def answer(size: int, *arguments: str) -> Answer:
-    """Call the command line in this process with files of `size` bytes: done, or refused in one line."""
+    """Call the command line in this process with files of `size` bytes.
+
+    It must succeed or fail with one line.
+    """
     out, err, code = io.StringIO(), io.StringIO(), 0
     with bounded(size), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

@@ -15,7 +15,7 @@ def call(*arguments: str) -> int:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that a wrong call is answered with."""
+    """The single error line of a wrong call."""
     assert call(*arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

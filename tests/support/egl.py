@@ -1,4 +1,4 @@
-"""Whether Open3D draws here without a display."""
+"""Whether Open3D can draw without a display on this machine."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ except MissingDependencyError as error:
 
 @functools.cache
 def _why_not() -> str:
-    # In a process of its own: a driver that crashes must not take the tests with it.
+    # In a process of its own: a driver that crashes must not end the tests.
     done = subprocess.run(
         [sys.executable, "-c", _CODE], capture_output=True, text=True, check=False
     )
-    # A crash is no reason to skip anything.
+    # A crash is no reason to skip a test.
     return done.stderr.strip().splitlines()[-1] if done.returncode == 1 else ""
 
 
 def need_egl() -> None:
-    """Skip the test where there is no Open3D or no EGL."""
+    """Skip the test without Open3D or EGL."""
     if reason := _why_not():
         pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""A web server of this machine with files that the tests make up, and with the faults of real servers."""
+"""A local web server with generated files and with the faults of real servers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from threading import Thread
 
 @dataclass
 class FileServer:
-    """What it serves, how, and what it was asked for.
+    """State of a server: its files, its behaviour and the requests so far.
 
     Attributes:
         files: bytes by name.
-        ranges: whether it knows Range; else it sends every file from its beginning.
-        validator: its ETag; None: it sends none.
-        cuts: how many bytes each of the next answers brings before the connection breaks.
-        statuses: HTTP errors that the next requests are answered with.
-        asked: (name, Range or None) of each request.
+        ranges: whether it supports Range; otherwise every file is sent from its beginning.
+        validator: its ETag; None: no ETag is sent.
+        cuts: numbers of bytes of the next answers after which the connection breaks.
+        statuses: HTTP errors for the next requests.
+        requested: (name, Range or None) of each request.
     """
 
     url: str = ""
@@ -34,7 +34,7 @@ class FileServer:
 
 @contextmanager
 def serve() -> Iterator[FileServer]:
-    """A server in a thread of its own."""
+    """Run a server in a thread of its own."""
     state = FileServer()
 
     class Handler(BaseHTTPRequestHandler):

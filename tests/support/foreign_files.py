@@ -1,5 +1,5 @@
-"""Calibration files as other programs write them, shortened."""
-# ruff: noqa: E501 - their lines are as long as they are
+"""Calibration files in the formats of other programs, shortened."""
+# ruff: noqa: E501 - the lines of the files are longer
 
 FILES = {
     "ORB-SLAM2 RGB-D": """\

@@ -1,4 +1,4 @@
-"""Files of maps, and files that only look like them."""
+"""Valid and damaged map files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def place_arrays(slam_map: Map, keyframe_ids: list[int] | None = None) -> Arrays:
-    """An index of places of some key frames (default: all), as `PlaceIndex.arrays` gives it."""
+    """A place index of some keyframes (default: all), as `PlaceIndex.arrays` returns it."""
     rng = np.random.default_rng(3)
     width = slam_map.descriptor_size
     projection = np.ascontiguousarray(np.linalg.qr(rng.normal(size=(width, 4)))[0].T, np.float32)
@@ -41,19 +41,19 @@ def place_arrays(slam_map: Map, keyframe_ids: list[int] | None = None) -> Arrays
 
 
 def arrays_of(path: Path) -> Arrays:
-    """What `numpy.load` finds in a file."""
+    """The arrays that `numpy.load` finds in a file."""
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
 def seal(path: Path, arrays: Arrays) -> None:
-    """Write arrays with a checksum that is right, whatever they hold."""
+    """Write arrays with a valid checksum, whatever they hold."""
     with path.open("w+b") as file:
         write_archive(file, arrays)
 
 
 def same_map(first: Map, second: Map) -> bool:
-    """Whether two maps are the same to the last bit."""
+    """Whether two maps are equal to the last bit."""
     return (first.origin, first.next_ids, first.session) == (
         second.origin,
         second.next_ids,

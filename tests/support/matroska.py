@@ -1,4 +1,4 @@
-"""Matroska files of JPEG pictures with any time stamps: what OpenCV's writer cannot make.
+"""Matroska files of JPEG images with arbitrary stamps, which OpenCV cannot write.
 
 Source of the numbers: RFC 9559 (Matroska) and RFC 8794 (EBML).
 """
@@ -24,11 +24,11 @@ def write_matroska(
     rate: float | None = 20.0,
     live: bool = False,
 ) -> Path:
-    """Write pictures (H, W) uint8 with their stamps, seconds, each kept to the microsecond.
+    """Write images (H, W) uint8 with their stamps in seconds, rounded to microseconds.
 
     Args:
-        announced_s: duration that the header announces; None: none, as a browser's recorder does.
-        rate: frames a second that the track states; None: none.
+        announced_s: duration in the header; None: no duration, as from a browser's recorder.
+        rate: frames per second in the track's header; None: no rate.
         live: sizes of the segment and of clusters are unknown, as in a stream.
     """
     height, width = images[0].shape

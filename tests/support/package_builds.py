@@ -1,4 +1,4 @@
-"""Copies of the source, wheels of them, and environments that never saw this folder."""
+"""Copies of the source, wheels of them, and environments without access to this checkout."""
 
 import os
 import shutil
@@ -16,8 +16,8 @@ FILES = ("pyproject.toml", "README.md", "LICENSE", "run_slam.py")
 
 
 def command(*arguments: str | Path, cwd: Path) -> str:
-    """What a command prints; it must succeed."""
-    # Without what would lead back to this folder.
+    """Return the output of a command, which must succeed."""
+    # Without variables that would lead back to this checkout.
     environment = {
         key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")
     }
@@ -34,8 +34,11 @@ def command(*arguments: str | Path, cwd: Path) -> str:
 
 
 def copy_source(target: Path, *, links: bool) -> None:
-    """Copy all that a build needs, with spslam/frontend and the others as links, or as the text files that git writes
-    where the system has no symbolic links."""
+    """Copy everything that a build needs.
+
+    The packages inside spslam are links (`links`) or text files, which git writes on systems
+    without symbolic links.
+    """
     for name in SOURCES:
         shutil.copytree(
             ROOT / name, target / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
@@ -52,7 +55,7 @@ def copy_source(target: Path, *, links: bool) -> None:
 
 
 def build_wheel(source: Path) -> Path:
-    """The wheel of a copy: a build leaves folders behind, and takes up those that an earlier one left."""
+    """Build the wheel of a copy; the build leaves folders behind and reuses earlier ones."""
     command(
         sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", cwd=source
     )
@@ -60,10 +63,10 @@ def build_wheel(source: Path) -> Path:
 
 
 def make_environment(root: Path) -> Path:
-    """The folder of commands of a new environment; the packages that spslam needs are lent by this one's.
+    """Make an environment and return its folder of commands.
 
-    A .pth file lends them: it makes packages importable but runs no .pth file in turn, so that an editable spslam
-    of this environment stays out of sight.
+    The packages that spslam needs come from the running environment, through a .pth file. The .pth
+    files of that environment are not run, so that an editable spslam in it stays invisible.
     """
     venv.create(root, with_pip=False)
     scheme = sysconfig.get_paths("venv", vars={"base": str(root), "platbase": str(root)})
@@ -75,11 +78,11 @@ def make_environment(root: Path) -> Path:
 
 
 def python_of(environment: Path) -> Path:
-    """The interpreter in a folder of commands."""
+    """The interpreter of an environment."""
     return environment / Path(sys.executable).name
 
 
 def install(environment: Path, *arguments: str | Path) -> None:
-    """Install with pip, from this machine only."""
+    """Install with pip, without network access."""
     pip = [sys.executable, "-m", "pip", "--python", python_of(environment)]
     command(*pip, "install", "--no-deps", "--no-index", "--quiet", *arguments, cwd=environment)

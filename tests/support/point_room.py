@@ -1,4 +1,4 @@
-"""A system without images: landmarks with descriptors are projected, so that every number is known."""
+"""A system without images: projected landmarks with descriptors, so every value is known."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from spslam.trajectory import Trajectory
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=0.12, fps=20.0)
 NOISE_PX = 0.5
-# The size of a room that is a corridor, metres.
+# The size of a corridor, metres.
 LONG = (24.0, 4.0, 8.0)
 
 
 class PointRoom(Extractor):
     """Landmarks on the walls of a room, and a camera in it.
 
-    The right image and the depth image of a frame hold nothing: what they would show is looked up by the index of
-    the frame, which its image carries in the first pixels.
+    The right image and the depth image of a frame are empty: features and depth are looked up by
+    the index of the frame, which its image holds in the first pixels.
     """
 
     name = "points"
@@ -50,9 +50,9 @@ class PointRoom(Extractor):
         self.poses: list[np.ndarray] = []
         self.believed_camera = CAMERA
         self.blind: set[int] = set()
-        # Points that are fixed to the camera: their pixels (B, 2), and their disparity.
+        # Points fixed to the camera: their pixels (B, 2) and their disparity.
         self.body, self.body_disparity = np.zeros((0, 2)), 40.0
-        # Whether they are on a box that hides what is behind it.
+        # Whether they lie on a box that hides the points behind it.
         self.solid = False
 
     def frame(self, T_world_cam: np.ndarray, timestamp: float, sensor: str) -> Frame:
@@ -117,7 +117,7 @@ def sway(count: int) -> list[np.ndarray]:
 
 
 def circle(count: int, laps: float) -> list[np.ndarray]:
-    """A camera that walks a circle and looks outwards."""
+    """A camera that moves on a circle and looks outwards."""
     angles = 2 * np.pi * laps * np.arange(count) / count
     return [look(1.5 * np.sin(a), 0.0, 1.5 * np.cos(a), a) for a in angles]
 
@@ -158,5 +158,5 @@ def ate(slam: Slam, poses: list[np.ndarray], align: str) -> float:
 
 
 def corridor(start: float, count: int, step: float = 0.04) -> list[np.ndarray]:
-    """A camera that walks along x in front of a long wall."""
+    """A camera that moves along x in front of a long wall."""
     return [look(start + step * i, 0.05 * np.sin(0.3 * i), -1.0, 0.0) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Archives as the publishers of KITTI, TUM RGB-D and EuRoC pack them, with a few tiny images."""
+"""Archives in the layouts of KITTI, TUM RGB-D and EuRoC, with a few tiny images."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def tum_archive(sequence: str) -> bytes:
 
 
 def euroc_archive(room: str, *sequences: str) -> bytes:
-    """The archive of a room of EuRoC: in it an archive of each sequence, beside its recording as a bag."""
+    """The archive of a room of EuRoC: an archive and a ROS bag of each sequence."""
     files: dict[str, bytes | str] = {}
     for name in sequences:
         files[f"{room}/{name}/{name}.bag"] = b"a recording for ROS"
@@ -94,7 +94,8 @@ def _euroc_files() -> dict[str, bytes | str]:
     for camera, x in ((0, 0.0), (1, 0.1)):
         folder = f"mav0/cam{camera}"
         files[f"{folder}/sensor.yaml"] = (
-            f"T_BS:\n  cols: 4\n  rows: 4\n  data: [1, 0, 0, {x}, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]\n"
+            "T_BS:\n  cols: 4\n  rows: 4\n"
+            f"  data: [1, 0, 0, {x}, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]\n"
             "rate_hz: 20\nresolution: [80, 60]\nintrinsics: [60, 60, 40, 30]\n"
             "distortion_model: radial-tangential\ndistortion_coefficients: [0, 0, 0, 0]\n"
         )

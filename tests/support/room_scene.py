@@ -1,4 +1,4 @@
-"""A room that a camera went round in, as a scene; and as much of a Slam as viewers read."""
+"""A room with a camera path around it, as a scene, and the interface of Slam that viewers use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from spslam.visualization.map_view import MapView
 
 
 def room(strays: int = 50) -> tuple[np.ndarray, np.ndarray, Trajectory]:
-    """Points on a floor and a wall around a loop of cameras that look outwards; y down. Key frames; trajectory."""
+    """Points, keyframes and trajectory of a loop of cameras that look outwards; y down.
+
+    The points lie on a floor and a wall, apart from `strays` outliers.
+    """
     rng = np.random.default_rng(0)
     floor = rng.uniform([-4, 1.5, -3], [4, 1.5, 3], (1500, 3))
     wall = rng.uniform([-4, -1.5, 3], [4, 1.5, 3], (1500, 3))
@@ -48,7 +51,7 @@ def room_scene(**changes: Any) -> MapView:
 
 
 def sighted_frame(camera: Any, index: int = 0) -> tuple[Frame, FrameAssociations]:
-    """A grey frame, and 20 key points in it of which the first 12 see map points."""
+    """A grey frame with 20 keypoints, of which the first 12 see map points."""
     rng = np.random.default_rng(index)
     pixels = rng.uniform([20, 20], [camera.width - 20, camera.height - 20], (20, 2))
     image = np.full((camera.height, camera.width), 90, dtype=np.uint8)
@@ -58,7 +61,7 @@ def sighted_frame(camera: Any, index: int = 0) -> tuple[Frame, FrameAssociations
 
 
 class WatchedSlam:
-    """As much of a Slam as viewers read: a map of landmarks, seen from poses to the right."""
+    """The interface of Slam that viewers use: a map of landmarks, seen from poses to the right."""
 
     def __init__(self, landmarks: Any, poses: int) -> None:
         seen = landmarks.box()

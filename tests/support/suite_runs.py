@@ -1,4 +1,4 @@
-"""Runs of suites that nobody has to wait for: a pool that makes their figures up, and rows of them."""
+"""Suite runs without waiting: a pool that makes up the metrics, and rows of results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MACHINE: dict[str, str | int] = {
 def metrics(
     tracked: int = 10, frames: int = 10, ate: float | None = 0.01, **more: Any
 ) -> dict[str, Any]:
-    """What a run's metrics.json may hold."""
+    """Possible content of the metrics.json of a run."""
     return {
         "frames": frames,
         "tracked": tracked,
@@ -51,9 +51,12 @@ def row(
     reason: str | None = None,
     **more: Any,
 ) -> Row:
-    """A row; `case` has its four labels. Without an error and without tracked frames: the run came to nothing."""
+    """A row; `case` has its four labels.
+
+    Without an error and tracked frames it is that of a run without metrics.
+    """
     sequence, sensor, extractor, config = case.split()
-    figures = None if ate is None and not tracked else metrics(tracked, ate=ate)
+    values_of_run = None if ate is None and not tracked else metrics(tracked, ate=ate)
     values: dict[str, Any] = {
         "id": f"{sequence}_{sensor}_{extractor}_{config}_{repeat}",
         "sequence": sequence,
@@ -69,7 +72,7 @@ def row(
         "machine": MACHINE,
         "seconds": 3.0,
         "attempts": 1,
-        "metrics": figures,
+        "metrics": values_of_run,
     }
     return Row(**values | more)
 
@@ -88,8 +91,8 @@ class FakePool:
     """Answers every request at once.
 
     Attributes:
-        answer: makes the figures of a request, or None: it came to nothing; raises what it likes.
-        asked: ids of the requests so far.
+        answer: returns the metrics of a request, or None for a failed run; may raise.
+        requested: ids of the requests so far.
     """
 
     answer: Callable[[Request], dict[str, Any] | None] = lambda request: metrics()
@@ -100,16 +103,16 @@ class FakePool:
         """See `Pool`."""
         for request in requests:
             self.requested.append(request.id)
-            figures = self.answer(request)
-            if figures is None:
+            values_of_run = self.answer(request)
+            if values_of_run is None:
                 yield Finished(request.id, "it broke", machine=MACHINE, attempts=1)
                 continue
             files = {
-                "metrics.json": json.dumps(figures).encode(),
+                "metrics.json": json.dumps(values_of_run).encode(),
                 "config.yaml": settings(request).encode(),
                 "report.html": b"<p>a run",
             }
-            yield Finished(request.id, figures.get("reason"), files, MACHINE, 1.0, 1)
+            yield Finished(request.id, values_of_run.get("reason"), files, MACHINE, 1.0, 1)
 
 
 def settings(request: Request) -> str:

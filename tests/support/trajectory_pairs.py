@@ -1,4 +1,4 @@
-"""Random ground truths and estimates of them, and what evo makes of such pairs."""
+"""Random pairs of ground truth and estimate, and the results of evo for them."""
 
 import copy
 
@@ -10,7 +10,7 @@ from spslam.trajectory import Trajectory
 
 
 def random_pair(seed, n=80, scale=1.0, rate=20.0):
-    """A smooth ground truth and an estimate of it with drift, in another world, at shifted stamps."""
+    """A smooth ground truth, and an estimate with drift in another world and at shifted stamps."""
     rng = np.random.default_rng(seed)
     steps = np.concatenate(
         [rng.normal([0.1, 0, 0.05], 0.05, (n, 3)), rng.normal(0, 0.1, (n, 3))], axis=1
@@ -29,7 +29,7 @@ def random_pair(seed, n=80, scale=1.0, rate=20.0):
 
 
 def random_drive(seed, n=1200, numbered=True):
-    """A drive of about a kilometre at 2 to 15 m/s, ten poses a second, and an estimate of it with drift."""
+    """A drive of about 1 km at 2 to 15 m/s, ten poses a second, and an estimate with drift."""
     rng = np.random.default_rng(seed)
     speed = np.interp(np.arange(n), np.arange(0, n + 100, 100), rng.uniform(0.2, 1.5, n // 100 + 1))
     turn = np.interp(np.arange(n), np.arange(0, n + 60, 60), rng.normal(0, 0.02, n // 60 + 1))
@@ -47,7 +47,7 @@ def random_drive(seed, n=1200, numbered=True):
 
 
 def every(trajectory, rows):
-    """The poses of some rows, given as anything that indexes an array."""
+    """The poses of some rows, given by any index of an array."""
     return trajectory.select(np.arange(len(trajectory))[rows])
 
 

@@ -1,4 +1,4 @@
-"""The small built-in world written to disk as an image folder, changed on the way."""
+"""The small built-in world written to disk as an image folder, with optional changes."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def world_frame(index: int) -> Frame:
 
 @cache
 def world_depth(index: int) -> np.ndarray:
-    """Its exact depth, metres."""
+    """Exact depth of a frame, metres."""
     return world().depth(index)
 
 
 def bits(count: int) -> Callable[[Image], Image]:
-    """8-bit images as a camera of so many bits writes them."""
+    """Convert 8-bit images to those of a camera with `count` bits."""
     return lambda image: np.rint(image * ((2.0**count - 1) / 255.0)).astype(np.uint16)
 
 
 def band(low: int, high: int) -> Callable[[Image], Image]:
-    """8-bit images as a thermal camera writes them: `low` for black, `high` for white."""
+    """Convert 8-bit images to those of a thermal camera: `low` for black, `high` for white."""
     return lambda image: np.rint(low + image * ((high - low) / 255.0)).astype(np.uint16)
 
 
@@ -61,7 +61,7 @@ def write_world(
     suffix: str = ".png",
     **calibration: Any,
 ) -> Path:
-    """Write frames of demo-small; `left`, `right` and `depth` (of this suffix) say what of frame i."""
+    """Write frames of demo-small; `left`, `right` and `depth` return the images of a frame."""
     camera = {
         key: getattr(CAMERA, key) for key in ("width", "height", "fx", "fy", "cx", "cy", "fps")
     }

@@ -1,4 +1,4 @@
-"""The whole map is refined beside tracking; what was added meanwhile comes along."""
+"""Refinement of the whole map in the background, merged with what changed meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refiner(delay: int = 2, iterations: int = 20) -> GlobalRefiner:
 
 @pytest.fixture
 def world(landmarks):
-    """A map of eight views of a box whose key frames and points, but for the first, are out of place."""
+    """A map of eight views of a box; all keyframes and points but the first are displaced."""
     scene = landmarks.box()
     truth = [scene.pose(0.1 * k, 0.02 * k, 0.0, 0.01 * k) for k in range(8)]
     slam_map = scene.map_of(truth)
@@ -48,7 +48,7 @@ def test_the_whole_map_is_refined(world) -> None:
     refine = refiner()
     refine.start(slam_map, scene.camera)
     assert np.array_equal(pose_errors(slam_map, truth), before), (
-        "nothing moves until it is taken up"
+        "nothing moves before the result is applied"
     )
     assert not refine.keyframe_added(slam_map)
     assert refine.keyframe_added(slam_map)
@@ -58,7 +58,7 @@ def test_the_whole_map_is_refined(world) -> None:
     assert not refine.keyframe_added(slam_map) and not refine.finish(slam_map)
 
 
-def test_what_is_new_comes_along(world) -> None:
+def test_a_keyframe_and_points_added_meanwhile_move_with_the_map(world) -> None:
     scene, truth, slam_map = world
     refine = refiner()
     refine.start(slam_map, scene.camera)
@@ -91,11 +91,11 @@ def test_outliers_are_unlinked(world) -> None:
     assert (slam_map.observations["point"][rows] >= 0).sum() > 50
 
 
-def test_a_second_loop_makes_the_first_void(world) -> None:
+def test_a_second_loop_replaces_the_refinement_of_the_first(world) -> None:
     scene, _, slam_map = world
 
     class Waiting:
-        """Tells when it was called; the first call waits for the second start."""
+        """Records its problems; the first call waits until the refinement was started twice."""
 
         def __init__(self) -> None:
             self.problems: list[BundleProblem] = []
@@ -121,7 +121,7 @@ def test_a_second_loop_makes_the_first_void(world) -> None:
     np.testing.assert_allclose(after[1:, 0, 3] - before[1:, 0, 3], len(bundle.problems), atol=1e-9)
 
 
-def test_switched_off(world) -> None:
+def test_a_delay_of_zero_switches_the_refinement_off(world) -> None:
     scene, _, slam_map = world
     refine = refiner(delay=0)
     refine.start(slam_map, scene.camera)

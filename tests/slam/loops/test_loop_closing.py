@@ -1,4 +1,4 @@
-"""Loops in a ring of key frames whose odometry drifted by a known amount."""
+"""Loop closure in a ring of keyframes whose odometry has a known drift."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def closer(places: PlaceIndex | None = None, **loop) -> LoopCloser:
 
 
 def indexed(slam_map: Map) -> PlaceIndex:
-    """An index of all key frames of a map."""
+    """An index of all keyframes of a map."""
     index = PlaceIndex()
     for keyframe_id in slam_map.keyframes["id"].tolist():
         index.add(keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors)
@@ -57,10 +57,10 @@ def indexed(slam_map: Map) -> PlaceIndex:
 
 
 class DriftedRing:
-    """A camera walks once around a ring, looking outwards, and arrives where it began, but does not know it.
+    """A camera walks once around a ring, looking outwards; the map has no loop edge yet.
 
-    Each step of the odometry is off by `step` (6,), and grows or shrinks by `scale`: `D_k`, a similarity, maps what
-    key frame k sees in truth to where the drifted map has it.
+    Each step of the odometry is off by `step` (6,) and scaled by `scale`. `corrections[k]` is the
+    similarity from true coordinates to those of the drifted map around keyframe k.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class DriftedRing:
         self.map = self._build()
 
     def _build(self) -> Map:
-        """A landmark out of sight for five key frames is a new point when it comes back."""
+        """Build the drifted map; a landmark unseen for five keyframes becomes a new point."""
         slam_map = Map(32)
         ids = np.full(len(self.scene.points), NO_POINT)
         last_seen = np.full(len(self.scene.points), -100)
@@ -128,7 +128,7 @@ def snapshot(slam_map: Map) -> bytes:
     )
 
 
-def revisits(slam_map: Map) -> list[tuple[int, int, np.ndarray]]:
+def loop_edges(slam_map: Map) -> list[tuple[int, int, np.ndarray]]:
     loops = slam_map.loops
     return list(zip(loops["i"].tolist(), loops["j"].tolist(), loops["S_i_j"], strict=True))
 
@@ -148,7 +148,7 @@ def mono_ring(landmarks) -> DriftedRing:
 
 def assert_closed(ring: DriftedRing, before: np.ndarray, points_before: np.ndarray) -> None:
     after = ring.position_errors()
-    assert before[-1] > 0.2, "without drift there is nothing to show"
+    assert before[-1] > 0.2, "without drift the test shows nothing"
     assert after[-1] < 0.05 * before[-1], "the gap is closed"
     assert after.max() < 0.4 * before.max()
     assert np.sqrt(np.mean(after**2)) < 0.5 * np.sqrt(np.mean(before**2))
@@ -158,18 +158,18 @@ def assert_closed(ring: DriftedRing, before: np.ndarray, points_before: np.ndarr
     assert determinants == pytest.approx(np.ones(LAP + 1)), "poses are rigid again"
 
 
-def test_stereo_drift_is_taken_up(ring: DriftedRing) -> None:
+def test_a_loop_corrects_stereo_drift(ring: DriftedRing) -> None:
     before, points_before = ring.position_errors(), float(np.median(ring.point_errors()))
     loops = closer()
     assert loops.close(ring.map, ring.camera, LAP)
     assert_closed(ring, before, points_before)
-    ((i, j, S_i_j),) = revisits(ring.map)
+    ((i, j, S_i_j),) = loop_edges(ring.map)
     assert j == LAP
     assert i <= 3
     assert S_i_j == pytest.approx(geometry.inverse(ring.truth[i]) @ ring.truth[j], abs=0.02)
 
 
-def test_loops_are_as_sure_as_the_configuration_says(landmarks) -> None:
+def test_information_of_a_loop_follows_sigma_inflation(landmarks) -> None:
     information = []
     for inflation in (2.0, 4.0):
         ring = DriftedRing(landmarks, step=STEP)
@@ -179,45 +179,45 @@ def test_loops_are_as_sure_as_the_configuration_says(landmarks) -> None:
     assert information[0][6, 6] == pytest.approx(information[1][6, 6])
 
 
-def test_drift_of_scale_is_taken_up(mono_ring: DriftedRing) -> None:
+def test_a_loop_corrects_scale_drift(mono_ring: DriftedRing) -> None:
     before, points_before = mono_ring.position_errors(), float(np.median(mono_ring.point_errors()))
     loops = closer()
     assert loops.close(mono_ring.map, mono_ring.camera, LAP)
     assert_closed(mono_ring, before, points_before)
-    # What the last key frame sees has the size of the beginning again.
+    # Points seen by the last keyframe have the scale of the start again.
     points = mono_ring.map.points_seen_by(np.array([LAP]))
     positions = mono_ring.map.positions[mono_ring.map.point_rows(points)]
     depth = geometry.apply(geometry.inverse(mono_ring.map.pose(LAP)), positions)[:, 2]
     truth = mono_ring.scene.points[np.array(mono_ring.landmark)[points]]
     true_depth = geometry.apply(geometry.inverse(mono_ring.truth[LAP]), truth)[:, 2]
     assert np.median(depth / true_depth) == pytest.approx(1.0, abs=0.04)
-    ((_, _, S_i_j),) = revisits(mono_ring.map)
+    ((_, _, S_i_j),) = loop_edges(mono_ring.map)
     assert geometry.similarity_scale(S_i_j) == pytest.approx(1.0, abs=1e-3), (
-        "both ends have one scale now"
+        "both ends have the same scale now"
     )
 
 
-def false_revisit(ring: DriftedRing, error: float, sigma: float) -> LoopEdge:
-    """The last key frame's revisit of the first, off along one axis, about which it claims to be so sure (metres)."""
+def wrong_loop_edge(ring: DriftedRing, error: float, sigma: float) -> LoopEdge:
+    """Join first and last keyframe, `error` metres off along one axis with deviation `sigma`."""
     S_i_j = geometry.inverse(ring.truth[0]) @ ring.truth[LAP]
     S_i_j[:3, 3] += error * S_i_j[:3, 0]
     return LoopEdge(0, LAP, S_i_j, np.diag(np.array([sigma] + 6 * [1e-3]) ** -2), 50)
 
 
 @pytest.mark.parametrize(("sigma", "least", "most"), [(0.1, 0.0, 0.01), (1e-4, 0.05, 0.07)])
-def test_a_revisit_counts_as_much_as_it_is_sure(
+def test_a_loop_edge_is_weighted_by_its_information(
     landmarks, sigma: float, least: float, most: float
 ) -> None:
-    """Key frames are where they should be, the revisit is 6 cm off: where it claims to be sure, it is believed."""
+    """The poses are true and the edge is 6 cm off: only an edge with a small σ moves them."""
     ring = DriftedRing(landmarks)
     loops = closer()
     loops._fuse_seam = lambda slam_map, camera, edge: None
-    loops._correct(ring.map, ring.camera, false_revisit(ring, 0.06, sigma))
+    loops._correct(ring.map, ring.camera, wrong_loop_edge(ring, 0.06, sigma))
     assert least <= ring.position_errors().max() < most
 
 
-def test_a_gap_beyond_what_a_chain_is_believed_to_drift_is_closed(ring: DriftedRing) -> None:
-    edge = false_revisit(ring, 0.0, 2e-3)
+def test_a_gap_larger_than_the_expected_drift_is_closed(ring: DriftedRing) -> None:
+    edge = wrong_loop_edge(ring, 0.0, 2e-3)
     ring.map.loops.append(1, i=0, j=LAP, S_i_j=edge.S_i_j, information=edge.information, inliers=50)
     graph, fixed = essential_graph(ring.map, False, 30), np.arange(LAP + 1) == 0
     stiff = G2oPoseGraph().optimize(ring.drifted, graph, fixed, False)
@@ -226,12 +226,14 @@ def test_a_gap_beyond_what_a_chain_is_believed_to_drift_is_closed(ring: DriftedR
         float(np.linalg.norm(nodes[-1, :3, 3] - ring.truth[-1, :3, 3]))
         for nodes in (ring.drifted, stiff, spread)
     ]
-    assert gaps[1] > 0.1 * gaps[0], "or there is nothing to show"
+    assert gaps[1] > 0.1 * gaps[0], "otherwise the test shows nothing"
     assert gaps[2] < 0.03 * gaps[0]
 
 
-def test_the_measured_scale_is_old_over_new(mono_ring: DriftedRing) -> None:
-    """`S_i_j` maps coordinates of the newer key frame, in its grown units, to those of the older one."""
+def test_the_measured_scale_is_that_of_the_old_keyframe_over_the_new(
+    mono_ring: DriftedRing,
+) -> None:
+    """`S_i_j` maps coordinates of the newer keyframe, in its units, to those of the older one."""
     edge = closer()._verify(mono_ring.map, mono_ring.camera, LAP, 0)
     assert edge is not None
     assert geometry.similarity_scale(edge.S_i_j) == pytest.approx(
@@ -244,8 +246,8 @@ def test_the_measured_scale_is_old_over_new(mono_ring: DriftedRing) -> None:
     assert geometry.apply(edge.S_i_j, in_new) == pytest.approx(in_old, abs=0.1)
 
 
-def test_distances_of_description_change_with_the_scale(mono_ring: DriftedRing) -> None:
-    """A point is recognised within a range of distances: it must be in the units of today's map."""
+def test_distances_at_which_points_were_described_are_rescaled(mono_ring: DriftedRing) -> None:
+    """The distance limits for matching a point must be in the units of the corrected map."""
     slam_map = mono_ring.map
     assert closer().close(slam_map, mono_ring.camera, LAP)
     newest = np.zeros(len(slam_map.points), np.int64)
@@ -253,7 +255,7 @@ def test_distances_of_description_change_with_the_scale(mono_ring: DriftedRing) 
     newest[slam_map.point_rows(slam_map.observations["point"][linked])] = slam_map.observations[
         "keyframe"
     ][linked]
-    # Points of the beginning that the loop fused with new ones were described at the beginning.
+    # Points of the start that the loop fused with new ones were described at the start.
     middle = (newest > 8) & (newest < LAP - 8)
     centres = slam_map.T_world_keyframe[newest, :3, 3]
     ratio = slam_map.points["distance"] / np.linalg.norm(slam_map.positions - centres, axis=1)
@@ -285,7 +287,7 @@ def test_a_closed_loop_is_not_closed_again(ring: DriftedRing) -> None:
     loops = closer(cooldown=0)
     assert loops.close(ring.map, ring.camera, LAP)
     after = snapshot(ring.map)
-    assert not loops.close(ring.map, ring.camera, LAP), "the map knows the place now"
+    assert not loops.close(ring.map, ring.camera, LAP), "both ends already share points"
     assert snapshot(ring.map) == after
 
 
@@ -299,8 +301,8 @@ def test_the_same_loop_gives_the_same_bytes(landmarks) -> None:
 
 
 @pytest.mark.parametrize("depth", [True, False])
-def test_a_place_that_only_looks_alike_is_refused(landmarks, depth: bool) -> None:
-    """The key points of the last key frame look like those of the first, but lie elsewhere in the image."""
+def test_a_place_that_only_looks_similar_is_refused(landmarks, depth: bool) -> None:
+    """Descriptors of the last keyframe match those of the first, but their pixels are permuted."""
     ring = DriftedRing(landmarks, step=STEP, depth=depth)
     rows = ring.map.observation_rows(LAP)
     rng = np.random.default_rng(0)
@@ -332,7 +334,7 @@ def test_a_single_camera_needs_common_points_for_the_scale(mono_ring: DriftedRin
     assert not closer(min_radius_depths=0.5).close(mono_ring.map, mono_ring.camera, LAP)
 
 
-# -- candidates ----------------------------------------------------------------------------------------------
+# -- candidates ------------------------------------------------------------------------------------
 
 
 def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> None:
@@ -341,7 +343,7 @@ def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> Non
     assert 0 < len(candidates) <= 3
     assert (candidates < LAP - MIN_INTERVAL).all()
     assert len(closer(min_interval=LAP)._candidates.find(ring.map, LAP)) == 0, (
-        "as many key frames must lie between"
+        "at least `min_interval` keyframes must lie between"
     )
     assert closer(min_interval=LAP - 1)._candidates.find(ring.map, LAP).tolist() == [0]
     assert (
@@ -352,17 +354,17 @@ def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> Non
     assert len(find._candidates.find(ring.map, LAP)) == 0
 
 
-# Nothing is near enough: only what looks alike is tried.
+# No keyframe is near enough: candidates come from similarity alone.
 FAR = {"max_distance_ratio": 0.0, "min_radius_depths": 0.0}
 
 
-def test_a_place_that_looks_alike_is_found_wherever_it_is(ring: DriftedRing) -> None:
+def test_a_similar_place_is_found_at_any_distance(ring: DriftedRing) -> None:
     places = indexed(ring.map)
     straightened = closer(places, **FAR, confirmations=1)._candidates.find(ring.map, LAP)
     assert len(straightened) > 0 and straightened[0] in (0, 1, 29, 30)
     assert (straightened < LAP - MIN_INTERVAL).all()
     find = closer(places, **FAR, confirmations=2)
-    assert len(find._candidates.find(ring.map, LAP - 1)) == 0, "the first similarity may be chance"
+    assert len(find._candidates.find(ring.map, LAP - 1)) == 0, "a single match may be chance"
     again = find._candidates.find(ring.map, LAP)
     assert len(again) > 0 and again[0] == straightened[0]
     assert (
@@ -375,17 +377,17 @@ def test_a_place_that_looks_alike_is_found_wherever_it_is(ring: DriftedRing) -> 
     )
 
 
-def test_the_loop_is_closed_by_likeness_alone(ring: DriftedRing) -> None:
+def test_a_loop_is_closed_by_similarity_alone(ring: DriftedRing) -> None:
     before, points_before = ring.position_errors(), float(np.median(ring.point_errors()))
     loops = closer(indexed(ring.map), **FAR, confirmations=1)
     assert loops.close(ring.map, ring.camera, LAP)
     assert_closed(ring, before, points_before)
 
 
-def test_a_gap_that_no_drift_explains_is_refused(
+def test_a_gap_that_is_too_large_for_drift_is_refused(
     ring: DriftedRing, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The same place, as far as pictures tell, but too far away: another room that looks the same."""
+    """The images match but the poses are too far apart: it may be another, similar room."""
     before = snapshot(ring.map)
     gap = ring.position_errors()[-1]
     length = 2 * np.pi * RADIUS
@@ -409,8 +411,8 @@ def test_inliers_in_one_corner_of_the_image_are_refused(
     assert "% of the image" in caplog.text
 
 
-def test_no_candidates_while_tracking_sees_the_old_place(ring: DriftedRing) -> None:
-    """Enough points in common with an old key frame: there is no gap."""
+def test_no_candidates_while_enough_old_points_are_tracked(ring: DriftedRing) -> None:
+    """A keyframe with enough points in common with an old one closes no gap."""
     find = closer(min_covisibility=30)
     old = ring.map.points_seen_by(np.array([0]))
     rows = ring.map.observation_rows(LAP)
@@ -427,7 +429,7 @@ def test_small_maps_have_no_loops(landmarks) -> None:
     assert not closer().close(slam_map, scene.camera, 4)
 
 
-def test_switched_off_or_just_closed(ring: DriftedRing) -> None:
+def test_no_loop_is_closed_when_disabled_or_during_the_cooldown(ring: DriftedRing) -> None:
     before = snapshot(ring.map)
     assert not closer(enabled=False).close(ring.map, ring.camera, LAP)
     loops = closer(cooldown=5)
@@ -438,10 +440,10 @@ def test_switched_off_or_just_closed(ring: DriftedRing) -> None:
     assert loops.close(ring.map, ring.camera, LAP)
 
 
-# -- graph ---------------------------------------------------------------------------------------------------
+# -- graph -----------------------------------------------------------------------------------------
 
 
-def test_essential_graph_holds_together(ring: DriftedRing) -> None:
+def test_the_essential_graph_is_connected(ring: DriftedRing) -> None:
     ring.map.loops.append(1, i=0, j=LAP, S_i_j=np.eye(4), information=np.eye(7), inliers=50)
     ring.map.remove_keyframe(7)
     edges = essential_graph(ring.map, False, 100)
@@ -464,35 +466,35 @@ def test_essential_graph_holds_together(ring: DriftedRing) -> None:
     assert essential_graph(ring.map, True, 100).information.shape == (len(edges.i), 7, 7)
 
 
-def cost_of_revisits(slam_map: Map, poses: np.ndarray) -> float:
-    """With key frames at poses (K, 4, 4), by their ids."""
+def cost_of_loop_edges(slam_map: Map, poses: np.ndarray) -> float:
+    """The cost of the loop edges with keyframes at poses (K, 4, 4), by their ids."""
     column = slam_map.loops
     robust = np.ones(len(column), dtype=bool)
     edges = PoseGraphEdges(column["i"], column["j"], column["S_i_j"], column["information"], robust)
     return float(edge_costs(poses, edges).sum())
 
 
-@pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])
-def test_what_is_known_about_a_revisit_goes_to_the_heir(
-    ring: DriftedRing, gone: int, heir: int
+@pytest.mark.parametrize(("removed", "parent"), [(0, 1), (LAP, LAP - 1)])
+def test_the_information_of_a_loop_edge_moves_to_the_parent_keyframe(
+    ring: DriftedRing, removed: int, parent: int
 ) -> None:
-    """Wherever the two ends are: as long as the heir and what is gone move as one, it costs the same."""
+    """If parent and removed keyframe move as one, the cost of the edge is unchanged."""
     rng = np.random.default_rng(0)
     root = rng.normal(0, 100, (7, 7))
     root[6, :6] = root[:6, 6] = 0
-    edge = false_revisit(ring, 0.01, 1.0)
+    edge = wrong_loop_edge(ring, 0.01, 1.0)
     ring.map.loops.append(1, i=0, j=LAP, S_i_j=edge.S_i_j, information=root @ root.T, inliers=50)
-    T_parent_removed = geometry.inverse(ring.truth[heir]) @ ring.truth[gone]
+    T_parent_removed = geometry.inverse(ring.truth[parent]) @ ring.truth[removed]
     poses = ring.truth @ geometry.se3_exp(rng.normal(0, 1e-3, (LAP + 1, 6)))
-    poses[gone] = poses[heir] @ T_parent_removed
-    before = cost_of_revisits(ring.map, poses)
-    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(gone, heir, T_parent_removed))
-    assert cost_of_revisits(ring.map, poses) == pytest.approx(before, rel=1e-3)
+    poses[removed] = poses[parent] @ T_parent_removed
+    before = cost_of_loop_edges(ring.map, poses)
+    LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(removed, parent, T_parent_removed))
+    assert cost_of_loop_edges(ring.map, poses) == pytest.approx(before, rel=1e-3)
 
 
-@pytest.mark.parametrize(("gone", "heir"), [(0, 1), (LAP, LAP - 1)])
-def test_heirs_of_a_culled_keyframe_take_its_revisits_over(
-    ring: DriftedRing, gone: int, heir: int
+@pytest.mark.parametrize(("removed", "parent"), [(0, 1), (LAP, LAP - 1)])
+def test_the_parent_of_a_culled_keyframe_takes_over_its_loop_edges(
+    ring: DriftedRing, removed: int, parent: int
 ) -> None:
     truth = ring.truth
     S_first_last = geometry.inverse(truth[0]) @ truth[LAP]
@@ -505,17 +507,19 @@ def test_heirs_of_a_culled_keyframe_take_its_revisits_over(
         inliers=50,
     )
     LoopCloser.keyframe_removed(
-        ring.map, RemovedKeyframe(gone, heir, geometry.inverse(truth[heir]) @ truth[gone])
+        ring.map, RemovedKeyframe(removed, parent, geometry.inverse(truth[parent]) @ truth[removed])
     )
-    (i, j, S_i_j), other = revisits(ring.map)
-    assert {i, j} == ({0, LAP} - {gone}) | {heir}
+    (i, j, S_i_j), other = loop_edges(ring.map)
+    assert {i, j} == ({0, LAP} - {removed}) | {parent}
     assert S_i_j == pytest.approx(geometry.inverse(truth[i]) @ truth[j])
     assert other[:2] == (3, 9)
     LoopCloser.keyframe_removed(ring.map, RemovedKeyframe(9, 3, np.eye(4)))
-    assert len(ring.map.loops) == 1, "a key frame does not revisit itself"
+    assert len(ring.map.loops) == 1, "no loop edge joins a keyframe with itself"
 
 
-def test_the_scale_of_each_neighbourhood_is_told(mono_ring: DriftedRing, ring: DriftedRing) -> None:
+def test_the_scale_correction_of_each_neighbourhood_is_returned(
+    mono_ring: DriftedRing, ring: DriftedRing
+) -> None:
     before = mono_ring.drifted[:, :3, 3]
     scale_correction = closer().close(mono_ring.map, mono_ring.camera, LAP)
     assert scale_correction is not None
@@ -540,7 +544,7 @@ def test_covisibility_counts_common_points() -> None:
     assert covisibility_matrix(keyframes[:0], points[:0], 2).toarray().tolist() == [[0, 0], [0, 0]]
 
 
-def test_observations_of_a_keyframe_come_back(landmarks) -> None:
+def test_observations_of_a_keyframe_are_restored(landmarks) -> None:
     scene = landmarks.box()
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
     found, expected = keyframe_observations(slam_map, 1), scene.observe(scene.pose(0.2), 1)
@@ -549,4 +553,4 @@ def test_observations_of_a_keyframe_come_back(landmarks) -> None:
         assert np.array_equal(getattr(found, name), getattr(expected, name))
     assert found.descriptors == pytest.approx(expected.descriptors, abs=1e-3)
     found.pixels[:] = 0
-    assert slam_map.observations["pixel"].any(), "a copy"
+    assert slam_map.observations["pixel"].any(), "the result is a copy"

@@ -1,4 +1,4 @@
-"""Two maps of one world, made on two walks, become one."""
+"""Two maps of the same world, from two walks, are merged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def walk(room, start: float, count: int, sensor: str, path: Path, step: float = 
 
 @dataclass(frozen=True)
 class TwoWalks:
-    """One room, and the saved maps of two walks that share a stretch."""
+    """A room and the saved maps of two walks that overlap."""
 
     room: PointRoom
     first: Path
@@ -38,7 +38,7 @@ class TwoWalks:
 
 @pytest.fixture(scope="module")
 def two_walks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], TwoWalks]:
-    """Of a sensor, walked once."""
+    """Return the two walks of a sensor; each sensor walks once."""
 
     @cache
     def of(sensor: str) -> TwoWalks:
@@ -90,7 +90,7 @@ def test_the_merged_map_can_be_tracked_against(two_walks: Callable[[str], TwoWal
     assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03
 
 
-def test_maps_that_share_no_place_are_told_so(tmp_path: Path) -> None:
+def test_maps_without_a_common_place_are_refused(tmp_path: Path) -> None:
     room = PointRoom(4000, size=LONG)
     first = walk(room, -9.0, 40, "stereo", tmp_path / "a.npz")
     second = walk(room, 3.0, 40, "stereo", tmp_path / "b.npz")
@@ -98,7 +98,7 @@ def test_maps_that_share_no_place_are_told_so(tmp_path: Path) -> None:
         merge_maps(Config(), components_of(room), first, second)
 
 
-def test_maps_of_other_cameras_or_front_ends_are_refused(tmp_path: Path) -> None:
+def test_maps_of_other_cameras_or_extractors_are_refused(tmp_path: Path) -> None:
     room = PointRoom()
     stereo = walk(room, -1.0, 20, "stereo", tmp_path / "a.npz")
     mono = walk(room, -1.0, 40, "mono", tmp_path / "b.npz")

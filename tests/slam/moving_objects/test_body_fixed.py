@@ -1,4 +1,4 @@
-"""Points that stay in place in the image while the rest of it moves, and points that only seem to."""
+"""Points of the vehicle, which stay in place in the image, and points that only seem to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spslam.slam.moving_objects.body_fixed import BodyFixed
 from spslam.slam.system import Slam
 
 NOISE_PX = 0.3
-# A strip at the lower edge of the image, and one at its right side: x, y from and to, pixels.
+# Corners of a strip at the lower edge of the image and of one at its right: x, y, pixels.
 BONNET, ARM = ((10.0, 380.0), (630.0, 470.0)), ((520.0, 60.0), (630.0, 300.0))
 
 
@@ -33,7 +33,7 @@ def detector(**settings: float) -> BodyFixed:
 
 
 class Body:
-    """Points that are fixed to the camera: pixels between two corners, with a disparity or none."""
+    """Points fixed to the camera: pixels between two corners, with one disparity (NaN: unknown)."""
 
     def __init__(self, corners, count: int = 120, disparity: float = np.nan) -> None:
         rng = np.random.default_rng(42)
@@ -45,7 +45,7 @@ class Body:
     def before(
         self, observations: Observations, depth_scale: float
     ) -> tuple[Observations, np.ndarray]:
-        """The frame with these points, of which a tenth is missed, and which key points they are."""
+        """Add 90 % of the points to a frame; return it and the mask of the added keypoints."""
         rng = np.random.default_rng([5, observations.index])
         seen = np.flatnonzero(rng.random(len(self.pixels)) < 0.9)
         count = len(seen)
@@ -73,14 +73,14 @@ class Body:
 
 
 def sway(landmarks, count: int = 24) -> list[np.ndarray]:
-    """A camera that moves sideways and turns a little: far points leave their places, too."""
+    """A camera that moves sideways and turns a little, so that far points move, too."""
     return [landmarks.pose(0.03 * i, 0.01 * i, yaw=0.01 * i) for i in range(count)]
 
 
 def left_out(
     landmarks, scene, poses, body: Body | None, *, depth: bool, **settings: float
 ) -> tuple[float, float]:
-    """Shares of the body's key points, and of the world's, that are left out of the last frame."""
+    """Return the fractions of body and world keypoints that are left out of the last frame."""
     camera = scene.camera if depth else scene.mono
     fixed = detector(**settings)
     for index, pose in enumerate(poses):
@@ -97,7 +97,7 @@ def left_out(
 @pytest.mark.parametrize(
     "disparity", [None, np.nan, 60.0], ids=["mono", "stereo without depth", "stereo"]
 )
-def test_what_moves_with_the_camera_is_left_out(
+def test_points_that_move_with_the_camera_are_left_out(
     landmarks, corners, disparity: float | None
 ) -> None:
     scene = landmarks.box(800)
@@ -106,12 +106,12 @@ def test_what_moves_with_the_camera_is_left_out(
         landmarks, scene, sway(landmarks), body, depth=disparity is not None
     )
     assert of_body > 0.95
-    # Those of the world that lie between the points of the body are left out with them.
+    # World points that lie between those of the body are left out with them.
     assert of_world < 0.15
 
 
-def test_depth_tells_a_bonnet_on_a_straight_road(landmarks) -> None:
-    """A single camera cannot tell it from points at infinity, and need not: they fit each such motion."""
+def test_a_bonnet_on_a_straight_road_is_found_with_depth_only(landmarks) -> None:
+    """To a single camera the bonnet looks like points at infinity, which fit any such motion."""
     scene = landmarks.box(800)
     poses = [landmarks.pose(0.04 * i) for i in range(24)]
     assert left_out(landmarks, scene, poses, Body(BONNET, disparity=50.0), depth=True)[0] > 0.95
@@ -121,7 +121,9 @@ def test_depth_tells_a_bonnet_on_a_straight_road(landmarks) -> None:
 @pytest.mark.parametrize(
     "settings", [{"min_points": 1000}, {"min_evidence": 1000}, {"min_motion_px": 1000.0}]
 )
-def test_what_is_left_out_follows_the_configuration(landmarks, settings: dict[str, float]) -> None:
+def test_no_points_are_left_out_below_the_configured_limits(
+    landmarks, settings: dict[str, float]
+) -> None:
     scene = landmarks.box(800)
     assert left_out(landmarks, scene, sway(landmarks), Body(BONNET), depth=False, **settings) == (
         0.0,
@@ -129,7 +131,7 @@ def test_what_is_left_out_follows_the_configuration(landmarks, settings: dict[st
     )
 
 
-def test_nothing_is_left_out_of_a_camera_that_stands_still(landmarks) -> None:
+def test_nothing_is_left_out_while_the_camera_stands_still(landmarks) -> None:
     scene = landmarks.box(800)
     poses = [landmarks.pose(0.0005 * (i % 3)) for i in range(40)]
     for depth in (False, True):
@@ -137,7 +139,7 @@ def test_nothing_is_left_out_of_a_camera_that_stands_still(landmarks) -> None:
         assert left_out(landmarks, scene, poses, body, depth=depth) == (0.0, 0.0)
 
 
-def test_a_bonnet_is_found_when_a_camera_begins_to_move(landmarks) -> None:
+def test_a_bonnet_is_found_once_the_camera_moves(landmarks) -> None:
     scene = landmarks.box(800)
     poses = [landmarks.pose()] * 40 + sway(landmarks)
     of_body, of_world = left_out(landmarks, scene, poses, Body(BONNET), depth=False)
@@ -146,7 +148,7 @@ def test_a_bonnet_is_found_when_a_camera_begins_to_move(landmarks) -> None:
 
 @pytest.mark.parametrize("depth", [False, True])
 def test_far_points_stay_in_the_map(landmarks, depth: bool) -> None:
-    """A mountain range stays in place while the camera moves and does not turn; seen by a pair it has no depth."""
+    """Hills stay in place in the image while the camera translates, and have no stereo depth."""
     near, far = np.random.default_rng(0).uniform((-3, -2, 3), (3, 2, 6), (500, 3)), 500
     hills = np.random.default_rng(1).uniform((-4000, -3000, 5000), (4000, -300, 6000), (far, 3))
     scene = landmarks(np.concatenate([near, hills]))
@@ -157,8 +159,8 @@ def test_far_points_stay_in_the_map(landmarks, depth: bool) -> None:
 
 
 @pytest.mark.parametrize("depth", [False, True])
-def test_what_a_camera_keeps_its_eye_on_stays_in_the_map(landmarks, depth: bool) -> None:
-    """A camera goes around a thing, which stays in the middle of the image while all around it moves."""
+def test_an_object_that_the_camera_circles_stays_in_the_map(landmarks, depth: bool) -> None:
+    """The object stays in the middle of the image while everything around it moves."""
     rng = np.random.default_rng(0)
     thing = rng.uniform((-0.05, -1.0, -0.05), (0.05, 1.0, 0.05), (150, 3))
     around = rng.uniform((-6, -3, -6), (6, 3, 6), (1500, 3))
@@ -174,8 +176,10 @@ def test_what_a_camera_keeps_its_eye_on_stays_in_the_map(landmarks, depth: bool)
 
 
 @pytest.mark.parametrize("depth", [False, True])
-def test_a_thing_that_moves_before_a_standing_camera_is_no_world(landmarks, depth: bool) -> None:
-    """As many points move as stay: those that stay are all around."""
+def test_nothing_is_left_out_when_an_object_moves_before_a_standing_camera(
+    landmarks, depth: bool
+) -> None:
+    """Many points move; the rest, which stays in place, is all around in the image."""
     scene = landmarks.box(800)
     camera = scene.camera if depth else scene.mono
     inner = np.abs(scene.points[:, :2] / scene.points[:, 2:]).max(axis=1) < 0.35
@@ -190,7 +194,7 @@ def test_a_thing_that_moves_before_a_standing_camera_is_no_world(landmarks, dept
     assert 0.2 < np.mean(inner) < 0.6
 
 
-def test_bad_frames_say_nothing(landmarks) -> None:
+def test_bad_frames_do_not_hide_the_body(landmarks) -> None:
     scene, body, fixed = landmarks.box(800), Body(BONNET), detector()
     for index, pose in enumerate(sway(landmarks, 36)):
         observations, mine = body.before(
@@ -203,8 +207,8 @@ def test_bad_frames_say_nothing(landmarks) -> None:
     assert np.mean(fixed.of(observations, scene.mono)[mine]) > 0.95
 
 
-def test_what_is_gone_is_forgotten(landmarks) -> None:
-    """An arm that is drawn back leaves the image to the world."""
+def test_a_body_that_disappears_is_forgotten(landmarks) -> None:
+    """After an arm is drawn back, no point is left out any more."""
     scene, body, fixed = landmarks.box(800), Body(ARM), detector()
     poses = sway(landmarks, 24)
     for index, pose in enumerate(poses + (poses[::-1] + poses) * 4):
@@ -218,7 +222,7 @@ def test_what_is_gone_is_forgotten(landmarks) -> None:
 
 
 def pasted(frame: Frame, where: str) -> Frame:
-    """A rendered frame with something textured before the lens that moves with the camera, and a little noise."""
+    """Paste a textured region that moves with the camera, and noise, into a rendered frame."""
     region = np.zeros(frame.image.shape, np.uint8)
     if where == "bonnet":
         region[180:] = 1
@@ -252,8 +256,8 @@ def pasted(frame: Frame, where: str) -> Frame:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["bonnet", "arm"])
 @pytest.mark.parametrize("sensor", ["mono", "stereo", "rgbd"])
-def test_a_rendered_run_is_as_exact_as_without(sensor: str, where: str) -> None:
-    """Normal errors are 4.5, 4.6 and 3.2 mm."""
+def test_a_rendered_run_is_as_accurate_as_without_a_body(sensor: str, where: str) -> None:
+    """Errors without a body are 4.5 (mono), 4.6 (stereo) and 3.2 mm (RGB-D)."""
     world = open_world("demo-small", sensor)
     slam = Slam.from_config(f"demo_{sensor}")
     for index in range(60):
@@ -271,7 +275,7 @@ def test_a_rendered_run_is_as_exact_as_without(sensor: str, where: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.15, 0.25])
 def test_a_single_camera_starts_behind_a_bonnet(fraction: float) -> None:
-    """It is found while the first map waits; its points were in every view that could begin it."""
+    """The bonnet is found while the first map waits; every possible first view shows it."""
     texture = np.random.default_rng(0).integers(20, 230, (41, 54)).astype(np.uint8)
     bonnet = cv2.resize(texture, (CAMERA.width, CAMERA.height), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[: CAMERA.height, : CAMERA.width]

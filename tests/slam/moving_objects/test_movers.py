@@ -1,4 +1,4 @@
-"""Points that move by themselves: the camera does not follow them, and what stands still is not called moving."""
+"""Objects that move by themselves do not move the camera, and still objects count as static."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from spslam.datasets.world.disturbed import disturb
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackState
 
-# The first frame with the box, and how far it goes between two, pixels.
+# The first frame with the box, and its step between two frames, pixels.
 ENTERS, STEP_PX = 12, 3.3
 
 
 class Box:
-    """Points on a flat box at 1.2 m, so many pixels wide, that comes in from the left and goes back and forth."""
+    """Points on a flat box at 1.2 m, `width` pixels wide, that moves in from the left and back."""
 
     def __init__(self, count: int, width: float = 300.0) -> None:
         self.corners = np.random.default_rng(5).uniform((0.0, 20.0), (width, 460.0), (count, 2))
 
     def at(self, index: int, start: int = ENTERS, from_x: float = -300.0) -> np.ndarray:
-        """Pixels of its points; a step out of the image at its sides."""
+        """Pixels of the points at a frame; the box turns back after 500 pixels."""
         if index < start:
             return np.zeros((0, 2))
         way = STEP_PX * (index - start)
@@ -44,7 +44,7 @@ def drive(
 
 
 def largest_error(slam: Slam, poses: list[np.ndarray]) -> float:
-    """Metres, in the world of the first frame."""
+    """The largest position error, metres, in the world of the first frame."""
     found = slam.trajectory().T_world_cam
     assert len(found) == len(poses)
     right = geometry.inverse(poses[0]) @ np.array(poses)
@@ -53,7 +53,7 @@ def largest_error(slam: Slam, poses: list[np.ndarray]) -> float:
     )
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def notices(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [
         record.getMessage() for record in caplog.records if "by themselves" in record.getMessage()
     ]
@@ -66,26 +66,26 @@ def test_a_camera_that_stands_still_is_not_moved_by_a_box(
     poses = [look(-0.5, 0.0, -2.0, 0.0)] * 50
     slam = drive(PointRoom(), poses, Box(count))
     assert largest_error(slam, poses) < 0.05
-    assert len(told(caplog)) == 1
+    assert len(notices(caplog)) == 1
 
 
 def test_a_moving_camera_is_not_moved_by_a_box(caplog: pytest.LogCaptureFixture) -> None:
     poses = sway(45)
     alone = largest_error(drive(PointRoom(), poses, None), poses)
-    assert not told(caplog)
+    assert not notices(caplog)
     slam = drive(PointRoom(), poses, Box(200))
     assert largest_error(slam, poses) < alone + 0.03
 
 
 @pytest.mark.parametrize("count", [150, 300])
-def test_a_box_in_the_first_frame_leaves_the_first_map(
+def test_a_box_in_the_first_frame_is_removed_from_the_first_map(
     count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     poses = sway(20)
     slam = drive(PointRoom(), poses, Box(count, width=160.0), start=0, from_x=50.0)
     assert largest_error(slam, poses) < 0.05
-    assert len(told(caplog)) == 1
-    # The map was begun anew, without those of its first points that moved.
+    assert len(notices(caplog)) == 1
+    # The map was started again, without the points of the first keyframe that moved.
     first = slam.map.observations["point"][
         slam.map.observation_rows(int(slam.map.keyframes["id"][0]))
     ]
@@ -99,10 +99,10 @@ def test_a_single_camera_does_not_start_on_a_box(count: int) -> None:
     assert slam.state is TrackState.INITIALIZING and len(slam.map.keyframes) == 0
 
 
-def test_what_moved_is_not_in_the_map() -> None:
+def test_points_that_moved_are_not_in_the_map() -> None:
     room = PointRoom()
     slam = drive(room, [look(-0.5, 0.0, -2.0, 0.0)] * 50, Box(200))
-    # The walls are 4 m away and more, but for what is seen at the sides.
+    # The walls are at least 4 m away, except at the sides of the image.
     near = slam.map.positions[:, 2] < 1.5
     assert np.mean(near & (slam.map.observation_counts() > 1)) < 0.01
 
@@ -123,7 +123,9 @@ def test_what_moved_is_not_in_the_map() -> None:
         ),
     ],
 )
-def test_images_with_a_box(sensor: str, extractor: str, disturbances: list[str]) -> None:
+def test_a_box_in_images_does_not_move_the_camera(
+    sensor: str, extractor: str, disturbances: list[str]
+) -> None:
     sequence = disturb(open_sequence("demo-small", sensor=sensor), disturbances)
     slam = Slam.from_config(load_config("default", [f"features.extractor={extractor}"]))
     for frame in sequence:
@@ -131,14 +133,14 @@ def test_images_with_a_box(sensor: str, extractor: str, disturbances: list[str])
     slam.finish()
     found, right = slam.trajectory().T_world_cam, sequence.ground_truth.T_world_cam
     assert len(found) == len(right)
-    # By the first poses alone, so that nothing of the error is aligned away.
+    # Align by the first poses only, so that alignment hides no error.
     begin = max(sequence.disturbed_from - 1, 0)
     moved = right[begin] @ geometry.inverse(found[begin]) @ found
     assert np.linalg.norm((moved - right)[:, :3, 3], axis=1).max() < 0.06
 
 
 @pytest.mark.slow
-def test_a_box_that_hides_most_of_the_view_at_once_is_doubted(
+def test_a_box_that_suddenly_hides_most_of_the_view_is_reported(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sequence = disturb(

@@ -1,4 +1,4 @@
-"""A pose between two motions is noticed, and the one that most of the image agrees with is found."""
+"""A pose between two motions is detected; the motion of most of the image is found."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TURNED = geometry.se3_exp(np.array([0.02, -0.01, 0.0, 0.0, 0.003, 0.0]))
 def scene(
     box_points: int, noise_px: float = 0.15, box_px: float = 8.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points (N, 3), where a camera in `TURNED` sees them (N, 2), and which are on a box that moved sideways."""
+    """Points (N, 3), their pixels (N, 2) in a camera at `TURNED`, and which lie on a moved box."""
     rng = np.random.default_rng(3)
     behind = rng.uniform((0, 0), (640, 480), (400, 2))
     behind = behind[~((behind > (300, 100)) & (behind < (600, 440))).all(axis=1)]
-    # A wall seen at a slant: before one that faces it, a camera cannot tell a step aside from a turn.
+    # The wall is slanted: before a frontal wall, a camera cannot tell translation from rotation.
     wall = CAMERA.unproject(behind, 2.0 + 6.0 * behind[:, 0] / 640)
     box = CAMERA.unproject(
         rng.uniform((300, 100), (600, 440), (box_points, 2)), np.full(box_points, 1.2)
@@ -38,7 +38,7 @@ def scene(
 
 
 def between(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """The pose that least squares gives of all points, by Gauss and Newton."""
+    """The least-squares pose of all points, by Gauss-Newton."""
     T = np.eye(4)
     for _ in range(10):
         base = residuals(T, points, pixels, CAMERA).ravel()
@@ -56,7 +56,7 @@ def between(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("box_points", [100, 300, 600])
-def test_the_pose_of_most_of_the_image(box_points: int) -> None:
+def test_the_consensus_is_the_pose_of_most_of_the_image(box_points: int) -> None:
     points, pixels, on_box = scene(box_points)
     T = between(points, pixels)
     assert np.linalg.norm(geometry.se3_log(T @ geometry.inverse(TURNED))[:3]) > 0.003
@@ -75,13 +75,13 @@ def test_the_pose_of_most_of_the_image(box_points: int) -> None:
 
 
 @pytest.mark.parametrize("noise_px", [0.1, 0.5, 2.0])
-def test_noise_is_no_motion(noise_px: float) -> None:
+def test_noise_is_not_taken_for_a_second_motion(noise_px: float) -> None:
     points, pixels, _ = scene(300, noise_px, box_px=0.0)
     off = residuals(between(points, pixels), points, pixels, CAMERA)
     assert find_split(LIMITS.min_explained, pixels, off, np.ones(len(points), bool), CAMERA) is None
 
 
-def test_what_a_pose_rejects_may_be_most_of_the_image() -> None:
+def test_outliers_of_a_pose_may_be_most_of_the_image() -> None:
     points, pixels, on_box = scene(600, box_px=20.0)
     followed = between(points[on_box], pixels[on_box])
     off = residuals(followed, points, pixels, CAMERA)
@@ -91,24 +91,24 @@ def test_what_a_pose_rejects_may_be_most_of_the_image() -> None:
 
 
 @pytest.mark.parametrize("box_points", [300, 600, 1200])
-def test_another_motion_of_more_of_the_image_outvotes_a_pose(box_points: int) -> None:
+def test_a_motion_of_more_of_the_image_outvotes_a_pose(box_points: int) -> None:
     points, pixels, on_box = scene(box_points, box_px=12.0)
     followed = between(points[on_box], pixels[on_box])
     inlier = np.hypot(*residuals(followed, points, pixels, CAMERA).T) < 1.5
     other = rival(LIMITS.min_rival_gain, followed, points, pixels, inlier, CAMERA)
     assert other is not None and other.wins and other.even
     assert np.mean(other.moving[on_box]) > 0.9 and np.mean(other.moving[~on_box]) < 0.01
-    # The pose of most of the image is not outvoted by the box, however many points are on it.
+    # The box does not outvote the pose of most of the image, even with more points.
     inlier = np.hypot(*residuals(TURNED, points, pixels, CAMERA).T) < 1.5
     other = rival(LIMITS.min_rival_gain, TURNED, points, pixels, inlier, CAMERA)
     assert other is None or not other.wins
 
 
 @pytest.mark.parametrize("noise_px", [0.1, 0.5, 2.0])
-@pytest.mark.parametrize("astray", [0.0, 0.3])
-def test_a_static_scene_has_no_rival(noise_px: float, astray: float) -> None:
+@pytest.mark.parametrize("outlier_fraction", [0.0, 0.3])
+def test_a_static_scene_has_no_rival(noise_px: float, outlier_fraction: float) -> None:
     points, pixels, _ = scene(300, noise_px, box_px=0.0)
-    wrong = np.random.default_rng(1).random(len(points)) < astray
+    wrong = np.random.default_rng(1).random(len(points)) < outlier_fraction
     pixels[wrong] += np.random.default_rng(2).uniform(-40, 40, (np.count_nonzero(wrong), 2))
     other = rival(
         LIMITS.min_rival_gain,
@@ -136,7 +136,7 @@ def test_the_same_points_give_the_same_pose() -> None:
     np.testing.assert_array_equal(first, second)
 
 
-def test_too_few_points_say_nothing() -> None:
+def test_too_few_points_give_no_split() -> None:
     pixels = scene(0)[1]
     few = np.arange(10)
     off = np.ones((10, 2))
@@ -144,7 +144,7 @@ def test_too_few_points_say_nothing() -> None:
     assert find_split(LIMITS.min_explained, pixels[:0], off[:0], np.ones(0, bool), CAMERA) is None
 
 
-def test_regions_move_together_where_most_of_their_points_do_in_one_direction() -> None:
+def test_a_cell_moves_if_most_of_its_points_move_in_one_direction() -> None:
     pixels = np.array([[10.0, 10.0]] * 4 + [[300.0, 300.0]] * 4 + [[600.0, 100.0]] * 4)
     vectors = np.array(
         [[3.0, 0.0]] * 4 + [[3.0, 0.0], [-3.0, 0.0], [0.0, 3.0], [0.0, -3.0]] + [[3.0, 0.0]] * 4
