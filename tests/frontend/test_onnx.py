@@ -1,4 +1,4 @@
-"""ONNX gives the outputs of PyTorch and OpenVINO; the NumPy decoder gives those of the extractor."""
+"""ONNX models give the outputs of PyTorch; the NumPy decoder gives those of the extractor."""
 
 import ast
 import json
@@ -71,7 +71,7 @@ def session_of(model: bytes) -> Any:
 
 
 def assert_same(found: tuple[NDArray[Any], ...], expected: Features) -> None:
-    """At least 99 % of the keypoints agree to 0.01 px, the descriptors to 1e-3, in both directions."""
+    """Compare both ways: 99 % of the keypoints agree to 0.01 px and their descriptors to 1e-3."""
     distances = np.linalg.norm(found[0][:, None] - expected.keypoints[None], axis=2)
     same = distances < 0.01
     assert same.any(axis=1).mean() > 0.99
@@ -460,7 +460,7 @@ def test_axes_have_one_name(
 
 @pytest.mark.slow
 def test_axes_of_other_networks_have_one_name() -> None:
-    """The other built-in network, and toy networks that the exporter cuts off at `max_keypoints`."""
+    """The other built-in network and toy networks, cut off at `max_keypoints` or not."""
     toy = toy_network(batch_norm="after", strided=2, skips=True)
     large = load_superpoint("superpoint")
     assert_axes_have_one_name(convert_onnx(toy), BATCHES, set())

@@ -226,7 +226,8 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
         f"image = cv2.imread({str(tmp_path / 'scene.png')!r}, 0)\n"
         "extractor = create_extractor(FeatureConfig(engine='openvino'))\n"
         "for f in map(extractor.extract, [image, image[::-1]]):\n"
-        "    print(hashlib.sha256(f.keypoints.tobytes() + f.scores.tobytes() + f.descriptors.tobytes()).hexdigest())\n"
+        "    print(hashlib.sha256(f.keypoints.tobytes() + f.scores.tobytes() "
+        "+ f.descriptors.tobytes()).hexdigest())\n"
     )
     environment = {**os.environ, "SPSLAM_CACHE": str(tmp_path / "cache")}
     outputs = [
@@ -247,7 +248,7 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
 def test_signals_are_handled_after_engines_are_destroyed(
     precision: str, options: list[str]
 ) -> None:
-    """OpenVINO may leave an unmapped signal stack when engines are destroyed in another order or thread."""
+    """OpenVINO may leave an unmapped signal stack behind when engines are destroyed."""
     code = (
         "import numpy as np, signal, threading\n"
         "from spslam.config import FeatureConfig\n"

@@ -268,7 +268,8 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
         "config = FeatureConfig(extractor='orb')\n"
         "cached = CachedExtractor(create_extractor(config), config, Path(sys.argv[1]))\n"
         "for seed in range(40):\n"
-        "    cached.extract(np.random.default_rng(seed).integers(0, 256, (120, 160), dtype=np.uint8))\n"
+        "    cached.extract(np.random.default_rng(seed).integers(0, "
+        "256, (120, 160), dtype=np.uint8))\n"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
     running = [

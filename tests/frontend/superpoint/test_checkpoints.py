@@ -229,7 +229,7 @@ def test_magic_leaps_network_inside_another_is_found(tmp_path: Path) -> None:
 
 
 def test_round_trip_through_transformers(tmp_path: Path) -> None:
-    """The forward pass of transformers gives our maps, and at its points our scores and descriptors."""
+    """Maps, scores and descriptors equal those of the forward pass of transformers."""
     transformers = pytest.importorskip("transformers")
     config = transformers.SuperPointConfig(
         keypoint_threshold=0.01, nms_radius=2, border_removal_distance=0

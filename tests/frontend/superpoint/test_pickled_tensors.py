@@ -103,7 +103,7 @@ def test_files_without_checksums_are_read(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_of_the_numbers_is_found(tmp_path: Path) -> None:
-    """`torch.load` of PyTorch 2.13.0 loads each of them without an error, with and without `mmap`."""
+    """`torch.load` of PyTorch 2.13.0 loads each of these files without an error."""
     path = tmp_path / "a.pth"
     torch.save({"a": torch.arange(6.0)}, path)
     good = path.read_bytes()

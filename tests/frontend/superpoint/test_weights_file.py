@@ -30,7 +30,7 @@ BUILT_IN = find_weights()
 
 
 def trained_network(**arguments: object) -> SuperPoint:
-    """A network whose batch norms have non-initial statistics, scales (also negative) and shifts."""
+    """A network with batch norms that differ from their initial values; some scales are negative."""
     torch.manual_seed(0)
     network = SuperPoint(WIDTHS, 24, **{"batch_norm": "before"} | arguments)
     for module in network.modules():

@@ -44,8 +44,8 @@ def network_that_needs_few_channels() -> SuperPoint:
     """A network that does not use the last channels of its layers."""
     network = large_network()
     readers = {
-        "conv1b": 4, "conv2a": 4, "convS1": 4, "conv3b": 8, "conv4a": 8, "convS3": 8, "conv4b": 6, "convPa": 6,
-        "convDa": 6, "convPb": 5, "convDb": 10,
+        "conv1b": 4, "conv2a": 4, "convS1": 4, "conv3b": 8, "conv4a": 8, "convS3": 8,
+        "conv4b": 6, "convPa": 6, "convDa": 6, "convPb": 5, "convDb": 10,
     }  # fmt: skip
     for name, used in readers.items():
         network.get_submodule(name).conv.weight[:, used:] = 0

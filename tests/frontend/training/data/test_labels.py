@@ -550,7 +550,8 @@ from spslam.frontend.training.data.labelling import label_images
 if __name__ == "__main__":
     root, out = Path(sys.argv[1]), Path(sys.argv[2])
     config = LabelConfig.model_validate_json(sys.argv[4])
-    label_images(sorted(root.rglob("*.png")), root, out, None, config, 0, processes=int(sys.argv[3]))
+    photos, processes = sorted(root.rglob("*.png")), int(sys.argv[3])
+    label_images(photos, root, out, None, config, 0, processes=processes)
 """
 
 

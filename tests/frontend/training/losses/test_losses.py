@@ -92,7 +92,7 @@ def gradients(loss: Loss, pred: Tensors, batch: Tensors) -> Tensors:
 def assert_equals_slow(
     loss: Loss, slow: Callable[[Arrays, Arrays, int], float], pred: Tensors, batch: Tensors
 ) -> None:
-    """Compare values, and gradients at random entries by central differences of the slow version."""
+    """Compare the values, and the gradients with central differences of the slow version."""
     arrays, known = (
         {key: value.numpy().copy() for key, value in part.items()} for part in (pred, batch)
     )

@@ -1,4 +1,4 @@
-"""Labels of synthetic shapes lie where the picture shows the junctions, and only at visible ones."""
+"""Labels of synthetic shapes lie exactly at the visible junctions of the picture."""
 
 import cv2
 import numpy as np
