@@ -8,25 +8,25 @@ from spslam.evaluation.tracking_rate import measure_tracking_rate, recall
 from spslam.trajectory import Trajectory
 
 
-def test_frames_are_counted_where_their_times_are_known():
+def test_frames_with_known_times_are_counted():
     estimate, truth = random_pair(0)
     frames = 1000.0 + np.arange(-10, 91) / 20
     kept = every(estimate, slice(5, 75))
     covered = measure_tracking_rate(kept, truth, 0.01, frames)
     assert (covered.frames, covered.tracked, covered.judged, covered.counted) == (101, 70, 81, True)
     assert covered.tracking_rate == pytest.approx(70 / 101)
-    # The first frame came half a second before the truth, and the first pose five frames after its beginning.
+    # The first frame is 0.5 s before the truth, the first pose five frames after its beginning.
     assert covered.first_pose_delay_s == pytest.approx(0.75, abs=0.005)
 
 
-def test_frames_are_reckoned_from_the_usual_step_where_they_are_not_known():
+def test_unknown_frames_are_estimated_from_the_usual_step():
     estimate, truth = random_pair(0)
     lost = np.delete(np.arange(81), slice(20, 40))
     covered = measure_tracking_rate(every(estimate, lost), truth, 0.01)
     assert not covered.counted
     assert covered.frames == pytest.approx(81, abs=1)
     assert covered.tracked == 61
-    # The rate of the ground truth is its own affair.
+    # The rate of the ground truth does not matter.
     dense = Trajectory(np.linspace(1000.0, 1004.0, 801), np.broadcast_to(np.eye(4), (801, 4, 4)))
     assert measure_tracking_rate(every(estimate, lost), dense, 0.01).tracking_rate == pytest.approx(
         covered.tracking_rate
@@ -41,7 +41,7 @@ def test_poses_outside_the_ground_truth_are_not_counted_without_frames():
     assert covered.first_pose_delay_s == 0.0
 
 
-def test_one_pose_of_the_truth_beside_the_estimate_is_no_time_without_tracking():
+def test_a_sparse_truth_around_the_estimate_does_not_lower_the_tracking_rate():
     estimate, truth = random_pair(0)
     sparse = every(truth, slice(0, 81, 20))
     part = every(estimate, slice(5, 75))
@@ -49,7 +49,7 @@ def test_one_pose_of_the_truth_beside_the_estimate_is_no_time_without_tracking()
     assert (covered.frames, covered.tracking_rate, covered.first_pose_delay_s) == (70, 1.0, 0.0)
 
 
-def test_a_truth_that_lasts_longer_says_by_how_much_and_what_was_tracked_meanwhile():
+def test_a_longer_truth_gives_its_excess_and_the_rate_over_the_estimate():
     estimate, truth = random_pair(0)
     covered = measure_tracking_rate(every(estimate, slice(20, 61)), truth, 0.01)
     assert covered.tracking_rate == pytest.approx(41 / 81, abs=0.01)
@@ -64,7 +64,7 @@ def test_frames_of_unknown_time_count_as_not_tracked():
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_frames_in_a_hole_of_the_truth_are_tracked_but_not_judged(known):
+def test_frames_in_a_gap_of_the_truth_are_tracked_but_not_judged(known):
     estimate, truth = random_pair(0)
     holed = every(truth, np.delete(np.arange(81), slice(30, 50)))
     covered = measure_tracking_rate(estimate, holed, 0.01, truth.timestamps if known else None)

@@ -30,7 +30,7 @@ BUILT_IN = find_weights()
 
 
 def trained_network(**arguments: object) -> SuperPoint:
-    """A network with batch norms that differ from their initial values; some scales are negative."""
+    """A network whose batch norms are not at their initial values; some scales are negative."""
     torch.manual_seed(0)
     network = SuperPoint(WIDTHS, 24, **{"batch_norm": "before"} | arguments)
     for module in network.modules():
