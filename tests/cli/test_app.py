@@ -109,7 +109,9 @@ def test_unknown_outputs_are_refused_before_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
-    assert "no output 'film'" in refused(capsys, "run", "demo-small", "--outputs", "map,film", *out)
+    assert "no output 'poster'" in refused(
+        capsys, "run", "demo-small", "--outputs", "map,poster", *out
+    )
     extend = ["--map", "map.npz", "--extend", "--outputs", "plots"]
     assert "add map to --outputs" in refused(capsys, "run", "demo-small", *extend, *out)
     assert not (tmp_path / "out").exists()

@@ -24,7 +24,7 @@ NETWORKS = ("superpoint", "superpoint_lite")
 def test_a_quick_measurement_is_complete(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page, figures = tmp_path / "speed.md", tmp_path / "speed.json"
+    page, metrics_file = tmp_path / "speed.md", tmp_path / "speed.json"
     assert (
         call(
             "bench",
@@ -35,7 +35,7 @@ def test_a_quick_measurement_is_complete(
             "--markdown",
             str(page),
             "--json",
-            str(figures),
+            str(metrics_file),
         )
         == 0
     )
@@ -43,7 +43,7 @@ def test_a_quick_measurement_is_complete(
     assert capsys.readouterr().out == text
     assert "`spslam bench speed --quick" in text
 
-    report = json.loads(figures.read_text())
+    report = json.loads(metrics_file.read_text())
     precisions = ["onnxruntime fp32", "openvino fp32", "openvino int8", "torch fp32"]
     precisions += ["openvino bf16"] if has_bf16() else []
     engines = [(row["network"], row["engine"]) for row in report["engines"]]

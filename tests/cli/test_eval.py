@@ -110,12 +110,12 @@ def test_eval_uses_the_given_alignment(
 def test_eval_prints_text(
     trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("eval", *trajectories, "--json", str(tmp_path / "figures.json")) == 0
+    assert call("eval", *trajectories, "--json", str(tmp_path / "metrics.json")) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "aligned by se3" in text
     assert "30 of about 30 tracked (100.0 %)" in text
     assert "30 compared, nearest within 0.01 s" in text
-    assert json.loads((tmp_path / "figures.json").read_text())["tracked"] == 30
+    assert json.loads((tmp_path / "metrics.json").read_text())["tracked"] == 30
 
 
 def test_the_tracking_rate_is_printed_with_the_error(

@@ -213,7 +213,7 @@ def test_evaluate_writes_the_metrics_by_name(
     cv2.imwrite(str(scene / "img1.png"), image)
     cv2.imwrite(str(scene / "img2.png"), image)
     np.savetxt(scene / "H_1_2", np.eye(3))
-    target = tmp_path / "figures.json"
+    target = tmp_path / "metrics.json"
     what = ["--photos", photos, "--homography", tmp_path / "scenes", "--limit", 2, "--json", target]
     assert (
         spslam("train", "evaluate", "--extractor", "superpoint", "--weights", toy_weights, *what)
@@ -229,7 +229,7 @@ def test_evaluate_writes_the_metrics_by_name(
 def test_evaluate_compares_extractors(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target, picture = tmp_path / "figures.json", tmp_path / "figures.png"
+    target, picture = tmp_path / "metrics.json", tmp_path / "metrics.png"
     both = ["--extractor", "orb", "--extractor", "sift"]
     assert (
         spslam(

@@ -139,15 +139,15 @@ def test_an_error_names_the_path_that_cannot_be_written(tmp_path: Path) -> None:
 class FakeRenderer:
     """A fake process that ends with the given code or error."""
 
-    def __init__(self, code: int | Exception, said: str = "") -> None:
-        self.code, self.said, self.environment = code, said, {}
+    def __init__(self, code: int | Exception, stderr_text: str = "") -> None:
+        self.code, self.stderr_text, self.environment = code, stderr_text, {}
 
     def __call__(
         self, command: list[str], stderr: Any, env: dict[str, str], **_: Any
     ) -> FakeRenderer:
         if isinstance(self.code, OSError):
             raise self.code
-        stderr.write(self.said.encode())
+        stderr.write(self.stderr_text.encode())
         self.environment, self.stdin, self.stdout = env, io.StringIO(), io.StringIO("picture 1 2\n")
         return self
 
@@ -167,7 +167,7 @@ class FakeRenderer:
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "reason"),
+    ("code", "stderr_text", "reason"),
     [
         (-11, "", "ended with -11"),
         (-6, "noise of a driver", "ended with -6"),
@@ -182,10 +182,10 @@ def test_a_failing_renderer_only_costs_the_picture(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     code: int | Exception,
-    said: str,
+    stderr_text: str,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(viewer_render.subprocess, "Popen", FakeRenderer(code, said))
+    monkeypatch.setattr(viewer_render.subprocess, "Popen", FakeRenderer(code, stderr_text))
     with caplog.at_level(logging.WARNING):
         assert render_scene(tmp_path / "map.png", room_scene()) is False
     assert reason in caplog.text
