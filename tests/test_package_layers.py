@@ -118,7 +118,7 @@ def test_imports_go_downwards(module: str) -> None:
         imported, other = package_of(name), linked_package_of(name)
         assert LAYERS[imported] <= LAYERS[own], f"{module} imports {name}, which is above it"
         assert imported == own or not {imported, own} <= INDEPENDENT, (
-            f"{module} imports {name}, which is beside it"
+            f"{module} imports {name}, which is independent of it"
         )
         assert other in (None, linked) or own in MAY_IMPORT_LINKED or module == "spslam.pipeline", (
             f"{module}: {name}"

@@ -380,13 +380,13 @@ def test_the_metrics_file_of_a_run_gives_the_number_of_frames(
         (run.parent / "metrics.json").write_text(
             json.dumps({**metrics, "frames": frames, "tracked": 40})
         )
-        metrics = printed_json(capsys, str(run), runs[-1])
-        assert (metrics["frames"], metrics["tracked"], metrics["tracking_rate"]) == (
+        found = printed_json(capsys, str(run), runs[-1])
+        assert (found["frames"], found["tracked"], found["tracking_rate"]) == (
             frames,
             40,
             fraction,
         )
-        assert (metrics["frames_are"], metrics["frames_from"]) == (
+        assert (found["frames_are"], found["frames_from"]) == (
             "counted",
             str(run.parent / "metrics.json"),
         )

@@ -67,7 +67,7 @@ def test_float_types_that_numpy_lacks(tmp_path: Path, kind: torch.dtype, archive
 
 
 @pytest.mark.parametrize("archive", FORMATS)
-def test_plain_values_beside_tensors(tmp_path: Path, archive: bool) -> None:
+def test_plain_values_next_to_tensors(tmp_path: Path, archive: bool) -> None:
     saved = {
         "epoch": 3,
         5: [1.5, None, (True, "text")],

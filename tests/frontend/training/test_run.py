@@ -224,10 +224,10 @@ def test_the_matching_distance_is_stored_with_the_weights(
     )
     card = read_card(weights)
     assert card is not None
-    assert 0 < card.max_descriptor_distance < 2
+    assert 0 < card.max_distance < 2
     assert (
         load_superpoint(weights).max_descriptor_distance
-        == card.max_descriptor_distance
+        == card.max_distance
         == result.network.max_descriptor_distance
     )
     assert load_superpoint(magic / "weights.safetensors").max_descriptor_distance == 0.8
