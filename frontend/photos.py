@@ -82,7 +82,7 @@ def held_out(paths: list[Path], fraction: float, seed: int) -> tuple[list[Path],
 
     Args:
         paths: the photographs.
-        share: the fraction to hold out, from 0 to 1; the result has this fraction only roughly.
+        fraction: the fraction to hold out, from 0 to 1; the result has it only roughly.
         seed: another seed gives another split.
 
     Returns:

@@ -133,11 +133,13 @@ class FeatureConfig(_Stage):
             )
         if self.engine == "onnxruntime" and self.precision == "bf16":
             raise ValueError(
-                f"onnxruntime runs the network in fp32 or int8, found {requested}: use engine openvino"
+                f"onnxruntime runs the network in fp32 or int8, found {requested}: "
+                "use engine openvino"
             )
         if self.device == "cuda" and self.engine in ("openvino", "onnxruntime"):
             raise ValueError(
-                f"{self.engine} runs on the CPU only, found {requested}: use device cpu or engine torch"
+                f"{self.engine} runs on the CPU only, found {requested}: "
+                "use device cpu or engine torch"
             )
         if self.device == "cuda" and self.precision not in ("auto", "fp32"):
             raise ValueError(

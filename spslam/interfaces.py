@@ -121,8 +121,8 @@ class DatasetReader(Protocol):
 class Extractor(Protocol):
     """Finds and describes keypoints.
 
-    An extractor inherits this class and sets `name`, `max_descriptor_distance` and `pixel_sigma`; the other
-    attributes have defaults.
+    An extractor inherits this class and sets `name`, `max_descriptor_distance` and
+    `pixel_sigma`; the other attributes have defaults.
 
     Attributes:
         name: registry name.

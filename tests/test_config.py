@@ -209,15 +209,18 @@ def test_an_old_key_is_read_and_its_new_name_printed(
 ) -> None:
     stage, key = old.split(".")
     new_stage, new_key = new.split(".")
-    own = write(tmp_path / "own.yaml", f"{stage}: {{{key}: 7}}")
-    for config in (load_config(own), load_config("default", [f"{old}=7"])):
-        assert getattr(getattr(config, new_stage), new_key) == 7
+    default = getattr(getattr(load_config("default"), new_stage), new_key)
+    # Fractions may not exceed 1, counts are whole.
+    value = default / 2 if isinstance(default, float) else default + 1
+    own = write(tmp_path / "own.yaml", f"{stage}: {{{key}: {value}}}")
+    for config in (load_config(own), load_config("default", [f"{old}={value}"])):
+        assert getattr(getattr(config, new_stage), new_key) == value
     notes = [
         record.getMessage()
         for record in caplog.records
         if getattr(record, "notice_topic", "") == "renamed_key"
     ]
-    sources = (f"config {own}", f"override '{old}=7'")
+    sources = (f"config {own}", f"override '{old}={value}'")
     assert notes == [
         f"{source}: {old} is called {new} now; the old name ends with the next release"
         for source in sources

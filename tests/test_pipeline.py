@@ -24,7 +24,7 @@ from spslam.pipeline import RunResult, Status, run, track_all
 from spslam.reports.writers import OUTPUTS
 from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.run.metrics import peak_memory_mb
-from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
+from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output, with_old_names
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.recorder import Statistics
 from spslam.slam.tracking import TrackResult, TrackState
@@ -380,7 +380,7 @@ def test_a_failing_optional_output_does_not_end_a_run(
         name
     } | OPTIONAL
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics == outcome.metrics
+    assert metrics == with_old_names(outcome.metrics)
     assert metrics["results_not_written"] == 1
     expected = {
         "topic": "output_failed",
@@ -526,7 +526,7 @@ def test_every_frame_that_was_read_has_a_row(tmp_path: Path) -> None:
 def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     outcome = run_fake(tmp_path / "out")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics == outcome.metrics
+    assert metrics == with_old_names(outcome.metrics)
     assert metrics.keys() >= REQUIRED_METRICS
     assert metrics.pop("losses") == []
     assert metrics.pop("notices") == []
@@ -556,7 +556,7 @@ def test_metrics_summarize_inliers_accuracy_and_losses(
         error = 0.5 if i > 1 else float("nan")
         return TrackResult(
             i, frame.timestamp, TrackState.TRACKING, pose(i), inliers=10 * i,
-            coverage=0.1 * i, covariance=covariance, median_error_px=error,
+            inlier_coverage=0.1 * i, covariance=covariance, median_error_px=error,
         )  # fmt: skip
 
     monkeypatch.setattr(FakeSlam, "track", track)
@@ -578,7 +578,9 @@ def test_metrics_summarize_inliers_accuracy_and_losses(
         "frames": 1,
     }
     assert (metrics["losses"], metrics["losses_count"]) == ([loss], 1)
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")) == metrics
+    assert json.loads(
+        (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
+    ) == with_old_names(metrics)
 
 
 def test_a_single_camera_has_no_metric_accuracy(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ The ground truth stays exact. Several disturbances can be combined:
     dark = disturb(world, ["dark:at=100,frames=8"])
     jump = disturb(world, ["jump:at=150,to=20,frames=60"])
 
-On the command line: `spslam run demo-small --disturb still:frames=70 --disturb mover:fraction=0.25`.
+On the command line:
+
+    spslam run demo-small --disturb still:frames=70 --disturb mover:fraction=0.25
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class Mover:
     """A flat textured box that moves by itself and hides what is behind it.
 
     Attributes:
-        share: fraction of the image, 0 to 1, that it covers when it is completely in view.
+        fraction: fraction of the image, 0 to 1, that it covers when it is completely in view.
         speed: speed, pixels per frame; in the world this adds to the motion of the camera. -1: the
             seed chooses 2.7, 3.3 or 4.
         depth: depth of the box, metres; in the world its depth when it crosses the view.
@@ -104,8 +106,8 @@ class Mover:
         possible = 0 < self.fraction < 1 and self.depth > 0 and self.detail > 0
         if not possible or (self.speed < 0 and self.speed != -1):
             raise DatasetError(
-                "a mover has a fraction between 0 and 1, a depth and detail above 0 and a speed of at "
-                f"least 0 or -1, found share={self.fraction} depth={self.depth} "
+                "a mover has a fraction between 0 and 1, a depth and detail above 0 and a speed of "
+                f"at least 0 or -1, found fraction={self.fraction} depth={self.depth} "
                 f"detail={self.detail} speed={self.speed}"
             )
         if self.path not in ("stay", "pass", "appear"):

@@ -47,7 +47,8 @@ def shared_threads(threads: int, max_concurrency: int) -> tuple[int, int]:
 
     Args:
         threads: 0: all cores that this process may use.
-        max_concurrency: requested number of concurrent images, limited to the number of threads; 0: one.
+        max_concurrency: requested number of concurrent images, at most one for each thread;
+            0: one.
     """
     threads = threads or usable_cores()
     return threads, min(max(max_concurrency, 1), threads)

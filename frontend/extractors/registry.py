@@ -30,7 +30,7 @@ _KIND = "extractor"
 _REQUIRED = ("name", "max_descriptor_distance", "pixel_sigma", "extract")
 # Attributes of `Extractor` that have a default.
 _OPTIONAL = ("identity", "engine", "fingerprint", "max_concurrency")
-# Attributes of extractors in older releases and their names today. Old names are read for one release.
+# Attributes in older releases and their names today. Old names are read for one release.
 _RENAMED = {"at_once": "max_concurrency", "max_distance": "max_descriptor_distance"}
 _LOG = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ class AdaptedExtractor(Extractor):
     """A wrapper that adds the defaults of `Extractor` to an object that does not inherit it.
 
     Args:
-        wrapped: an object with at least `name`, `max_descriptor_distance`, `pixel_sigma` and `extract`.
+        wrapped: an object with at least `name`, `max_descriptor_distance`, `pixel_sigma` and
+            `extract`.
 
     Attributes:
         wrapped: the same object.
@@ -139,7 +140,10 @@ def _rename_attributes(extractor: Any) -> None:
             and not hasattr(type(extractor), new)
             and new not in vars(extractor)
         ):
-            text = "extractor %s: its attribute %s is called %s now; the old name ends with the next release"
+            text = (
+                "extractor %s: its attribute %s is called %s now; "
+                "the old name ends with the next release"
+            )
             notice(
                 _LOG,
                 "renamed",

@@ -88,8 +88,8 @@ class SuperPoint(nn.Module):
         detector_width: channels of the detector head; None: as the descriptor head.
 
     Attributes:
-        max_descriptor_distance: largest L2 distance of matching unit descriptors; belongs to the weights, as
-            the sampling does.
+        max_descriptor_distance: largest L2 distance of matching unit descriptors; belongs to the
+            weights, as the sampling does.
         strip_rows: rows of the image that a first stage at full resolution works on at a time;
             0: all. The result is the same, but strips stay in the processor's cache.
     """

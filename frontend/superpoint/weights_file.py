@@ -372,7 +372,7 @@ def _with_sorted_header(data: bytes) -> bytes:
 def _metrics_table(metrics: Mapping[str, JsonValue]) -> str:
     """Format nested metrics as one Markdown table."""
     sets = dict(_metric_sets(metrics, ()))
-    columns = list(dict.fromkeys(key for metrics in sets.values() for key in metrics))
+    columns = list(dict.fromkeys(key for values in sets.values() for key in values))
     rows = [(name, *(_figure(values.get(key)) for key in columns)) for name, values in sets.items()]
     return format_table(["", *columns], rows)
 
@@ -384,7 +384,7 @@ def _metric_sets(
     values: dict[str, JsonValue] = {
         key: value for key, value in metrics.items() if not isinstance(value, dict)
     }
-    if metrics:
+    if values:
         yield " ".join(path), values
     for key, value in metrics.items():
         if isinstance(value, dict):

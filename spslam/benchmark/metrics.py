@@ -14,7 +14,7 @@ class Metric:
 
     Attributes:
         key: its key in `metrics.json`.
-        title, unit: heading and unit in tables; the unit `share` is a fraction, shown in percent.
+        title, unit: heading and unit in tables; a `fraction` is shown in percent.
         lower_is_better: whether smaller values are better.
     """
 

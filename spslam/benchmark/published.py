@@ -20,7 +20,7 @@ class Published:
         sensor: sensor used.
         source: paper and table.
         note: remark on the comparison.
-        figures: key of `metrics.json` -> sequence -> value.
+        metrics: key of `metrics.json` -> sequence -> value.
     """
 
     system: str

@@ -353,7 +353,8 @@ def _frames(metrics: Metrics) -> str:
     )
     if about:
         source = ", frames estimated from the time of the ground truth"
-    return f"{metrics['tracked']} of {about}{metrics['frames']} tracked ({fraction:.1f} %){extra}{source}"
+    frames = f"{metrics['tracked']} of {about}{metrics['frames']}"
+    return f"{frames} tracked ({fraction:.1f} %){extra}{source}"
 
 
 def _ate(metrics: Metrics) -> str:

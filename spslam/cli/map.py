@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,12 @@ import typer
 
 from spslam.cli.options import CommandGroup, SetOption
 from spslam.errors import ConfigError
+from spslam.notices import notice
 
 if TYPE_CHECKING:
     from spslam.map.map import Map
+
+_logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="map",
@@ -80,6 +84,7 @@ def export(
             help="Submap to export; default: the one with most keyframes.",
         ),
     ] = None,
+    part: Annotated[int | None, typer.Option(min=0, hidden=True)] = None,
 ) -> None:
     """Write a submap for other programs, in one or several formats.
 
@@ -97,8 +102,11 @@ def export(
         raise ConfigError(
             "nothing to export: give one or several of --ply F, --colmap DIR and --g2o F"
         )
+    if part is not None:
+        text = "--part is called --submap now; the old name ends with the next release"
+        notice(_logger, "renamed_option", text)
     slam_map = load_map(file).map
-    chosen = choose_submap(slam_map, submap)
+    chosen = choose_submap(slam_map, part if submap is None else submap)
     if colmap is not None:
         typer.echo(_export_colmap(colmap, slam_map, chosen))
     if g2o is not None:
@@ -202,7 +210,7 @@ def _rows(metrics: dict[str, Any]) -> dict[str, str]:
     }
     for submap in metrics["submaps"]:
         box = " × ".join(f"{length:.3g}" for length in submap["extent"])
-        rows[f"submap {submap['part']}"] = (
+        rows[f"submap {submap['submap']}"] = (
             f"{_counted(submap['keyframes'], 'keyframe')}, {_counted(submap['points'], 'point')}, "
             f"{box} {metrics['unit']}"
         )

@@ -53,7 +53,7 @@ class Comparison:
     Attributes:
         name: name of the estimate.
         evaluation: errors; None if the two cannot be compared.
-        figures: metrics without nesting, with the keys of `metrics.json` if it has them;
+        metrics: metrics without nesting, with the keys of `metrics.json` if it has them;
             `not_compared` says why errors are missing.
     """
 

@@ -146,7 +146,8 @@ def write_results(
     """Write every result file except the log.
 
     `trajectory.tum`, `config.yaml` and `metrics.json` are always written, and first. If another
-    file cannot be written, a notice says why; if the run needs that file, `RunRecord.failure` is set.
+    file cannot be written, a notice says why. If the run needs that file, `RunRecord.failure` is
+    set.
     A stopped run publishes its results before it draws pictures, because the user waits.
 
     Args:

@@ -30,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 # Names of files in the folder of a run.
 GROUND_TRUTH = "ground_truth.tum"
 METRICS = "metrics.json"
-# Keys of metrics.json in older releases and their names today. Both are written and read for one release.
+# Keys of metrics.json in older releases and their names today, both for one release.
 RENAMED_METRICS = {
     "share_tracked": "tracking_rate",
     "coverage_median": "inlier_coverage_median",

@@ -72,8 +72,8 @@ def prepared(
             clock starts when the first frame has its features. Of the frames that wait for
             extraction, and of those that wait for tracking, only the newest is kept; `on_drop` is
             called with each dropped frame, in either thread.
-        max_concurrency: number of frames whose features are extracted at the same time; 1 in real time,
-            where a second frame would delay the first.
+        max_concurrency: number of frames whose features are extracted at the same time; 1 in real
+            time, where a second frame would delay the first.
         stop: called during each wait; True ends the frames. A read that does not return then is
             left behind.
 

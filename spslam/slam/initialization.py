@@ -117,8 +117,8 @@ class TwoViewInitializer:
     The scale of the map is set so that the median depth of its first view is 1.
 
     Attributes:
-        still_fractions: for each frame that matched the first view, fraction of the matches that did
-            not move.
+        still_fractions: for each frame that matched the first view, fraction of the matches that
+            did not move.
         strangers: number of matches of each frame with keypoints that did not match the first view.
     """
 

@@ -157,8 +157,8 @@ class LossMonitor:
         """Explain in one line why no frame has a pose; return an empty string if it is not clear.
 
         Args:
-            still_fractions: for each frame that matched the first view, fraction of the matches that
-                did not move.
+            still_fractions: for each frame that matched the first view, fraction of the matches
+                that did not move.
             strangers: number of matches of each frame that did not match the first view.
         """
         frames, still = (

@@ -40,11 +40,11 @@ class Slam:
         config: of all stages.
         submaps: the components that do the work.
         saved: a map to localize in; None: start with an empty one.
-        mapping: whether the map grows; False: only localize in the saved map.
+        localization_only: only localize in the saved map; it does not change.
 
     Attributes:
         map: keyframes and points.
-        mapping: whether the map grows.
+        localization_only: only localize in the saved map; it does not change.
         statistics: counts and timings.
         preprocessor: extracts features; knows the inference engine and the number of threads.
         associations: keypoints and points of the latest frame; None before the first frame.
@@ -105,7 +105,7 @@ class Slam:
             config: a configuration, or a name or path for `load_config`.
             overrides: `key=value` settings for `load_config`; only used with a name or path.
             saved: a map to localize in.
-            mapping: whether the map grows.
+            localization_only: only localize in `saved`; the map does not change.
             cache: folder that caches extracted features (see `build_components`).
             offline: whether frames need not keep up with a camera (see `build_components`).
         """

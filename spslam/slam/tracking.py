@@ -44,7 +44,7 @@ class TrackResult:
         reason: why there is no pose, or how it was found; one line.
         covariance: (6, 6) of the pose (see `PoseEstimate`), NaN where unknown.
         median_error_px: median reprojection error of the inliers, pixels.
-        coverage: inlier coverage: fraction of the image inside the inliers' convex hull, 0 to 1.
+        inlier_coverage: fraction of the image inside the inliers' convex hull, 0 to 1.
     """
 
     index: int

@@ -107,7 +107,7 @@ class Canvas:
         Args:
             layers: by name.
             pixel: length of a pixel in the scene, the unit of widths; 0: all lines are hairlines.
-            refit: the extent of the scene has changed; turning and zooming by mouse use the new one.
+            refit: the extent of the scene has changed; turning and zooming by mouse use it.
         """
         seen = self.viewpoint
         for shape in self._shapes:

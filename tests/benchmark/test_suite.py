@@ -206,10 +206,10 @@ def test_published_metrics_name_existing_sequences() -> None:
     for name in ("kitti", "euroc", "tum"):
         for system in load_published([name]):
             assert system.source
-            for key, values in system.figures.items():
+            for key, values in system.metrics.items():
                 assert set(values) <= set(folders(name)), (system.system, key)
     kitti = {system.system: system for system in load_published(["kitti"])}["ORB-SLAM2"]
-    drift = kitti.figures["t_rel_percent"]
+    drift = kitti.metrics["t_rel_percent"]
     # The paper is cited with the mean over its sequences.
     assert sum(drift.values()) / len(drift) == pytest.approx(0.72, abs=0.005)
     with pytest.raises(ConfigError, match="no published metrics called 'mars'"):

@@ -108,7 +108,7 @@ def test_export_writes_every_format_in_one_call(
 def test_export_of_another_submap(
     map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("map", "export", map_file, "--part", "1", "--g2o", str(tmp_path / "a.g2o")) == 0
+    assert call("map", "export", map_file, "--submap", "1", "--g2o", str(tmp_path / "a.g2o")) == 0
     assert capsys.readouterr().out.startswith(
         "2 SE(3) nodes, 1 edges, 0 of them loops, of submap 1 in "
     )
@@ -153,7 +153,7 @@ def test_wrong_calls_give_a_one_line_error(
     ply = str(tmp_path / "a.ply")
     assert "--ply F, --colmap DIR and --g2o F" in refused(capsys, "map", "export", map_file)
     assert "no submap 7: found 0, 1" in refused(
-        capsys, "map", "export", map_file, "--part", "7", "--ply", ply
+        capsys, "map", "export", map_file, "--submap", "7", "--ply", ply
     )
     assert "No such file" in refused(capsys, "map", "info", str(tmp_path / "gone.npz"))
     assert "No such file" in refused(

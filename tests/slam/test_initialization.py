@@ -297,7 +297,7 @@ def test_a_single_camera_does_not_start_where_two_motions_are_even() -> None:
     camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
     initializer.start(slam_map, camera, first)
     refused = initializer.start(slam_map, camera, second)
-    assert isinstance(refused, str) and "moves in another way than the rest" in refused
+    assert isinstance(refused, str) and "moves differently from the rest" in refused
 
 
 def test_turning_makes_no_map(scene) -> None:

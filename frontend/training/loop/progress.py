@@ -19,7 +19,7 @@ class Progress:
         stage: name of the stage.
         step: number of steps done.
         steps: number of steps planned.
-        share: fraction of the schedule that is done, 0 to 1.
+        fraction: fraction of the schedule that is done, 0 to 1.
         loss: means of each loss, the gradient norm and the learning rate since the last report.
         images_per_second: training speed, all processes together.
         seconds_left: estimated remaining time, seconds.

@@ -200,8 +200,8 @@ class LoopCloser:
         logger.info(
             "loop: keyframe %d sees the place of %d with %d inliers of %d matches, "
             "%.0f %% of the image, gap %.3f, scale %.3f",
-            keyframe_id, candidate, found.inliers, found.matches, 100 * found.inlier_coverage(camera),
-            _gap(slam_map, keyframe_id, found), scale.ratio,
+            keyframe_id, candidate, found.inliers, found.matches,
+            100 * found.inlier_coverage(camera), _gap(slam_map, keyframe_id, found), scale.ratio,
             )  # fmt: skip
         return LoopEdge(
             candidate,

@@ -22,12 +22,12 @@ def merge_maps(config: Config, components: Components, first: SavedMap, second: 
 
     Each keyframe of the second map is treated as a new keyframe. The first loop that another
     keyframe confirms joins the maps, later loops close the remaining gap, and global bundle
-    adjustment refines the result. The place recognition index in `submaps` holds both maps
+    adjustment refines the result. The place recognition index in `components` holds both maps
     afterwards.
 
     Args:
         config: of all stages.
-        submaps: the components that do the work.
+        components: the objects that do the work.
         first: the map to extend, changed in place.
         second: the map to add.
 

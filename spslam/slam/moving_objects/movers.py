@@ -94,7 +94,7 @@ class MovingPoints:
     """Statistics of the moving points of a run.
 
     Attributes:
-        shares: fraction of the matches that moved, by index of the frame, where any did.
+        fractions: fraction of the matches that moved, by index of the frame, where any did.
         doubts: indices of frames in which the motion of the camera is uncertain. About as much of
             the image moved as stood still, or most known points were hidden.
     """

@@ -39,8 +39,14 @@ class FullCorners(Corners):
     max_concurrency = 3
 
 
-class OldCorners(Corners):
+class OldCorners:
+    name = "corners"
+    max_distance = 0.7
+    pixel_sigma = 1.0
     at_once = 4
+
+    __init__ = Corners.__init__
+    extract = Corners.extract
 
 
 class Inheriting(Extractor):
@@ -119,14 +125,16 @@ def test_attributes_missing_in_a_plugin_have_defaults(
 
 
 @pytest.mark.usefixtures("toy")
-def test_the_old_name_of_max_concurrency_is_read_with_a_message(
+def test_old_names_of_plugin_attributes_are_read_with_a_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert create_extractor(FeatureConfig(extractor="old")).max_concurrency == 4
-    assert (
-        "extractor corners: its attribute at_once is called max_concurrency now; "
-        "the old name ends with the next release" in caplog.messages
-    )
+    extractor = create_extractor(FeatureConfig(extractor="old"))
+    assert (extractor.max_concurrency, extractor.max_descriptor_distance) == (4, 0.7)
+    for old, new in (("at_once", "max_concurrency"), ("max_distance", "max_descriptor_distance")):
+        assert (
+            f"extractor corners: its attribute {old} is called {new} now; "
+            "the old name ends with the next release" in caplog.messages
+        )
 
 
 @pytest.mark.usefixtures("toy")
