@@ -9,14 +9,23 @@ from spslam.errors import CalibrationError
 
 examples = settings(deadline=None, max_examples=60)
 
-# Calibrations as published: KITTI 00, TUM fr1 (strong distortion), EuRoC cam0, TUM-VI cam0 (fisheye).
+# Published calibrations: KITTI 00, TUM fr1 (strong distortion), EuRoC cam0, TUM-VI cam0 (fisheye)
 CAMERAS = {
     "ideal": Camera(1241, 376, 718.856, 718.856, 607.1928, 185.2157, baseline_m=0.537),
-    "fr1": Camera(640, 480, 517.3, 516.5, 318.6, 255.3, "radtan", (0.2624, -0.9531, -0.0054, 0.0026, 1.1633)),
-    "euroc": Camera(752, 480, 458.654, 457.296, 367.215, 248.375, "radtan", (-0.28340811, 0.07395907, 1.9e-4, 1.8e-5)),
+    "fr1": Camera(
+        640, 480, 517.3, 516.5, 318.6, 255.3, "radtan",
+        (0.2624, -0.9531, -0.0054, 0.0026, 1.1633),
+    ),
+    "euroc": Camera(
+        752, 480, 458.654, 457.296, 367.215, 248.375, "radtan",
+        (-0.28340811, 0.07395907, 1.9e-4, 1.8e-5),
+    ),
     "fisheye": Camera(
         512, 512, 190.97847715, 190.97330735, 254.93170605, 256.89744175, "equidistant",
-        (0.0034823894022493434, 0.0007150348452162257, -0.0020532361418706202, 0.00020293673591811182),
+        (
+            0.0034823894022493434, 0.0007150348452162257,
+            -0.0020532361418706202, 0.00020293673591811182,
+        ),
     ),
 }  # fmt: skip
 
@@ -28,7 +37,7 @@ def pixels_of(camera, border=0.0):
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
-def test_depth_is_known_with_a_baseline_only() -> None:
+def test_depth_needs_a_baseline() -> None:
     assert CAMERAS["ideal"].has_depth and not CAMERAS["fr1"].has_depth
 
 
@@ -39,10 +48,10 @@ def test_distortion_undoes_undistortion_over_the_whole_image(name):
     np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
 
 
-def test_a_fisheye_is_undistorted_where_a_plane_can_hold_it():
+def test_a_fisheye_is_undistorted_where_a_pinhole_can_show_it():
     camera = CAMERAS["fisheye"]
     pixels = pixels_of(camera)
-    # A pinhole sees less than 90 degrees off its axis: take 75.
+    # A pinhole sees less than 90 degrees off axis: use 75.
     pixels = pixels[
         np.linalg.norm((pixels - (camera.cx, camera.cy)) / camera.fx, axis=1) < np.radians(75)
     ]
@@ -71,7 +80,7 @@ def test_undistortion_undoes_distortion_of_what_the_camera_sees(name, seed):
     st.floats(-2e-3, 2e-3),
     st.floats(-0.02, 0.02),
 )
-def test_any_moderate_lens_makes_the_round_trip(k1, k2, p1, p2, k3):
+def test_distortion_and_undistortion_are_inverse_for_moderate_lenses(k1, k2, p1, p2, k3):
     camera = Camera(640, 480, 460.0, 458.0, 322.0, 237.0, "radtan", (k1, k2, p1, p2, k3))
     pixels = pixels_of(camera, border=120)
     np.testing.assert_allclose(camera.undistort(camera.distort(pixels)), pixels, atol=1e-3)
@@ -85,7 +94,7 @@ def test_the_principal_point_is_undistorted_already(name):
     np.testing.assert_allclose(camera.distort(centre), centre, atol=1e-6)
 
 
-def test_distortion_is_opencvs():
+def test_distortion_equals_that_of_opencv():
     camera = CAMERAS["fr1"]
     points = np.random.default_rng(0).uniform([-1, -0.7, 2], [1, 0.7, 3], (20, 3))
     expected, _ = cv2.projectPoints(
@@ -106,7 +115,7 @@ def test_no_pixels_and_other_number_types_pass_through(name):
         assert out.shape == (1, 2)
 
 
-def test_undistort_does_not_hand_out_its_input():
+def test_undistort_returns_a_copy():
     pixels = np.array([[10.0, 20.0]])
     CAMERAS["ideal"].undistort(pixels)[:] = 0
     CAMERAS["ideal"].distort(pixels)[:] = 0
@@ -129,7 +138,7 @@ def test_unprojection_undoes_projection(seed, depth):
     np.testing.assert_allclose(rays * np.linalg.norm(points, axis=-1)[..., None], points, atol=1e-9)
 
 
-def test_points_behind_the_camera_have_no_pixel_and_warn_nobody():
+def test_points_behind_the_camera_have_no_pixel_and_give_no_warning():
     with np.errstate(all="raise"):
         pixels = CAMERAS["ideal"].project(
             np.array([[0.0, 0, 1], [0, 0, 0], [1, 1, -2], [1, 2, np.nan]])
@@ -187,7 +196,7 @@ def test_impossible_calibrations_are_refused(change, message):
 
 
 def test_pixels_beyond_the_pinhole_have_no_undistorted_position() -> None:
-    """TUM-VI's fisheye sees more than 180 degrees; its corners belong to no pinhole camera."""
+    """TUM-VI's fisheye sees more than 180 degrees; its corners do not exist in a pinhole camera."""
     camera = Camera(
         512,
         512,
@@ -212,8 +221,8 @@ def test_an_ideal_fisheye_has_no_undistorted_pixels_from_90_degrees_on() -> None
     np.testing.assert_allclose(undistorted[:4, 0], 399.5 + 200.0 * np.tan(angles[:4]), rtol=1e-9)
 
 
-def test_a_fisheye_does_not_show_twice_what_it_sees() -> None:
-    """OpenCV's projection mirrors what lies behind a lens into its image."""
+def test_a_fisheye_shows_each_point_once() -> None:
+    """OpenCV's projection mirrors points behind a lens into its image."""
     camera = CAMERAS["fisheye"]
     rng = np.random.default_rng(3)
     rays = rng.normal(size=(400, 3))
@@ -238,7 +247,7 @@ def test_a_fisheye_does_not_show_twice_what_it_sees() -> None:
 
 
 @pytest.mark.parametrize("name", ["ideal", "fr1", "euroc"])
-def test_other_lenses_see_nothing_behind_them_and_nothing_twice(name: str) -> None:
+def test_other_lenses_show_nothing_behind_them_and_each_point_once(name: str) -> None:
     camera = CAMERAS[name]
     pixels = pixels_of(camera)
     rays = camera.lens_rays(pixels)
@@ -246,7 +255,7 @@ def test_other_lenses_see_nothing_behind_them_and_nothing_twice(name: str) -> No
     assert np.isnan(camera.lens_pixels(-rays)).all()
 
 
-def test_a_lens_that_folds_back_does_not_show_twice_what_it_sees() -> None:
+def test_a_lens_that_folds_back_shows_each_point_once() -> None:
     camera = Camera(640, 480, 460.0, 458.0, 322.0, 236.0, "radtan", (-0.3, 0.0, 0.0, 0.0))
     ray = np.array([[1.8, 0.0, 1.0]])
     assert camera.in_image(camera.distort(camera.project(ray))).all()
@@ -254,7 +263,7 @@ def test_a_lens_that_folds_back_does_not_show_twice_what_it_sees() -> None:
 
 
 @pytest.mark.parametrize("count", [12, 14])
-def test_thin_prisms_and_tilted_sensors_are_opencvs(count: int) -> None:
+def test_thin_prisms_and_tilted_sensors_equal_those_of_opencv(count: int) -> None:
     k = (
         -0.2,
         0.05,

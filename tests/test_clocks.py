@@ -9,22 +9,22 @@ FRAMES = np.arange(60) / 20
 @pytest.mark.parametrize(("unit", "factor"), [("s", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
 @pytest.mark.parametrize("rate", [5.0, 20.0, 200.0])
 @pytest.mark.parametrize("start", [0.0, -20.0])
-def test_the_unit_is_the_one_in_which_stamps_lie_beside_the_others(
+def test_the_unit_is_the_one_in_which_the_stamps_overlap(
     unit: str, factor: float, rate: float, start: float
 ) -> None:
-    # A truth of another rate, begun earlier or with the frames, and as long or much longer.
+    # A truth at another rate that starts earlier or with the frames and lasts as long or longer.
     truth = (start + np.arange(-start, 25.0 - start, 1 / rate)) * factor
     assert unit_by_clock(truth, FRAMES) == unit
 
 
-def test_no_unit_is_better_where_nothing_is_near() -> None:
+def test_no_unit_is_found_without_overlap() -> None:
     assert unit_by_clock(FRAMES + 1e7, FRAMES) is None
     assert unit_by_clock(np.array([0.0]), FRAMES) is None
     assert matched_fraction(np.zeros(0), FRAMES) == 0.0
 
 
 @pytest.mark.parametrize(
-    ("estimate", "truth", "said"),
+    ("estimate", "truth", "message"),
     [
         (FRAMES, 1e6 * FRAMES + 1e7, "do both have stamps of the same clock"),
         (
@@ -46,9 +46,9 @@ def test_no_unit_is_better_where_nothing_is_near() -> None:
         ),
     ],
 )
-def test_why_nothing_is_near_and_what_to_do(
-    estimate: np.ndarray, truth: np.ndarray, said: str
+def test_the_error_explains_missing_overlap_and_the_remedy(
+    estimate: np.ndarray, truth: np.ndarray, message: str
 ) -> None:
     import re
 
-    assert re.search(said, explain_apart(estimate, truth, 0.01))
+    assert re.search(message, explain_apart(estimate, truth, 0.01))

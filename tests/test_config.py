@@ -36,7 +36,7 @@ def test_built_in_configs_load_and_resolve_to_themselves(name: str, tmp_path: Pa
     assert load_config(write(tmp_path / "resolved.yaml", config.to_yaml())) == config
 
 
-def test_default_is_the_models_default() -> None:
+def test_the_default_configuration_equals_the_model_defaults() -> None:
     assert load_config() == Config()
 
 
@@ -71,7 +71,7 @@ def test_bad_values_are_refused_with_the_path_of_the_key(
     assert "own.yaml" in message
 
 
-def test_the_old_name_of_a_key_is_taken_with_a_line(
+def test_the_old_name_of_a_key_is_read_with_a_message(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = write(tmp_path / "own.yaml", "features: {at_once: 3}")
@@ -79,21 +79,21 @@ def test_the_old_name_of_a_key_is_taken_with_a_line(
     assert load_config(own).features.max_concurrency == 3
     assert [message.partition(";")[0] for message in caplog.messages] == [line]
     assert load_config("default", ["features.at_once=2"]).features.max_concurrency == 2
-    # Where both are given, the new name counts.
+    # If both names are given, the new one is used.
     assert load_config(own, ["features.max_concurrency=5"]).features.max_concurrency == 5
     caplog.clear()
     assert load_config("default", ["features.max_concurrency=2"]).features.max_concurrency == 2
     assert "at_once" not in load_config("default").to_yaml() and caplog.messages == []
 
 
-def test_all_bad_keys_are_told_at_once(tmp_path: Path) -> None:
+def test_all_bad_keys_are_reported_together(tmp_path: Path) -> None:
     message = refusal(write(tmp_path / "own.yaml", "a: 1\nloop: {b: 2}"))
     assert "unknown key a" in message
     assert "unknown key loop.b" in message
 
 
 @pytest.mark.parametrize("text", ["- 1\n- 2", "just words", "a: [1", "\tx: 1", "3"])
-def test_files_that_are_no_mapping_are_refused(text: str, tmp_path: Path) -> None:
+def test_files_that_are_not_a_mapping_are_refused(text: str, tmp_path: Path) -> None:
     assert "own.yaml" in refusal(write(tmp_path / "own.yaml", text))
 
 
@@ -101,7 +101,7 @@ def test_empty_file_is_the_default(tmp_path: Path) -> None:
     assert load_config(write(tmp_path / "own.yaml", "")) == Config()
 
 
-def test_missing_file_and_unknown_name_say_what_there_is(tmp_path: Path) -> None:
+def test_errors_for_missing_files_and_unknown_names_list_the_built_in_ones(tmp_path: Path) -> None:
     assert "gone.yaml" in refusal(str(tmp_path / "gone.yaml"))
     assert "kitti_stereo" in refusal("kiti_stereo")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
@@ -119,7 +119,7 @@ def test_extends_merges_stage_by_stage(tmp_path: Path) -> None:
     )
 
 
-def test_extends_a_built_in_one(tmp_path: Path) -> None:
+def test_extends_a_built_in_configuration(tmp_path: Path) -> None:
     base = load_config("kitti_stereo").model_dump()
     config = load_config(write(tmp_path / "own.yaml", "extends: kitti_stereo\nseed: 5"))
     assert config.model_dump() == {**base, "seed": 5}
@@ -154,7 +154,7 @@ def test_overrides_come_last_and_leave_the_rest() -> None:
     assert config.tracking.ratio == Config().tracking.ratio
 
 
-def test_override_takes_yaml_values() -> None:
+def test_overrides_are_yaml_values() -> None:
     config = load_config(
         "default", ["features.weights=null", "features.threshold=1e-2", "features.extractor=orb"]
     )
@@ -164,7 +164,7 @@ def test_override_takes_yaml_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "message"),
     [
         ("tracking.min_inliers", "tracking.min_inliers"),
         ("=3", "'=3'"),
@@ -175,8 +175,8 @@ def test_override_takes_yaml_values() -> None:
         ("tracking.min_inliers.deep=1", "tracking.min_inliers"),
     ],
 )
-def test_bad_overrides_are_refused(override: str, told: str) -> None:
-    assert told in refusal("default", [override])
+def test_bad_overrides_are_refused(override: str, message: str) -> None:
+    assert message in refusal("default", [override])
 
 
 def test_every_field_is_described() -> None:
@@ -199,7 +199,7 @@ def test_every_setting_is_read_somewhere() -> None:
         "max_keypoints",
         "nms_radius",
         "spread_cell",
-    }  # The settings of a selection, all at once.
+    }  # The settings of keypoint selection are read by name.
     assert {name for stage in stages for name in stage.model_fields} - by_name <= read
 
 
@@ -227,7 +227,7 @@ def test_an_old_key_is_read_and_its_new_name_printed(
     ]
 
 
-def test_a_new_name_over_an_old_one_in_what_a_file_extends(tmp_path: Path) -> None:
+def test_a_new_name_overrides_an_old_one_in_an_extended_file(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "loop: {global_delay: 3, cooldown: 2}")
     child = write(tmp_path / "child.yaml", "extends: base.yaml\nglobal_bundle: {delay: 4}")
     assert load_config(child).global_bundle.delay == 4
@@ -245,7 +245,7 @@ def test_a_key_under_both_names_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_old_names_leave_the_rest_as_it_is() -> None:
+def test_renaming_keys_does_not_change_other_keys() -> None:
     values = {"loop": {"global_delay": 3, "cooldown": 2}, "seed": 1}
     assert with_new_names(values) == (
         {"loop": {"cooldown": 2}, "seed": 1, "global_bundle": {"delay": 3}},
@@ -278,9 +278,7 @@ def test_resolved_yaml_holds_every_stage() -> None:
         ("tracking={" + "a: {" * 20 + "}" * 21, "unknown key tracking.a"),
     ],
 )
-def test_values_that_nobody_means_are_refused_in_one_short_line(
-    override: str, message: str
-) -> None:
+def test_implausible_values_are_refused_in_one_short_line(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         load_config("default", [override])
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
@@ -290,7 +288,7 @@ def test_values_that_nobody_means_are_refused_in_one_short_line(
     "text",
     ["seed: 1\nseed: 2\n", "a: &a {b: *a}", "- " * 1000, "x: 2001-99-99", "a: 1" + ":1" * 9999],
 )
-def test_files_that_lie_are_refused_in_one_short_line(tmp_path: Path, text: str) -> None:
+def test_malformed_files_are_refused_in_one_short_line(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"own\.yaml") as error:
         load_config(write(tmp_path / "own.yaml", text))
     assert "\n" not in str(error.value) and len(str(error.value)) < 500
@@ -309,7 +307,7 @@ def test_a_long_chain_of_configurations_ends(tmp_path: Path) -> None:
     assert load_config(tmp_path / "30.yaml").seed == 7
 
 
-def test_never_is_a_number_that_is_taken() -> None:
+def test_a_large_number_is_accepted_for_never() -> None:
     config = load_config(
         "default",
         ["keyframes.max_interval=1000000000", "tracking.new_submap_after_s=1e9", "seed=1000000000"],

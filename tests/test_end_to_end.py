@@ -1,4 +1,4 @@
-"""Whole runs with SuperPoint on images: rendered ones with exact ground truth, and real ones where they are at hand."""
+"""Whole runs with SuperPoint on rendered images and, where available, on real ones."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackState
 
 
-def drive(
+def run_slam(
     sequence: Sequence, config: str, frames: int | None = None, overrides: list[str] | None = None
 ) -> Slam:
-    slam = drive_without_end(islice(sequence, frames), config, overrides)
+    slam = run_without_finish(islice(sequence, frames), config, overrides)
     slam.finish()
     return slam
 
 
-def drive_without_end(
+def run_without_finish(
     frames: Iterable[Frame], config: str, overrides: list[str] | None = None
 ) -> Slam:
     slam = Slam.from_config(load_config(config, overrides))
@@ -49,41 +49,43 @@ def judge(slam: Slam, sequence: Sequence) -> Evaluation:
 
 @pytest.fixture(scope="module")
 def stereo_run() -> Slam:
-    """Through all of demo-small."""
-    return drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo")
+    """A run over all of demo-small."""
+    return run_slam(open_sequence("demo-small", sensor="stereo"), "demo_stereo")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sensor", "fraction"), [("stereo", 0.005), ("rgbd", 0.005), ("mono", 0.01)]
 )
-def test_small_world(sensor: str, fraction: float, request: pytest.FixtureRequest) -> None:
+def test_small_world_is_tracked_accurately(
+    sensor: str, fraction: float, request: pytest.FixtureRequest
+) -> None:
     sequence = open_sequence("demo-small", sensor=sensor)
     slam = (
         request.getfixturevalue("stereo_run")
         if sensor == "stereo"
-        else drive(sequence, f"demo_{sensor}")
+        else run_slam(sequence, f"demo_{sensor}")
     )
     assert len(slam.trajectory()) == len(sequence), "every frame is tracked"
-    figures = judge(slam, sequence).as_metrics()
-    assert figures["ate_rmse_m"] <= fraction * figures["path_length_m"]
+    metrics = judge(slam, sequence).as_metrics()
+    assert metrics["ate_rmse_m"] <= fraction * metrics["path_length_m"]
     assert len(slam.map.positions) > 300
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["orb", "sift"])
-def test_small_world_with_a_classical_front_end(extractor: str) -> None:
+def test_small_world_with_opencv_extractors(extractor: str) -> None:
     sequence = open_sequence("demo-small", sensor="stereo", max_frames=40)
-    slam = drive(sequence, "demo_stereo", overrides=[f"features.extractor={extractor}"])
+    slam = run_slam(sequence, "demo_stereo", overrides=[f"features.extractor={extractor}"])
     assert len(slam.trajectory()) == 40
-    figures = judge(slam, sequence).as_metrics()
-    assert figures["ate_rmse_m"] <= 0.01 * figures["path_length_m"]
+    metrics = judge(slam, sequence).as_metrics()
+    assert metrics["ate_rmse_m"] <= 0.01 * metrics["path_length_m"]
 
 
 @pytest.mark.slow
 def test_two_runs_give_the_same_bytes() -> None:
     runs = [
-        drive(open_sequence("demo-small", sensor="stereo"), "demo_stereo", 25) for _ in range(2)
+        run_slam(open_sequence("demo-small", sensor="stereo"), "demo_stereo", 25) for _ in range(2)
     ]
     first, second = (run.trajectory().T_world_cam.tobytes() for run in runs)
     assert first == second
@@ -91,20 +93,20 @@ def test_two_runs_give_the_same_bytes() -> None:
 
 
 @pytest.mark.slow
-def test_places_that_only_look_alike_close_no_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """The second half of the corridor looks the same as the first, to the last texel."""
+def test_places_of_the_same_appearance_close_no_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """The second half of the corridor has exactly the texture of the first."""
     spec = replace(
         world_spec("demo-twins"), width=320, height=240, texels_per_m=200.0, fps=5.0, frames=140
     )
     with caplog.at_level(logging.INFO):
-        slam = drive(
+        slam = run_slam(
             RenderedWorld(spec, "stereo"), "demo_stereo", overrides=["features.extractor=orb"]
         )
-    assert caplog.text.count("the places look the same") >= 3, "the likeness is seen"
+    assert caplog.text.count("the places look the same") >= 3, "the similarity is noticed"
     assert slam.statistics.loops == 0
     assert len(slam.trajectory()) == 140
-    figures = judge(slam, RenderedWorld(spec, "stereo")).as_metrics()
-    assert figures["ate_rmse_m"] <= 0.005 * figures["path_length_m"]
+    metrics = judge(slam, RenderedWorld(spec, "stereo")).as_metrics()
+    assert metrics["ate_rmse_m"] <= 0.005 * metrics["path_length_m"]
 
 
 @pytest.mark.slow
@@ -118,15 +120,15 @@ def test_another_walk_is_localised_in_a_saved_map(stereo_run: Slam, tmp_path: Pa
     results = [slam.track(other[i]) for i in frames]
     localised = sum(result.T_world_cam is not None for result in results)
     assert localised >= 0.98 * len(results)
-    # In metres, though it is a single camera: the map has them.
-    figures = evaluate(slam.trajectory(), other.ground_truth, "se3").as_metrics()
-    assert figures["ate_rmse_m"] <= 0.01 * figures["path_length_m"]
+    # In metres although the camera is a single one: the map is metric.
+    metrics = evaluate(slam.trajectory(), other.ground_truth, "se3").as_metrics()
+    assert metrics["ate_rmse_m"] <= 0.01 * metrics["path_length_m"]
 
 
 @pytest.mark.slow
-def test_black_for_two_seconds_then_anywhere_in_the_map() -> None:
+def test_relocalisation_anywhere_in_the_map_after_two_black_seconds() -> None:
     sequence = open_sequence("demo-small", sensor="stereo")
-    slam = drive_without_end(sequence, "demo_stereo", ["features.extractor=orb"])
+    slam = run_without_finish(sequence, "demo_stereo", ["features.extractor=orb"])
     last = sequence[len(sequence) - 1]
     black = np.zeros_like(last.image)
     for i in range(40):
@@ -147,29 +149,29 @@ def test_black_for_two_seconds_then_anywhere_in_the_map() -> None:
 @pytest.mark.slow
 def test_kitti_stereo(test_data: Path) -> None:
     sequence = open_sequence(test_data / "kitti", sequence="00")
-    slam = drive(sequence, "kitti_stereo", 40)
+    slam = run_slam(sequence, "kitti_stereo", 40)
     assert len(slam.trajectory()) == 40
-    figures = judge(slam, sequence).as_metrics()
-    # The ground truth itself is off by decimetres in the first frames.
-    assert figures["ate_rmse_m"] < 0.55
-    assert figures["rpe_trans_m"] < 0.07
-    later = evaluate(_from(slam, 10), sequence.ground_truth, "se3").as_metrics()
+    metrics = judge(slam, sequence).as_metrics()
+    # The ground truth itself is wrong by decimetres in the first frames.
+    assert metrics["ate_rmse_m"] < 0.55
+    assert metrics["rpe_trans_m"] < 0.07
+    later = evaluate(trajectory_from(slam, 10), sequence.ground_truth, "se3").as_metrics()
     assert later["rpe_trans_m"] < 0.035
 
 
 @pytest.mark.slow
 def test_tum_rgbd(test_data: Path) -> None:
     sequence = open_sequence(test_data / "tum" / "rgbd_dataset_freiburg1_rpy")
-    slam = drive(sequence, "tum_rgbd")
+    slam = run_slam(sequence, "tum_rgbd")
     assert len(slam.trajectory()) == len(sequence) == 60
-    # A rolling shutter, turned by up to 130 degrees a second: 0.010 to 0.012 m with its read-out time, 0.025 to 0.037 m
-    # without it (docs/results.md).
+    # Rolling shutter, up to 130 degrees a second: 0.010 to 0.012 m with its read-out time,
+    # 0.025 to 0.037 m without it (docs/results.md).
     assert judge(slam, sequence).as_metrics()["ate_rmse_m"] < 0.015
 
 
 def test_euroc_standing_still(test_data: Path) -> None:
     sequence = open_sequence(test_data / "euroc" / "V1_01_easy_still")
-    slam = drive(sequence, "euroc_stereo", 8)
+    slam = run_slam(sequence, "euroc_stereo", 8)
     positions = slam.trajectory().positions
     assert len(positions) == 8
     assert np.linalg.norm(positions - positions[0], axis=1).max() < 0.02
@@ -178,12 +180,12 @@ def test_euroc_standing_still(test_data: Path) -> None:
 @pytest.mark.slow
 def test_euroc_pairs_seconds_apart(test_data: Path) -> None:
     sequence = open_sequence(test_data / "euroc" / "V1_01_easy_keyframes")
-    slam = drive(sequence, "euroc_stereo")
+    slam = run_slam(sequence, "euroc_stereo")
     assert len(slam.trajectory()) == len(sequence) == 50
-    # 0.017 to 0.029 m over numbers of points (docs/results.md).
+    # 0.017 to 0.029 m for various numbers of points (docs/results.md).
     assert judge(slam, sequence).as_metrics()["ate_rmse_m"] < 0.04
 
 
-def _from(slam: Slam, index: int):
+def trajectory_from(slam: Slam, index: int):
     trajectory = slam.trajectory()
     return type(trajectory)(trajectory.timestamps[index:], trajectory.T_world_cam[index:])

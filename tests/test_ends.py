@@ -1,4 +1,4 @@
-"""Every way to end the program from outside: one line, the right exit code, and what was computed is there."""
+"""Ending the program from outside: one line, the right exit code, and results are kept."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> N
     until = time.monotonic() + _PATIENCE_S
     while not condition():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until, "it never came so far"
+        assert time.monotonic() < until, "the condition was not reached in time"
         time.sleep(0.02)
 
 
 def logged(folder: Path, text: str) -> Callable[[], bool]:
-    """Whether the log of a run that is under way in a folder says so."""
+    """A condition: the log of the run in progress in a folder contains a text."""
     return lambda: any(text in path.read_text() for path in folder.glob(".*.partial/log.txt"))
 
 
@@ -82,12 +82,12 @@ def blocked(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", CODES)
-def test_a_signal_ends_a_run_and_what_is_there_is_written(
+def test_a_signal_ends_a_run_and_its_results_are_written(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     process = begin(*RUN, "--realtime", "--out", str(tmp_path / "out"))
     wait_for(process, logged(tmp_path, "frame 5 "))
-    # `timeout` sends it to the process and to its group.
+    # `timeout` sends the signal to the process and to its group.
     process.send_signal(number)
     if number != signal.SIGINT:
         process.send_signal(number)
@@ -102,7 +102,7 @@ def test_a_signal_ends_a_run_and_what_is_there_is_written(
 
 
 @pytest.mark.slow
-def test_a_read_that_blocks_is_ended(blocked: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_a_blocked_read(blocked: Path, tmp_path: Path) -> None:
     process = begin("run", str(blocked), "--extractor", "orb", "--out", str(tmp_path / "out"))
     wait_for(process, logged(tmp_path, "frame 7 "))
     process.send_signal(signal.SIGTERM)
@@ -112,7 +112,7 @@ def test_a_read_that_blocks_is_ended(blocked: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_calibration_that_never_comes_is_not_waited_for(blocked: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_waiting_for_a_calibration(blocked: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     process = begin(
         "run",
@@ -122,7 +122,7 @@ def test_a_calibration_that_never_comes_is_not_waited_for(blocked: Path, tmp_pat
         "--out",
         str(tmp_path / "out"),
     )
-    # Whether it is that far or still imports: it is the same to who asks for its end.
+    # Whether it still imports or already waits, it must end in the same way.
     time.sleep(1.5)
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -135,7 +135,9 @@ def test_a_calibration_that_never_comes_is_not_waited_for(blocked: Path, tmp_pat
 @pytest.mark.parametrize(
     ("number", "module"), [(signal.SIGINT, "typer"), (signal.SIGTERM, "spslam.cli.export")]
 )
-def test_a_signal_among_the_first_imports_is_one_line(number: signal.Signals, module: str) -> None:
+def test_a_signal_during_the_first_imports_gives_one_line(
+    number: signal.Signals, module: str
+) -> None:
     process = begin("config", python=("-X", "importtime", "-m", "spslam"))
     assert process.stderr is not None
     while not process.stderr.readline().rstrip().endswith(f" {module}"):
@@ -143,7 +145,7 @@ def test_a_signal_among_the_first_imports_is_one_line(number: signal.Signals, mo
     process.send_signal(number)
     out, err = process.communicate()
     lines = [line for line in err.splitlines() if not line.startswith("import time:")]
-    # It may be done by then.
+    # The command may have finished by then.
     assert lines == [f"stopped by {NAMES[number]}"]
     assert (process.returncode, out) == (CODES[number], "")
 
@@ -166,12 +168,12 @@ command()
 
 
 @pytest.mark.parametrize("kind", ["nothing at stake", "flag"])
-def test_a_call_that_does_not_return_is_ended(kind: str) -> None:
+def test_a_signal_ends_a_call_that_does_not_return(kind: str) -> None:
     process = begin(kind, python=("-c", _STUCK))
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
     if kind == "flag":
-        # There are results to write, should it return; whoever asks again gives them up.
+        # It waits because there may be results to write; a second signal gives them up.
         time.sleep(1.5)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
@@ -193,7 +195,7 @@ def test_a_signal_after_the_end_changes_nothing() -> None:
     assert ended(process) == (0, "", "")
 
 
-def test_what_nohup_ignores_stays_ignored() -> None:
+def test_signals_ignored_by_nohup_stay_ignored() -> None:
     code = (
         "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "from spslam.process.signals import interrupt_as_flag, own_process\nown_process()\n"
@@ -206,7 +208,7 @@ def test_what_nohup_ignores_stays_ignored() -> None:
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_any_command_ends_in_one_line(
+def test_a_signal_ends_any_command_with_one_line(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("spslam.config.config_names", lambda: signal.raise_signal(number))
@@ -216,7 +218,7 @@ def test_any_command_ends_in_one_line(
     assert signal.getsignal(number) is before
 
 
-def test_an_interrupt_that_a_library_turns_into_another_error_is_one_line(
+def test_an_interrupt_turned_into_another_error_gives_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def clumsy() -> None:
@@ -230,7 +232,7 @@ def test_an_interrupt_that_a_library_turns_into_another_error_is_one_line(
     assert capsys.readouterr().err == "stopped by SIGTERM\n"
 
 
-def test_an_interrupt_that_is_lost_in_a_destructor_is_raised_again() -> None:
+def test_an_interrupt_lost_in_a_destructor_is_raised_again() -> None:
     class Clumsy:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
@@ -247,7 +249,7 @@ def test_an_interrupt_that_is_lost_in_a_destructor_is_raised_again() -> None:
     assert time.monotonic() - begun < 10
 
 
-def test_the_first_signal_is_a_flag_and_echoes_of_it_are_none() -> None:
+def test_the_first_signal_sets_a_flag_and_its_echoes_are_ignored() -> None:
     with interrupt_as_flag() as flag:
         signal.raise_signal(signal.SIGHUP)
         assert flag.is_set()
@@ -258,7 +260,7 @@ def test_the_first_signal_is_a_flag_and_echoes_of_it_are_none() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
-def test_work_that_is_worth_nothing_unfinished_ends_at_the_first_signal() -> None:
+def test_work_without_partial_results_ends_at_the_first_signal() -> None:
     with interrupt_as_flag() as flag:
         with nothing_kept(), pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGTERM)
@@ -267,10 +269,10 @@ def test_work_that_is_worth_nothing_unfinished_ends_at_the_first_signal() -> Non
         signal.raise_signal(signal.SIGTERM)
         assert flag.is_set()
         with pytest.raises(Interrupted), nothing_kept():
-            pytest.fail("begun after it was asked to end")
+            pytest.fail("started after it was requested to end")
 
 
-def test_commands_that_say_themselves_that_they_were_stopped_have_the_code_of_the_signal(
+def test_commands_that_report_the_stop_exit_with_the_code_of_the_signal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fetch(*arguments: object) -> None:
@@ -281,7 +283,7 @@ def test_commands_that_say_themselves_that_they_were_stopped_have_the_code_of_th
     assert capsys.readouterr().err.splitlines()[-1].startswith("stopped; ")
 
 
-def test_a_map_is_not_lost_by_being_looked_for(
+def test_a_map_for_localisation_is_not_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "map.npz").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""The values of a configuration reach the parts that they are for."""
+"""The values of a configuration reach their components."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spslam.factory import build_components
 from spslam.frontend.engines.engine import usable_cores
 
 
-def test_values_reach_their_parts() -> None:
+def test_values_reach_their_components() -> None:
     values = {
         "features.extractor": "orb",
         "features.pixel_sigma": 1.7,
@@ -66,10 +66,10 @@ def test_values_reach_their_parts() -> None:
     ],
 )
 @pytest.mark.parametrize("cached", [False, True])
-def test_images_at_once(
+def test_number_of_concurrently_processed_images(
     offline: bool, overrides: list[str], expected: int, cached: bool, tmp_path: Path
 ) -> None:
-    """Several where nobody waits for a frame, no more than threads, and only of front ends that say that they can."""
+    """Several in offline runs, at most one per thread, and only if the front end supports it."""
     components = build_components(
         load_config("default", overrides), tmp_path if cached else None, offline
     )

@@ -1,7 +1,9 @@
-"""Whatever text files of others hold, they are read or refused in one line, in bounded time and memory; and what is
-saved is what is loaded.
+"""Foreign text files are read or refused in one line, in bounded time and memory.
 
-Seeded, and the same each time. Longer, with other seeds: SPSLAM_FUZZ=1000 pytest tests/test_fuzz.py
+What is saved is loaded unchanged.
+
+The runs are seeded and reproducible. For longer runs with other seeds:
+SPSLAM_FUZZ=1000 pytest tests/test_fuzz.py
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from spslam.visualization.saved_run import load_map_view
 
 pytestmark = pytest.mark.slow
 
-# How many examples by hand; without, those of every day.
+# Number of examples when run by hand; 0: the default numbers.
 MORE = int(os.environ.get("SPSLAM_FUZZ", "0"))
 
 
@@ -43,7 +45,7 @@ def examples(count: int) -> settings:
         max_examples=MORE or count,
         derandomize=not MORE,
         database=None,
-        # A smaller example of the same is not worth minutes.
+        # Shrinking to a smaller example is not worth minutes.
         phases=[Phase.generate],
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
@@ -146,12 +148,12 @@ def damaged(text: str, cuts: list[tuple[float, int, str]]) -> bytes:
     return text.encode("utf-8", "replace")
 
 
-# -- trajectories ------------------------------------------------------------------------------------------------------
+# --- trajectories ---
 
 
 @st.composite
 def pose_files(draw: st.DrawFn) -> bytes:
-    """Twenty poses in some format, of which some cells, rows and columns are something else."""
+    """Twenty poses in some format; some cells, rows and columns are replaced."""
     count, step = 20, draw(st.sampled_from([0.1, 1e-3, 1e8, 1e-300, 1e300, 1.0, 0.0, -0.1]))
     begin = draw(st.sampled_from([0.0, 1.3e9, 1.3e18, 1e308, -5.0]))
     size = draw(st.sampled_from([1.0, 1.0, 1e200, 1e-200, 1e16, 1e-9, 0.0]))
@@ -263,7 +265,7 @@ def test_trajectories_are_loaded_as_they_were_saved(
     )
 
 
-# -- calibrations and lists --------------------------------------------------------------------------------------------
+# --- calibrations and lists ---
 
 CAMERA: dict[str, Any] = {
     "width": 40,
@@ -275,7 +277,7 @@ CAMERA: dict[str, Any] = {
     "fps": 10.0,
 }
 LENS = {"model": "radtan", "coefficients": [0.1, 0.0, 0.0, 0.0]}
-BESIDE = [[1.0, 0.0, 0.0, 0.1], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+T_RIGHT = [[1.0, 0.0, 0.0, 0.1], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
 FLOATS = st.one_of(
     st.sampled_from(
         [0, -1, 1, 0.5, 1e-300, 1e300, 1e9, -1e9, 1e-9, 1e12, 1e6, 1e-6, 10**400, 2.0, 5e-324]
@@ -349,7 +351,7 @@ def test_calibrations(
 ) -> None:
     model, first, count = lens
     bent = {"model": model, "coefficients": [*first, *[0.0] * count][:count]}
-    T = [[*line] for line in BESIDE]
+    T = [[*line] for line in T_RIGHT]
     T[0][3] = baseline
     for at, column, value in rotation:
         T[at][column] = value
@@ -405,7 +407,7 @@ def test_calibrations_are_loaded_as_they_were_saved(
 
 
 def lines_of(text: str, changes: list[tuple[int, int, str]]) -> str:
-    """A text of which some words are others."""
+    """A text in which some words are replaced."""
     lines = [line.split(" ") for line in text.split("\n")]
     for at, word, other in changes:
         line = lines[at % len(lines)]
@@ -515,7 +517,7 @@ def test_lists_of_images(
     read_or_refused(1000, folder, time_unit=unit)
 
 
-# -- configurations, suites, results, runs -----------------------------------------------------------------------------
+# --- configurations, suites, results, runs ---
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), FLOATS, st.text(max_size=12), st.dates(), st.just("x" * 3000)
@@ -561,7 +563,7 @@ def test_configurations(
 
 
 def _settings_of(model: Any) -> Any:
-    """Strategies for every number of a configuration, within the limits of its fields."""
+    """Strategies for every number of a configuration, within the limits of its field."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         if hasattr(field.annotation, "model_fields"):
@@ -587,7 +589,7 @@ def test_configurations_are_loaded_as_they_were_saved(
     try:
         saved = Config.model_validate(values)
     except ValueError:
-        return  # settings that do not go together
+        return  # settings that are not compatible
     (tmp_path / "c.yaml").write_text(saved.to_yaml())
     assert load_config(tmp_path / "c.yaml") == saved
 
@@ -595,7 +597,8 @@ def test_configurations_are_loaded_as_they_were_saved(
 SUITE = """
 title: Tiny
 grids:
-  - sequences: {small: {world: demo-small, start: 1, stride: 2, max_frames: 5}, walk: {path: walk.mp4, sensors: [mono]}}
+  - sequences: {small: {world: demo-small, start: 1, stride: 2, max_frames: 5},
+      walk: {path: walk.mp4, sensors: [mono]}}
     sensors: [stereo, mono]
     extractors: {orb: {extractor: orb}}
     configs: {default: {}, fewer: {config: kitti_mono, set: {features.max_keypoints: 300, seed: 7}}}
@@ -646,7 +649,7 @@ JSON_CUTS = st.lists(
 
 
 def replaced(value: Any, path: tuple[int, ...], other: Any) -> Any:
-    """A tree of JSON of which the branch at a path is another."""
+    """A JSON tree in which the branch at a path is replaced."""
     if not path or not isinstance(value, dict | list) or not value:
         return other
     if isinstance(value, list):
@@ -717,7 +720,7 @@ def test_folders_of_runs(
 
 
 def write_run(folder: Path, landmarks: Callable[[], Any] | Any) -> None:
-    """The files of a run that a viewer reads."""
+    """Write the files of a run that a viewer reads."""
     from spslam.map.io import save_map
 
     poses = [landmarks.pose(0.1 * at, 0.02 * at * at) for at in range(6)]

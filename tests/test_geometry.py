@@ -33,9 +33,9 @@ def vectors(size, bound, rows=5):
     )
 
 
-# Rotation vectors shorter than pi: farther, exponentials repeat and logarithms differ.
+# Rotation vectors shorter than pi: beyond, the exponential repeats and logarithms differ.
 rotations = vectors(3, 1.8)
-# Where series and closed forms meet.
+# Small angles, where the series and the closed form meet.
 tiny_rotations = st.integers(-12, 0).flatmap(lambda power: vectors(3, 10.0**power))
 translations = vectors(3, 100.0)
 log_scales = vectors(1, 2.0)
@@ -43,7 +43,7 @@ log_scales = vectors(1, 2.0)
 
 @examples
 @given(st.one_of(rotations, tiny_rotations))
-def test_so3_exponential_gives_rotations_whose_logarithm_it_undoes(omega):
+def test_so3_exponential_and_logarithm_are_inverse(omega):
     R = so3_exp(omega)
     np.testing.assert_allclose(
         R @ R.swapaxes(1, 2), np.broadcast_to(np.eye(3), R.shape), atol=1e-14
@@ -52,7 +52,7 @@ def test_so3_exponential_gives_rotations_whose_logarithm_it_undoes(omega):
     np.testing.assert_allclose(rotation_angle(R), np.linalg.norm(omega, axis=1), atol=1e-12)
 
 
-def test_so3_exponential_is_a_quarter_turn_in_the_right_sense():
+def test_so3_exponential_turns_in_the_right_direction():
     R = so3_exp(np.array([0.0, 0.0, np.pi / 2]))
     np.testing.assert_allclose(R @ [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], atol=1e-15)
 
@@ -66,7 +66,7 @@ def test_half_turns_have_logarithms_of_length_pi():
 
 @examples
 @given(translations, st.one_of(rotations, tiny_rotations))
-def test_se3_logarithm_undoes_the_exponential(rho, omega):
+def test_se3_logarithm_inverts_the_exponential(rho, omega):
     xi = np.concatenate([rho, omega], axis=1)
     np.testing.assert_allclose(se3_log(se3_exp(xi)), xi, atol=1e-10)
 
@@ -81,7 +81,7 @@ def test_se3_exponential_is_the_limit_of_small_steps(rho, omega):
 
 @examples
 @given(translations, st.one_of(rotations, tiny_rotations), log_scales)
-def test_sim3_logarithm_undoes_the_exponential(rho, omega, sigma):
+def test_sim3_logarithm_inverts_the_exponential(rho, omega, sigma):
     xi = np.concatenate([rho, omega, sigma], axis=1)
     S = sim3_exp(xi)
     np.testing.assert_allclose(similarity_scale(S), np.exp(sigma[:, 0]), rtol=1e-12)
@@ -97,7 +97,7 @@ def test_sim3_without_scale_is_se3(rho, omega):
 
 @examples
 @given(translations, rotations, log_scales, translations)
-def test_inverse_undoes_apply(rho, omega, sigma, points):
+def test_inverse_inverts_apply(rho, omega, sigma, points):
     S = sim3_exp(np.concatenate([rho, omega, sigma], axis=1))
     np.testing.assert_allclose(apply(inverse(S), apply(S, points)), points, atol=1e-9)
     np.testing.assert_allclose(inverse(S) @ S, np.broadcast_to(np.eye(4), S.shape), atol=1e-9)
@@ -123,7 +123,7 @@ def test_products_apply_one_after_the_other(rho0, omega0, rho1, omega1, points):
 
 @examples
 @given(st.one_of(rotations, tiny_rotations), st.floats(0.1, 10.0))
-def test_quaternions_of_any_length_give_the_rotation_back(omega, length):
+def test_quaternions_of_any_length_give_the_same_rotation(omega, length):
     R = so3_exp(omega)
     q = rotation_to_quaternion(R)
     assert (q[:, 3] >= 0).all()
@@ -148,7 +148,7 @@ def test_quaternions_are_x_y_z_w():
 
 @examples
 @given(translations, rotations, vectors(9, 1e-3))
-def test_orthonormalize_finds_the_transform_under_the_noise(rho, omega, noise):
+def test_orthonormalize_recovers_a_noisy_transform(rho, omega, noise):
     T = se3_exp(np.concatenate([rho, omega], axis=1))
     noisy = T.copy()
     noisy[:, :3, :3] += noise.reshape(-1, 3, 3)
@@ -211,7 +211,7 @@ def test_umeyama_refuses_points_on_one_line_or_in_one_place(offset, direction):
             umeyama(degenerate, degenerate[::-1], with_scale=False)
 
 
-def test_umeyama_takes_a_nearly_straight_path():
+def test_umeyama_accepts_a_nearly_straight_path():
     path = np.stack(
         [np.linspace(0, 100, 50), 0.001 * np.sin(np.arange(50)), 0.001 * np.cos(np.arange(50))],
         axis=1,

@@ -42,7 +42,7 @@ def test_models_that_are_not_supported_are_named(name: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_zeros_at_the_end_change_nothing() -> None:
+def test_trailing_zeros_change_nothing() -> None:
     k = (-0.28, 0.07, 0.0002, 0.00002)
     assert lens("radtan", k) == ("radtan", k)
     assert lens("plumb_bob", (*k, 0.0, 0.0)) == ("radtan", k)
@@ -54,7 +54,7 @@ def test_zeros_at_the_end_change_nothing() -> None:
     assert lens("radtan", ()) == ("none", ())
 
 
-def test_what_a_model_does_not_have_is_not_dropped() -> None:
+def test_surplus_coefficients_are_not_dropped() -> None:
     assert lens("equidistant", (0.1, 0.0, 0.0, 0.0, 0.2)) == (
         "equidistant",
         (0.1, 0.0, 0.0, 0.0, 0.2),
@@ -69,7 +69,7 @@ def test_what_a_model_does_not_have_is_not_dropped() -> None:
 
 
 @pytest.mark.parametrize("k", FISHEYES)
-def test_angles_make_the_round_trip_up_to_the_fold(k: tuple[float, ...]) -> None:
+def test_bending_and_straightening_are_inverse_up_to_the_fold(k: tuple[float, ...]) -> None:
     theta = np.linspace(0.0, 0.999 * widest_angle(k), 500)
     radius = bend_angles(theta, k)
     assert (np.diff(radius) > 0).all()
@@ -78,7 +78,7 @@ def test_angles_make_the_round_trip_up_to_the_fold(k: tuple[float, ...]) -> None
     assert np.isnan(straighten_angles(beyond, k)).all()
 
 
-def test_where_lenses_fold_back() -> None:
+def test_lenses_fold_back_at_the_computed_angle() -> None:
     assert widest_angle(FISHEYES[0]) == np.pi
     k1, k2 = FISHEYES[3][:2]
     turn = widest_angle(FISHEYES[3])
@@ -89,7 +89,7 @@ def test_where_lenses_fold_back() -> None:
     assert widest_slope((0.1, 0.0, 0.0, 0.0)) == 20.0
 
 
-def test_coefficients_that_bend_nothing_overflow_nothing() -> None:
+def test_tiny_coefficients_do_not_overflow() -> None:
     with np.errstate(all="raise", under="ignore"):
         assert widest_angle((0.0, 0.0, 0.0, 5e-324)) == np.pi
         assert widest_angle((-0.1, 1e-300, -5e-265, 5e-324)) == pytest.approx(

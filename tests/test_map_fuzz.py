@@ -1,6 +1,6 @@
-"""Whatever a map's file holds, it is refused in one line or it is the map that was saved; nothing hangs or swells.
+"""A damaged map file is refused in one line or gives the saved map, in bounded time and memory.
 
-By hand for longer, with new cases each time: `SPSLAM_FUZZ=100000 pytest tests/test_map_fuzz.py`.
+For longer runs with new cases each time: `SPSLAM_FUZZ=100000 pytest tests/test_map_fuzz.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from spslam.visualization.saved_run import build_map_view
 
 _EXAMPLES = int(os.environ.get("SPSLAM_FUZZ", "0"))
 _LONGEST_S = 10.0
-# What reading takes for a file of any size: tables of ids, the lookup of two descriptors, Python's own objects.
+# Memory for reading a file of any size: id tables, descriptor lookup, Python's own objects.
 _FIXED_BYTES = 4e6
 examples = settings(
     deadline=None,
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.slow
 
 
 class Saved:
-    """A map's file, with and without a checksum, and what is in it."""
+    """The file of a map, with and without a checksum, and its content."""
 
     def __init__(self, folder: Path, slam_map: Map) -> None:
         self.path = folder / "map.npz"
@@ -61,7 +61,7 @@ class Saved:
         self.directory = self.sealed.index(b"PK\x01\x02")
 
     def is_the_saved_one(self) -> bool:
-        """Whether the file, which was changed, loads what was saved; if it loads at all."""
+        """Whether the changed file, if it loads at all, loads what was saved."""
         found = load_map(self.path)
         return same_map(found.map, self.loaded.map) and {
             k: v.tobytes() for k, v in found.places.items()
@@ -80,7 +80,7 @@ def saved(landmarks, tmp_path: Path) -> Saved:
 
 @contextmanager
 def bounded(path: Path) -> Iterator[None]:
-    """Inside, neither time nor memory out of proportion to the file, and no line on the terminal."""
+    """Check that time and memory are in proportion to the file and that nothing warns."""
     size = path.stat().st_size
     tracemalloc.start()
     begun = time.process_time()
@@ -97,7 +97,7 @@ def bounded(path: Path) -> Iterator[None]:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Lets refusals pass that are one line."""
+    """Accept refusals that are one line."""
     try:
         yield
     except SpslamError as error:
@@ -105,7 +105,7 @@ def one_line() -> Iterator[None]:
         assert len(str(error)) < 1000
 
 
-# -- bytes ---------------------------------------------------------------------------------------------------
+# --- bytes ---
 
 PLACE = st.floats(0, 1, exclude_max=True)
 DAMAGES = st.one_of(
@@ -124,7 +124,7 @@ DAMAGES = st.one_of(
 
 
 def damaged(data: bytes, damage: tuple[Any, ...], start: int) -> bytes:
-    """The file after a damage; places are shares of what is behind `start`."""
+    """Damage the file; positions are fractions of the bytes after `start`."""
 
     def at(fraction: float) -> int:
         return start + int(fraction * (len(data) - start))
@@ -161,11 +161,11 @@ def test_damage_is_refused_or_changes_nothing(saved: Saved, data: st.DataObject)
         return
     with bounded(saved.path), one_line():
         assert saved.is_the_saved_one()
-        # Whoever reads it by the checksum sees every change.
+        # A reader that uses the checksum notices every change.
         assert whole is saved.unsealed or changed == whole
 
 
-# -- values --------------------------------------------------------------------------------------------------
+# --- values ---
 
 NUMBERS = st.sampled_from(
     [
@@ -258,7 +258,7 @@ def changed_array(data: st.DataObject, array: np.ndarray) -> np.ndarray:
 
 
 def used(path: Path, folder: Path) -> None:
-    """All that is done with a map that was accepted; nothing but our own errors comes out of it."""
+    """Use an accepted map in every way; only errors of spslam may be raised."""
     found = load_map(path)
     describe_map(path, found)
     if found.places:
@@ -284,7 +284,7 @@ def used(path: Path, folder: Path) -> None:
 def test_values_are_refused_or_can_be_used(
     saved: Saved, tmp_path: Path, data: st.DataObject
 ) -> None:
-    """With a checksum that is right, as whoever makes such a file would give it."""
+    """The checksum is correct, as the author of such a file would write it."""
     arrays: Arrays = dict(saved.arrays)
     for _ in range(data.draw(st.integers(1, 2), "changes")):
         name = data.draw(st.sampled_from(sorted(arrays)), "array")
@@ -300,7 +300,7 @@ def test_values_are_refused_or_can_be_used(
         used(saved.path, tmp_path)
 
 
-# -- headers -------------------------------------------------------------------------------------------------
+# --- headers ---
 
 HEADERS = st.one_of(
     st.binary(max_size=300),

@@ -1,4 +1,4 @@
-"""What must hold of the metrics for every trajectory."""
+"""Properties of the metrics that hold for every trajectory."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from spslam.trajectory import Trajectory
 
 ALIGNMENTS = ("se3", "sim3", "first-pose", "none")
 STEPS = (Step(), Step(6), Step(1.0, "m"), Step(0.5, "s"), Step(1.0, "m", all_pairs=True))
-FIGURES = ("ate_rmse_m", "ate_mean_m", "ate_median_m", "ate_max_m", "rpe_trans_m", "rpe_rot_deg")
+METRICS = ("ate_rmse_m", "ate_mean_m", "ate_median_m", "ate_max_m", "rpe_trans_m", "rpe_rot_deg")
 
 seeds = st.integers(0, 10_000)
 motions = st.lists(st.floats(-2.0, 2.0), min_size=6, max_size=6).map(
@@ -26,12 +26,12 @@ hypothesis = settings(deadline=None, max_examples=40)
 
 
 def pair(seed):
-    """A pair with the same stamps, so that nothing hangs on which is associated with which."""
+    """A pair with equal stamps, so that the association is unique."""
     estimate, truth = random_pair(seed)
     return Trajectory(truth.timestamps, estimate.T_world_cam), truth
 
 
-def figures(estimate, truth, align="se3", step=STEPS[0], names=FIGURES):
+def metrics_of(estimate, truth, align="se3", step=STEPS[0], names=METRICS):
     found = evaluate(estimate, truth, align, step=step).as_metrics()
     return [found[name] for name in names]
 
@@ -41,28 +41,28 @@ def figures(estimate, truth, align="se3", step=STEPS[0], names=FIGURES):
 def test_a_common_motion_of_the_world_changes_nothing(seed, T, align, step):
     estimate, truth = pair(seed)
     moved = transform_trajectory(T, estimate), transform_trajectory(T, truth)
-    assert figures(*moved, align, step) == pytest.approx(
-        figures(estimate, truth, align, step), rel=1e-6, abs=1e-9
+    assert metrics_of(*moved, align, step) == pytest.approx(
+        metrics_of(estimate, truth, align, step), rel=1e-6, abs=1e-9
     )
 
 
 @hypothesis
 @given(seeds, motions, st.sampled_from(ALIGNMENTS[:3]), steps)
-def test_the_world_of_the_estimate_does_not_matter_when_it_is_aligned(seed, T, align, step):
+def test_an_alignment_removes_the_world_of_the_estimate(seed, T, align, step):
     estimate, truth = pair(seed)
     moved = transform_trajectory(T, estimate)
-    assert figures(moved, truth, align, step) == pytest.approx(
-        figures(estimate, truth, align, step), rel=1e-6, abs=1e-9
+    assert metrics_of(moved, truth, align, step) == pytest.approx(
+        metrics_of(estimate, truth, align, step), rel=1e-6, abs=1e-9
     )
 
 
 @hypothesis
 @given(seeds, st.floats(-2.0, 2.0), steps)
-def test_nor_its_scale_when_that_is_aligned(seed, log_scale, step):
+def test_a_sim3_alignment_removes_the_scale_of_the_estimate(seed, log_scale, step):
     estimate, truth = pair(seed)
     scaled = transform_trajectory(sim3_exp(np.array([0, 0, 0, 0, 0, 0, log_scale])), estimate)
-    expected = figures(estimate, truth, "sim3", step)
-    assert figures(scaled, truth, "sim3", step) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    expected = metrics_of(estimate, truth, "sim3", step)
+    assert metrics_of(scaled, truth, "sim3", step) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
 @hypothesis
@@ -71,50 +71,48 @@ def test_nor_its_scale_when_that_is_aligned(seed, log_scale, step):
     st.sampled_from(("se3", "first-pose", "none")),
     st.sampled_from([Step(), Step(6), Step(0.5, "s")]),
 )
-def test_the_two_may_change_places_where_lengths_are_not_fitted_and_steps_not_measured_along_one_of_them(
-    seed, align, step
-):
+def test_estimate_and_truth_may_be_swapped_without_scale_and_metre_steps(seed, align, step):
     estimate, truth = pair(seed)
-    assert figures(truth, estimate, align, step) == pytest.approx(
-        figures(estimate, truth, align, step), rel=1e-6
+    assert metrics_of(truth, estimate, align, step) == pytest.approx(
+        metrics_of(estimate, truth, align, step), rel=1e-6
     )
 
 
 @hypothesis
 @given(seeds, alignments, steps, st.booleans())
-def test_a_trajectory_is_not_away_from_itself(seed, align, step, interpolated):
+def test_a_trajectory_has_no_error_against_itself(seed, align, step, interpolated):
     _, truth = pair(seed)
     result = evaluate(truth, truth, align, interpolated=interpolated, step=step)
     assert result.absolute.statistics.max < 1e-9
     assert result.relative.translation.max < 1e-9
     assert result.relative.rotation.max < 1e-5
     assert result.absolute.scale == pytest.approx(1.0)
-    covered = measure_tracking_rate(truth, truth, 0.01)
-    assert (covered.tracking_rate, covered.first_pose_delay_s) == (1.0, 0.0)
-    assert set(recall(result, covered.judged, (1e-6, 1.0)).values()) == {1.0}
+    rate = measure_tracking_rate(truth, truth, 0.01)
+    assert (rate.tracking_rate, rate.first_pose_delay_s) == (1.0, 0.0)
+    assert set(recall(result, rate.judged, (1e-6, 1.0)).values()) == {1.0}
 
 
 @settings(deadline=None, max_examples=10)
 @given(seeds, motions)
-def test_drift_hangs_on_no_world_and_is_none_of_a_drive_with_itself(seed, T):
+def test_drift_does_not_depend_on_the_world_and_is_zero_against_itself(seed, T):
     estimate, truth = random_drive(seed)
     names = ("t_rel_percent", "r_rel_deg_per_100m")
-    expected = figures(estimate, truth, "none", names=names)
+    expected = metrics_of(estimate, truth, "none", names=names)
     assert min(expected) > 0
     moved = transform_trajectory(T, estimate)
-    assert figures(moved, truth, "none", names=names) == pytest.approx(expected, rel=1e-6)
-    assert figures(truth, truth, "none", names=names) == pytest.approx([0.0, 0.0], abs=1e-6)
+    assert metrics_of(moved, truth, "none", names=names) == pytest.approx(expected, rel=1e-6)
+    assert metrics_of(truth, truth, "none", names=names) == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 @hypothesis
 @given(seeds, st.sets(st.integers(1, 79), max_size=60))
-def test_lost_frames_lower_the_share_and_no_recall_rises(seed, lost):
+def test_lost_frames_lower_the_tracking_rate_and_raise_no_recall(seed, lost):
     estimate, truth = pair(seed)
     kept = every(estimate, np.delete(np.arange(81), sorted(lost)))
-    covered = measure_tracking_rate(kept, truth, 0.01, frame_times=truth.timestamps)
-    assert covered.tracking_rate == pytest.approx((81 - len(lost)) / 81)
-    # Unaligned, so that the poses that are left have the errors they had.
+    rate = measure_tracking_rate(kept, truth, 0.01, frame_times=truth.timestamps)
+    assert rate.tracking_rate == pytest.approx((81 - len(lost)) / 81)
+    # Unaligned, so that the errors of the remaining poses do not change.
     distances = (0.5, 2.0, 8.0)
     before = recall(evaluate(estimate, truth, "none"), 81, distances)
-    after = recall(evaluate(kept, truth, "none"), covered.judged, distances)
+    after = recall(evaluate(kept, truth, "none"), rate.judged, distances)
     assert all(after[key] <= before[key] for key in before)

@@ -20,10 +20,10 @@ def test_notices_are_shown_and_kept_once_each_with_their_counts() -> None:
     assert shown == handler.notices == expected
 
 
-def test_a_notice_is_a_warning_of_the_module_that_noticed(caplog) -> None:
+def test_a_notice_is_a_warning_of_the_calling_module(caplog) -> None:
     with caplog.at_level(logging.WARNING):
-        notice(LOGGER, "topic", "told")
+        notice(LOGGER, "topic", "text")
     assert [(record.name, record.levelname, record.funcName) for record in caplog.records] == [
-        ("spslam.somewhere", "WARNING", "test_a_notice_is_a_warning_of_the_module_that_noticed")
+        ("spslam.somewhere", "WARNING", "test_a_notice_is_a_warning_of_the_calling_module")
     ]
     assert NoticeHandler().notices == []

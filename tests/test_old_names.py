@@ -56,7 +56,7 @@ def map_file(landmarks, tmp_path: Path) -> Path:
     return tmp_path / "map.npz"
 
 
-def test_a_map_whose_submaps_have_their_old_name_is_read(map_file: Path) -> None:
+def test_a_map_with_the_old_name_of_submaps_is_read(map_file: Path) -> None:
     arrays = dict(read_archive(map_file).arrays)
     arrays["keyframes.part"] = arrays.pop("keyframes.submap")
     with map_file.open("w+b") as file:
@@ -65,7 +65,7 @@ def test_a_map_whose_submaps_have_their_old_name_is_read(map_file: Path) -> None
     np.testing.assert_array_equal(found.keyframes["submap"], [0, 0, 0, 1, 1])
 
 
-def test_the_old_option_of_a_submap(
+def test_the_old_option_of_a_submap_is_read_with_a_message(
     map_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ply = str(tmp_path / "a.ply")
@@ -74,6 +74,8 @@ def test_the_old_option_of_a_submap(
     assert "of submap 1" in printed.out and "--part is called --submap now" in printed.err
 
 
-def test_the_old_name_of_a_mover_s_size(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_old_name_of_the_size_of_a_mover_is_read_with_a_message(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     assert parse_disturbance("mover:share=0.4,seed=3") == Mover(fraction=0.4, seed=3)
     assert "mover:share is called mover:fraction now" in caplog.text

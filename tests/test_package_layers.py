@@ -1,4 +1,4 @@
-"""Which package may import which: see docs/architecture.md and docs/decisions/0001-package-layout.md."""
+"""Which package may import which: docs/architecture.md, docs/decisions/0001-package-layout.md."""
 
 import ast
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("frontend", "backend", "datasets", "configs")
-# A package imports those with smaller numbers and itself; frontend, backend and datasets not each other.
+LINKED_PACKAGES = ("frontend", "backend", "datasets", "configs")
+# A package imports itself and those with smaller numbers, but not those in INDEPENDENT.
 LAYERS = {
     "configs": 0,
     "": 1,
@@ -33,8 +33,8 @@ LAYERS = {
     "cli": 9,
     "__main__": 10,
 }
-APART = {"frontend", "backend", "datasets", "map", "evaluation"}
-MAY_IMPORT_ROOMS = {"factory", "cli"}
+INDEPENDENT = {"frontend", "backend", "datasets", "map", "evaluation"}
+MAY_IMPORT_LINKED = {"factory", "cli"}
 MOST_MODULES = 20
 HEAVY = {
     "torch": "frontend",
@@ -51,32 +51,36 @@ HEAVY = {
 
 
 def modules() -> dict[str, Path]:
-    """Module name -> file of all shipped code."""
+    """All shipped code: module name -> file."""
     found = {}
-    for folder in ("spslam", *ROOMS):
+    for folder in ("spslam", *LINKED_PACKAGES):
         for path in sorted((ROOT / folder).rglob("*.py")):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            # rglob may follow the links in spslam/ to the rooms: they are seen once, at the root.
-            if folder == "spslam" and len(parts) > 2 and parts[1] in ROOMS:
+            # rglob may follow the links in spslam/: linked packages are read once, at the root.
+            if folder == "spslam" and len(parts) > 2 and parts[1] in LINKED_PACKAGES:
                 continue
             name = parts if folder == "spslam" else ("spslam", *parts)
             found[".".join(name[:-1] if name[-1] == "__init__" else name)] = path
     return found
 
 
-def room_of(module: str) -> str | None:
+def linked_package_of(module: str) -> str | None:
     parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[0] == "spslam" and parts[1] in ROOMS else None
+    return (
+        parts[1]
+        if len(parts) > 1 and parts[0] == "spslam" and parts[1] in LINKED_PACKAGES
+        else None
+    )
 
 
 def package_of(module: str) -> str:
-    """The key of `LAYERS`: a package, a module of its own layer, or "" for the core."""
+    """The key of `LAYERS`: a package, a module with a layer of its own, or "" for the core."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in LAYERS else ""
 
 
 def imports(module: str, path: Path) -> Iterator[tuple[str, int]]:
-    """(absolute name of what is imported, level of a relative import), but for type checkers' imports."""
+    """(absolute name, level of a relative import) of each import that is not for type checkers."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -104,23 +108,23 @@ def test_all_packages_are_walked() -> None:
     assert expected <= set(MODULES)
 
 
-# `spslam` itself gives its public names when they are asked for.
+# `spslam` imports its public names on first access.
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"spslam"}))
 def test_imports_go_downwards(module: str) -> None:
-    own, room = package_of(module), room_of(module)
+    own, linked = package_of(module), linked_package_of(module)
     for name, level in imports(module, MODULES[module]):
         if name.split(".")[0] != "spslam" or name == "spslam.__version__":
             continue
-        imported, other = package_of(name), room_of(name)
+        imported, other = package_of(name), linked_package_of(name)
         assert LAYERS[imported] <= LAYERS[own], f"{module} imports {name}, which is above it"
-        assert imported == own or not {imported, own} <= APART, (
-            f"{module} imports {name}, which is beside it"
+        assert imported == own or not {imported, own} <= INDEPENDENT, (
+            f"{module} imports {name}, which is independent of it"
         )
-        assert other in (None, room) or own in MAY_IMPORT_ROOMS or module == "spslam.pipeline", (
+        assert other in (None, linked) or own in MAY_IMPORT_LINKED or module == "spslam.pipeline", (
             f"{module}: {name}"
         )
-        assert (level > 0) == (room is not None and other == room), (
-            f"{module}: {name} is relative inside a room only"
+        assert (level > 0) == (linked is not None and other == linked), (
+            f"{module}: {name} may be relative only inside one linked package"
         )
 
 
@@ -132,24 +136,29 @@ def test_no_folder_holds_too_many_modules() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_heavy_packages_live_in_one_place(module: str) -> None:
+def test_heavy_packages_are_imported_in_one_place(module: str) -> None:
     for name, _ in imports(module, MODULES[module]):
         package = name.split(".")[0]
         assert package != "evo", f"{module} imports evo, which is GPL: for tests only"
         if package in HEAVY:
-            assert (room_of(module) or "spslam") == HEAVY[package], f"{module} imports {package}"
+            assert (linked_package_of(module) or "spslam") == HEAVY[package], (
+                f"{module} imports {package}"
+            )
         if package in ("open3d", "rerun"):
             assert module.startswith("spslam.visualization."), f"{module} imports {package}"
         if package == "distributed":
             assert module == "spslam.benchmark.pools", f"{module} imports distributed"
 
 
-def test_what_is_no_room_loads_nothing_heavy() -> None:
-    light = [name for name in MODULES if room_of(name) is None and name != "spslam.factory"]
+def test_core_modules_load_nothing_heavy() -> None:
+    light = [
+        name for name in MODULES if linked_package_of(name) is None and name != "spslam.factory"
+    ]
     code = (
         "import importlib, sys\n"
         f"for name in {light!r}: importlib.import_module(name)\n"
-        f"loaded = {{*{[*HEAVY]!r}, *{[f'spslam.{room}' for room in ROOMS]!r}}} & set(sys.modules)\n"
+        f"loaded = {{*{[*HEAVY]!r}, *{[f'spslam.{linked}' for linked in LINKED_PACKAGES]!r}}} "
+        f"& set(sys.modules)\n"
         "sys.exit(f'loaded: {loaded}' if loaded else 0)"
     )
     done = subprocess.run(
@@ -159,7 +168,10 @@ def test_what_is_no_room_loads_nothing_heavy() -> None:
 
 
 def test_import_of_spslam_is_light() -> None:
-    code = "import sys, spslam; sys.exit(' '.join({'torch', 'g2opy', 'open3d', 'numpy', 'cv2'} & set(sys.modules)) or 0)"
+    code = (
+        "import sys, spslam; sys.exit(' '.join({'torch', 'g2opy', 'open3d', 'numpy', 'cv2'} "
+        "& set(sys.modules)) or 0)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -168,7 +180,7 @@ def test_import_of_spslam_is_light() -> None:
 
 @pytest.mark.slow
 def test_a_run_with_a_warm_cache_needs_no_torch(tmp_path: Path) -> None:
-    """Importing it takes longer than all else before the first pose."""
+    """Importing torch takes longer than everything else before the first pose."""
     code = (
         "import sys\n"
         "from spslam.cli.app import main\n"
@@ -196,7 +208,7 @@ def test_every_package_folder_is_listed() -> None:
     ]
     folders = {
         path.parent
-        for folder in ("spslam", *ROOMS)
+        for folder in ("spslam", *LINKED_PACKAGES)
         for path in (ROOT / folder).rglob("__init__.py")
     }
     folders = {folder.relative_to(ROOT).as_posix() for folder in folders}
@@ -209,13 +221,13 @@ def test_every_package_folder_is_listed() -> None:
     assert names == set(setuptools["packages"])
     assert setuptools["package-dir"] == {
         "spslam": "spslam",
-        **{f"spslam.{room}": room for room in ROOMS},
+        **{f"spslam.{linked}": linked for linked in LINKED_PACKAGES},
     }
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_are_linked_into_the_package(room: str) -> None:
-    link = ROOT / "spslam" / room
-    # git writes a text file where the system has no symbolic links.
+@pytest.mark.parametrize("linked", LINKED_PACKAGES)
+def test_packages_are_linked_into_spslam(linked: str) -> None:
+    link = ROOT / "spslam" / linked
+    # git writes a text file on a system without symbolic links.
     target = link.readlink().as_posix() if link.is_symlink() else link.read_text(encoding="utf-8")
-    assert target == f"../{room}"
+    assert target == f"../{linked}"

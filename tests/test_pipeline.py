@@ -31,18 +31,19 @@ from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import FileOrigin, Trajectory, read_kitti, read_tum
 
 CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)
-# Made by Open3D, where there is one.
+# Made by Open3D, which may be missing.
 OPTIONAL = {"map.png"}
 REQUIRED_METRICS = {
-    "frames", "tracked", "tracking_rate", "keyframes", "points", "loops", "relocalisations", "ate_rmse_m",
-    "rpe_trans_m", "rpe_rot_deg", "alignment", "scale", "path_length_m", "ground_truth_frame", "frame_median_ms",
-    "frame_p95_ms", "stage_read_median_ms", "stage_features_median_ms", "stage_features_p95_ms",
-    "stage_loop_closing_p95_ms", "fps", "peak_rss_mb", "version_spslam", "version_torch", "version_g2opy", "sensor",
-    "dataset", "extractor", "config", "skipped_frames", "lost_frames", "first_tracked_frame", "ended",
-    "losses", "losses_count", "inliers_median", "inliers_p5", "inlier_coverage_median", "inlier_coverage_p5",
-    "reprojection_error_median_px", "position_sigma_median_m",
-    "initialisation_delay_s", "start_to_first_pose_s", "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m",
-    "recall_1m",
+    "frames", "tracked", "tracking_rate", "keyframes", "points", "loops", "relocalisations",
+    "ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "alignment", "scale", "path_length_m",
+    "ground_truth_frame", "frame_median_ms", "frame_p95_ms", "stage_read_median_ms",
+    "stage_features_median_ms", "stage_features_p95_ms", "stage_loop_closing_p95_ms", "fps",
+    "peak_rss_mb", "version_spslam", "version_torch", "version_g2opy", "sensor", "dataset",
+    "extractor", "config", "skipped_frames", "lost_frames", "first_tracked_frame", "ended",
+    "losses", "losses_count", "inliers_median", "inliers_p5", "inlier_coverage_median",
+    "inlier_coverage_p5", "reprojection_error_median_px", "position_sigma_median_m",
+    "initialisation_delay_s", "start_to_first_pose_s", "t_rel_percent", "r_rel_deg_per_100m",
+    "recall_0.1m", "recall_1m",
 }  # fmt: skip
 
 
@@ -88,7 +89,7 @@ class FakeSequence:
 
 
 class BlockedSequence(FakeSequence):
-    """Frames of which one never comes until it may."""
+    """Frames of which one is held back until `go_on` is set."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -111,7 +112,7 @@ class FakePreprocessor:
 
 
 class FakeSlam:
-    """Finds the true pose of every frame from `first` on."""
+    """Return the true pose of every frame from `first` on."""
 
     def __init__(self, first: int = 0, bug_at: int | None = None) -> None:
         self.config, self.statistics, self.first, self.bug_at = (
@@ -191,7 +192,7 @@ class FakeViewer:
 
 @pytest.fixture
 def real_pictures() -> None:
-    """Asked for by tests that want the true pictures, which take seconds."""
+    """Requested by tests that need the true pictures, which take seconds."""
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +251,7 @@ def test_track_all_shows_every_frame_to_viewer_and_progress() -> None:
     assert record.done_s == sorted(record.done_s)
 
 
-def test_frames_dropped_in_real_time_are_frames_without_a_pose(
+def test_frames_dropped_in_real_time_count_as_frames_without_a_pose(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     track = FakeSlam.track
@@ -314,7 +315,7 @@ def test_a_run_writes_the_outputs_that_were_chosen(
     outcome = run_fake(tmp_path / "out", outputs=outputs)
     always = {"trajectory.tum", "config.yaml", "metrics.json", "log.txt"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == always | files
-    # There is no Open3D for the picture of the map.
+    # The picture of the map is missing without Open3D.
     assert outcome.metrics["results_not_written"] == ("plots" in outputs)
 
 
@@ -338,7 +339,7 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*")}
 
 
-def test_a_report_that_fails_costs_no_other_result(
+def test_a_failing_report_costs_no_other_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*args: object) -> None:
@@ -365,7 +366,7 @@ def test_a_report_that_fails_costs_no_other_result(
         ("write_report", "report.html"),
     ],
 )
-def test_nothing_optional_ends_a_run(
+def test_a_failing_optional_output_does_not_end_a_run(
     writer: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object, **kwargs: object) -> None:
@@ -381,16 +382,16 @@ def test_nothing_optional_ends_a_run(
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics == with_old_names(outcome.metrics)
     assert metrics["results_not_written"] == 1
-    told = {
+    expected = {
         "topic": "output_failed",
         "count": 1,
         "text": f"{name} was not written: latex was not found",
     }
-    assert metrics["notices"] == [told]
+    assert metrics["notices"] == [expected]
 
 
-def no_room_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on no file of that name can be written."""
+def fill_disk_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every later write of a file with this name fail."""
     replace = Path.replace
 
     def full(self: Path, target: Path) -> Path:
@@ -402,11 +403,11 @@ def no_room_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["trajectory.kitti", "keyframes.tum", "map.npz"])
-def test_a_map_without_room_costs_no_trajectory(
+def test_a_full_disk_for_the_map_costs_no_trajectory(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *args: True)
-    no_room_for(name, monkeypatch)
+    fill_disk_for(name, monkeypatch)
     outcome = run_fake(tmp_path / "out")
     assert isinstance(outcome.failure, OutputError)
     assert str(outcome.failure) == f"{name} could not be written, the other results are there"
@@ -420,16 +421,16 @@ def test_a_map_without_room_costs_no_trajectory(
 
 
 @pytest.mark.parametrize("name", ["trajectory.tum", "metrics.json"])
-def test_what_a_run_is_for_cannot_be_left_out(
+def test_a_required_output_that_cannot_be_written_is_an_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    no_room_for(name, monkeypatch)
+    fill_disk_for(name, monkeypatch)
     with pytest.raises(OutputError, match=rf"cannot write .*{name}: No space left on device"):
         run_fake(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_log_without_room_is_told_once_and_costs_nothing(
+def test_a_full_disk_for_the_log_is_reported_once_and_costs_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with RunLog() as log:
@@ -441,9 +442,7 @@ def test_a_log_without_room_is_told_once_and_costs_nothing(
     assert capfd.readouterr().err == ""
 
 
-def test_bytes_of_a_path_that_are_no_text_are_written_as_numbers(
-    tmp_path: Path, real_pictures: None
-) -> None:
+def test_undecodable_bytes_of_a_path_are_escaped(tmp_path: Path, real_pictures: None) -> None:
     folder = tmp_path / os.fsdecode(b"\xffout")
     sequence = FakeSequence()
     sequence.name = f"odd {os.fsdecode(bytes([0xFF]))} $x_ name"
@@ -481,9 +480,9 @@ def test_a_truth_of_positions_only_gives_the_absolute_error(
     assert "positions only" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_truth_of_a_run_lasts_as_long_as_the_run(tmp_path: Path) -> None:
+def test_the_saved_truth_covers_the_time_of_the_run(tmp_path: Path) -> None:
     sequence = FakeSequence()
-    # Forty times as long, and half a step off.
+    # Forty times as long, and shifted by half a step.
     sequence.ground_truth = Trajectory(
         np.array([0.1 * i + 0.05 for i in range(-200, 200)]),
         np.array([pose(i) for i in range(-200, 200)]),
@@ -491,11 +490,11 @@ def test_the_truth_of_a_run_lasts_as_long_as_the_run(tmp_path: Path) -> None:
     )
     run_fake(tmp_path / "out", sequence=sequence)
     stamps = read_tum(tmp_path / "out" / "ground_truth.tum").timestamps
-    # The run is from 0 to 0.9 s: one pose on each side lets its ends be interpolated.
+    # The run lasts from 0 to 0.9 s; one more pose on each side allows interpolation at its ends.
     np.testing.assert_allclose(stamps, 0.1 * np.arange(11) - 0.05, atol=1e-9)
 
 
-def test_a_comparison_that_breaks_costs_no_result(
+def test_a_failing_comparison_costs_no_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object) -> None:
@@ -541,10 +540,10 @@ def test_metrics_are_flat_and_complete(tmp_path: Path) -> None:
     assert "stage_frame_median_ms" not in metrics
 
 
-def test_accuracies_and_losses_are_summed_up(
+def test_metrics_summarize_inliers_accuracy_and_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frame i has 10·i inliers on i tenths of the image; 0 and 5 have no pose, 1 has one of unknown accuracy."""
+    """Frame i has 10·i inliers on i/10 of the image; 0 and 5 are lost, 1 has unknown accuracy."""
 
     def track(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
         i = frame.index
@@ -557,8 +556,7 @@ def test_accuracies_and_losses_are_summed_up(
         error = 0.5 if i > 1 else float("nan")
         return TrackResult(
             i, frame.timestamp, TrackState.TRACKING, pose(i), inliers=10 * i,
-            inlier_coverage=0.1 * i, covariance=covariance,
-            median_error_px=error,
+            inlier_coverage=0.1 * i, covariance=covariance, median_error_px=error,
         )  # fmt: skip
 
     monkeypatch.setattr(FakeSlam, "track", track)
@@ -585,10 +583,10 @@ def test_accuracies_and_losses_are_summed_up(
     ) == with_old_names(metrics)
 
 
-def test_a_single_camera_has_no_metres(tmp_path: Path) -> None:
+def test_a_single_camera_has_no_metric_accuracy(tmp_path: Path) -> None:
     metrics = run_fake(tmp_path / "out", sequence=FakeSequence(sensor="mono")).metrics
     assert "position_sigma_median_m" not in metrics
-    assert metrics["position_sigma_median_map_units"] is None, "the fake tells no covariance"
+    assert metrics["position_sigma_median_map_units"] is None, "the fake has no covariance"
 
 
 def test_frames_without_a_pose_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -602,9 +600,7 @@ def test_frames_without_a_pose_are_counted(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(metrics["start_to_first_pose_s"], float)
     assert metrics["start_to_first_pose_s"] > 100
     assert metrics["initialisation_delay_s"] == pytest.approx(0.3)
-    assert metrics["recall_1m"] == pytest.approx(0.5), (
-        "as many frames are near the truth as have a pose"
-    )
+    assert metrics["recall_1m"] == pytest.approx(0.5), "all frames with a pose are near the truth"
 
 
 def test_mono_is_aligned_by_sim3(tmp_path: Path) -> None:
@@ -615,16 +611,16 @@ def test_mono_is_aligned_by_sim3(tmp_path: Path) -> None:
 
 
 def small(size: float = 0.25) -> FakeSlam:
-    """A single camera's system that finds everything smaller than it is."""
+    """A single camera's system that estimates everything too small."""
     slam = FakeSlam()
     slam.size = size
     slam.map.origin = Origin("mono", CAMERA, "none", ARBITRARY)
     return slam
 
 
-def test_mono_of_a_known_scale_is_metric_in_every_file(tmp_path: Path) -> None:
+def test_mono_with_a_known_scale_is_metric_in_every_file(tmp_path: Path) -> None:
     metres = float(np.linalg.norm(poses(range(10)).positions[8] - poses(range(10)).positions[1]))
-    # One percent too long, which must not be aligned away.
+    # One percent too long, which the alignment must not remove.
     scale = KnownDistance(1, 8, 1.01 * metres)
     outcome = run_fake(tmp_path / "out", small(), FakeSequence(sensor="mono"), scale=scale)
     metrics = outcome.metrics
@@ -645,14 +641,14 @@ def test_mono_of_a_known_scale_is_metric_in_every_file(tmp_path: Path) -> None:
     assert saved.positions[1] == pytest.approx(np.array([3.0, 4.0, 5.0]) * 1.01 / 0.25)
 
 
-def test_mono_of_a_known_scale_has_a_length_without_ground_truth(tmp_path: Path) -> None:
+def test_mono_with_a_known_scale_has_a_length_without_ground_truth(tmp_path: Path) -> None:
     sequence = FakeSequence(sensor="mono", truth=False)
     metrics = run_fake(tmp_path / "out", small(), sequence, scale=KnownDistance(1, 8, 3.0)).metrics
     assert metrics["path_length_m"] > 0
     assert metrics["scale_error_percent"] is None
 
 
-def test_a_scale_that_cannot_be_found_loses_nothing(tmp_path: Path) -> None:
+def test_a_scale_that_cannot_be_estimated_costs_no_result(tmp_path: Path) -> None:
     outcome = run_fake(
         tmp_path / "out", small(), FakeSequence(sensor="mono"), scale=CameraHeight(1.65)
     )
@@ -666,7 +662,7 @@ def test_a_scale_that_cannot_be_found_loses_nothing(tmp_path: Path) -> None:
     np.testing.assert_allclose(written, 0.25 * poses(range(10)).positions, atol=1e-8)
 
 
-def test_what_a_run_failed_of_comes_before_its_scale(tmp_path: Path) -> None:
+def test_the_failure_of_a_run_is_reported_before_that_of_its_scale(tmp_path: Path) -> None:
     sequence = FakeSequence(sensor="mono")
     sequence.fails_at = 6
     outcome = run_fake(tmp_path / "out", small(), sequence, scale=KnownDistance(1, 8, 3.0))
@@ -687,7 +683,7 @@ def test_without_ground_truth_errors_are_null(
     assert (tmp_path / "out" / "trajectory.png").is_file()
 
 
-def test_too_few_poses_to_compare_is_told_not_fatal(tmp_path: Path) -> None:
+def test_too_few_poses_to_compare_are_reported_and_not_fatal(tmp_path: Path) -> None:
     metrics = run_fake(tmp_path / "out", FakeSlam(first=9)).metrics
     assert metrics["ate_rmse_m"] is None
     assert "3" in str(metrics["not_compared"])
@@ -695,7 +691,7 @@ def test_too_few_poses_to_compare_is_told_not_fatal(tmp_path: Path) -> None:
 
 def test_stop_ends_after_the_current_frame_and_writes(tmp_path: Path) -> None:
     sequence = FakeSequence()
-    # Read ahead of the stop: of no concern to a run that never came there.
+    # Read ahead of the stop, so it does not count in the run.
     sequence.broken = {4}
     slam = FakeSlam()
     outcome = run_fake(tmp_path / "out", slam, sequence, stop=lambda: len(slam.tracked) >= 4)
@@ -716,9 +712,9 @@ def test_a_run_that_is_stopped_before_its_first_frame_writes_nothing(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_read_that_blocks_is_left_behind_by_a_stop(tmp_path: Path) -> None:
+def test_a_stop_does_not_wait_for_a_blocked_read(tmp_path: Path) -> None:
     slam, sequence = FakeSlam(), BlockedSequence(after=3)
-    # Two at a time would have the third frame wait for the fourth.
+    # With two at a time the third frame would wait for the fourth.
     slam.preprocessor.max_concurrency = 1
     begin = time.monotonic()
     outcome = run_fake(tmp_path / "out", slam, sequence, stop=lambda: len(slam.tracked) >= 3)
@@ -732,7 +728,7 @@ def test_a_read_that_blocks_is_left_behind_by_a_stop(tmp_path: Path) -> None:
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 3
 
 
-def test_a_stopped_run_begins_no_picture_later_than_people_wait(
+def test_a_stopped_run_starts_no_picture_after_the_time_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spslam.reports.writers._PICTURES_S", 0.0)
@@ -758,14 +754,14 @@ def test_another_interrupt_while_pictures_are_drawn_keeps_the_results(
 
     monkeypatch.setattr("spslam.reports.writers.plot_trajectory", picture)
     outcome = run_fake(out, slam, stop=lambda: len(slam.tracked) >= 4)
-    # Published before: whoever is killed while drawing has them, too.
+    # Results are published before drawing, so a kill while drawing keeps them.
     assert {"trajectory.tum", "metrics.json", "map.npz"} <= set(there[0])
     assert not (out / "trajectory.png").exists()
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert (metrics["frames"], metrics["results_not_written"], outcome.stopped) == (4, 3, True)
 
 
-def test_failure_in_the_middle_keeps_what_was_computed(tmp_path: Path) -> None:
+def test_a_failure_in_the_middle_keeps_the_computed_results(tmp_path: Path) -> None:
     sequence, slam = FakeSequence(), FakeSlam()
     sequence.fails_at = 6
     outcome = run_fake(tmp_path / "out", slam, sequence)
@@ -785,7 +781,7 @@ def test_a_bug_in_the_middle_keeps_results_and_traceback(tmp_path: Path) -> None
     assert outcome.metrics["tracked"] == 6
 
 
-def test_failure_comes_before_that_of_writing_a_broken_map(
+def test_the_failure_of_a_run_is_reported_before_that_of_writing_a_broken_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FakeSlam, "trajectory", lambda self: 1 / 0)
@@ -797,7 +793,7 @@ def test_failure_comes_before_that_of_writing_a_broken_map(
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_failure_before_the_first_frame_leaves_nothing(tmp_path: Path, count: int) -> None:
+def test_a_failure_before_the_first_frame_leaves_no_files(tmp_path: Path, count: int) -> None:
     sequence = FakeSequence(count=count)
     sequence.fails_at = 0
     with pytest.raises(DatasetError):
@@ -805,7 +801,7 @@ def test_failure_before_the_first_frame_leaves_nothing(tmp_path: Path, count: in
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_tracked_says_why(tmp_path: Path) -> None:
+def test_a_run_that_tracks_nothing_gives_the_reason(tmp_path: Path) -> None:
     outcome = run_fake(tmp_path / "out", FakeSlam(first=99))
     assert isinstance(outcome.failure, DatasetError)
     assert "none of 10 frames" in str(outcome.failure)
@@ -814,7 +810,7 @@ def test_nothing_tracked_says_why(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "metrics.json").is_file()
 
 
-def test_nothing_tracked_names_the_cause_that_is_known(tmp_path: Path) -> None:
+def test_a_run_that_tracks_nothing_names_a_known_cause(tmp_path: Path) -> None:
     slam = FakeSlam(first=99)
     slam.statistics.no_pose = "images are nearly flat: grey levels 0 to 3 of 255"
     outcome = run_fake(tmp_path / "out", slam)
@@ -822,7 +818,7 @@ def test_nothing_tracked_names_the_cause_that_is_known(tmp_path: Path) -> None:
     assert "too little parallax" not in str(outcome.failure)
 
 
-def test_reasons_that_differ_in_their_numbers_are_one(
+def test_reasons_that_differ_only_in_numbers_are_counted_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def track(slam: FakeSlam, frame: Frame, observations: None) -> TrackResult:
@@ -834,7 +830,7 @@ def test_reasons_that_differ_in_their_numbers_are_one(
     assert "6 times: the camera moved 0.8 px" in str(outcome.failure)
 
 
-def test_log_holds_early_records_and_every_frame(tmp_path: Path) -> None:
+def test_the_log_holds_early_records_and_every_frame(tmp_path: Path) -> None:
     with RunLog() as log:
         logging.getLogger("spslam.datasets.kitti").warning("before the folder was known")
         labels = {"dataset": "fake", "extractor": "none", "config": "default"}
@@ -845,7 +841,7 @@ def test_log_holds_early_records_and_every_frame(tmp_path: Path) -> None:
     assert logging.getLogger("spslam").handlers == []
 
 
-def test_earlier_run_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_an_earlier_run_is_replaced_completely(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_fake(out)
     (out / "map.png").write_bytes(b"from the run before")
@@ -858,7 +854,7 @@ def test_earlier_run_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_empty_folder_is_taken(tmp_path: Path) -> None:
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert run_fake(tmp_path / "out").folder == tmp_path / "out"
 
@@ -866,7 +862,7 @@ def test_empty_folder_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "names", [["notes.md"], ["metrics.json", "config.yaml", "thesis.pdf"], ["metrics.json"]]
 )
-def test_foreign_folder_is_refused_before_the_run(tmp_path: Path, names: list[str]) -> None:
+def test_a_foreign_folder_is_refused_before_the_run(tmp_path: Path, names: list[str]) -> None:
     out = tmp_path / "out"
     out.mkdir()
     for name in names:
@@ -877,7 +873,7 @@ def test_foreign_folder_is_refused_before_the_run(tmp_path: Path, names: list[st
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_file_and_link_are_refused(tmp_path: Path) -> None:
+def test_files_and_links_as_output_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
@@ -888,7 +884,7 @@ def test_file_and_link_are_refused(tmp_path: Path) -> None:
         OutputFolder(tmp_path / "file" / "below")
 
 
-def test_folder_that_becomes_foreign_during_the_run_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_becomes_foreign_during_the_run_is_left_alone(tmp_path: Path) -> None:
     output = OutputFolder(tmp_path / "out")
     (output.partial / "metrics.json").write_text("{}")
     (tmp_path / "out").mkdir()
@@ -898,7 +894,7 @@ def test_folder_that_becomes_foreign_during_the_run_is_left_alone(tmp_path: Path
     assert (tmp_path / "out" / "mine").read_text() == "mine"
 
 
-def test_failed_run_leaves_the_earlier_one_untouched(tmp_path: Path) -> None:
+def test_a_failed_run_does_not_change_the_earlier_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_fake(out)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -909,7 +905,7 @@ def test_failed_run_leaves_the_earlier_one_untouched(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_default_names_count_up(tmp_path: Path) -> None:
+def test_default_folder_names_are_numbered(tmp_path: Path) -> None:
     folders = [run_fake(tmp_path / "runs" / "a", numbered=True).folder.name for _ in range(3)]
     assert folders == ["a", "a-2", "a-3"]
 
@@ -922,16 +918,18 @@ def test_default_names_count_up(tmp_path: Path) -> None:
         ("images ../x", "images-..-x-mono-orb"),
     ],
 )
-def test_default_output_is_one_plain_name(name: str, expected: str) -> None:
+def test_the_default_folder_is_a_plain_name(name: str, expected: str) -> None:
     assert default_output(name, "mono", "orb") == Path("runs") / expected
 
 
-def test_peak_memory_is_that_of_this_process() -> None:
+def test_peak_memory_is_measured_for_this_process() -> None:
     peak = peak_memory_mb()
     assert peak is None or 20 < peak < 100_000
 
 
-def test_totals_count_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_totals_include_frames_that_were_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sequence = FakeSequence()
     sequence.left_out = [LeftOut(0.1 * i, EQUAL_STAMP) for i in range(10)]
     sequence.left_out += [LeftOut(math.nan, "stray name"), LeftOut(0.55, "no right image")]
@@ -949,7 +947,7 @@ def test_totals_count_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixtu
     print_result(outcome)
     printed = " ".join(capsys.readouterr().out.split())
     assert (
-        "10 of 22 tracked (45.5 %), 12 left out (10 equal time stamp, 1 stray name, 1 no right image)"
-        in printed
+        "10 of 22 tracked (45.5 %), 12 left out (10 equal "
+        "time stamp, 1 stray name, 1 no right image)" in printed
     )
     assert "time stamps seconds, 0.000000 to 0.900000 s, 10 a second, no gaps" in printed

@@ -1,4 +1,4 @@
-"""A run gives the same bytes again: with other threads, hash seeds and states of the feature cache."""
+"""Runs are reproducible: the same bytes for other threads, hash seeds and feature caches."""
 
 import hashlib
 import os
@@ -26,8 +26,8 @@ def run(arguments: list[str], **variables: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_products_do_not_follow_from_the_threads_of_blas() -> None:
-    """Two threads sum the products of long vectors in another order."""
+def test_products_do_not_depend_on_the_threads_of_blas() -> None:
+    """Two BLAS threads would sum the products of long vectors in another order."""
     code = (
         "import hashlib\n"
         "from spslam.cli.app import main\n"
@@ -37,7 +37,8 @@ def test_products_do_not_follow_from_the_threads_of_blas() -> None:
         "    pass\n"
         "import numpy as np\n"
         "rng = np.random.default_rng(0)\n"
-        "print(hashlib.sha256((rng.normal(size=(300, 2048)) @ rng.normal(size=2048)).tobytes()).hexdigest())\n"
+        "print(hashlib.sha256((rng.normal(size=(300, 2048)) "
+        "@ rng.normal(size=2048)).tobytes()).hexdigest())\n"
     )
     default, one, two = (
         run(["-c", code], **threads)
@@ -51,7 +52,7 @@ def test_products_do_not_follow_from_the_threads_of_blas() -> None:
 
 
 @pytest.mark.slow
-def test_the_same_bytes_again(tmp_path: Path) -> None:
+def test_runs_give_the_same_bytes_again(tmp_path: Path) -> None:
     features = tmp_path / "features"
 
     def digests(name: str, *options: str, **variables: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the command line makes of recordings whose time stamps are not what the format says, on a rendered world."""
+"""Recordings whose time stamps differ from the format, through the command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def rename(folder: Path, name: str, first: int, step: int) -> None:
         path.rename(path.with_name(f"{first + index * step}{path.suffix}"))
 
 
-def test_image_names_in_nanoseconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_image_names_in_nanoseconds_are_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write_world(tmp_path / "walk", "stereo", FRAMES)
     for name in ("left", "right"):
         rename(folder, name, 14378659749280, 50_000_000)
@@ -46,8 +48,10 @@ def test_image_names_in_nanoseconds(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert np.diff(trajectory.timestamps) == pytest.approx(0.05, abs=1e-6)
 
 
-def test_a_video_whose_rate_changes_is_as_exact_as_one_whose_rate_does_not(tmp_path: Path) -> None:
-    """By counted stamps the second half would last half as long: errors of decimetres."""
+def test_a_video_with_a_variable_rate_is_as_accurate_as_one_with_a_constant_rate(
+    tmp_path: Path,
+) -> None:
+    """Counted frames would make the second half last half as long: errors of decimetres."""
     kept = [*range(36), *range(36, 72, 2)]
     folder = write_world(tmp_path / "images", "mono", 2)
     shutil.copy(folder / "calibration.yaml", tmp_path / "calibration.yaml")
@@ -66,7 +70,7 @@ def test_a_video_whose_rate_changes_is_as_exact_as_one_whose_rate_does_not(tmp_p
     assert [found["topic"] for found in metrics["notices"]] == ["announced_frames"]
 
 
-def test_half_of_the_images_with_the_stamps_of_others_count_as_given(
+def test_images_with_repeated_stamps_are_left_out_and_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_world(tmp_path / "walk", "mono", FRAMES)

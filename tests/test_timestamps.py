@@ -26,7 +26,7 @@ FRAMES = np.arange(40)
         ("ms", 0, 33),
     ],
 )
-def test_steps_of_a_plausible_camera_tell_the_unit(
+def test_the_unit_gives_a_plausible_frame_rate(
     unit: str, first: float, step: float, declared: str | None
 ) -> None:
     stamps = first + step * FRAMES
@@ -34,12 +34,12 @@ def test_steps_of_a_plausible_camera_tell_the_unit(
     assert found == unit
     per_second = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
     assert np.diff(seconds) == pytest.approx(step / per_second, rel=1e-4)
-    # The order, repeated stamps and gaps of a list make no difference.
+    # Order, repeated stamps and gaps in a list make no difference.
     shuffled = np.concatenate([stamps[::-1], stamps[:5], stamps[-1:] + 100 * step])
     assert find_unit(shuffled, declared, "the list") == unit
 
 
-def test_a_unit_that_is_not_the_formats_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_unit_other_than_that_of_the_format_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert find_unit(5e7 * FRAMES, "ns", "the list") == "ns"
         assert not caplog.records
@@ -49,7 +49,7 @@ def test_a_unit_that_is_not_the_formats_is_told(caplog: pytest.LogCaptureFixture
     )
 
 
-def test_two_plausible_units_are_asked_for_unless_the_format_or_the_date_tells() -> None:
+def test_two_plausible_units_are_refused_unless_format_or_date_decide() -> None:
     slow = 14378659 + 1500 * FRAMES
     with pytest.raises(
         TimestampError,
@@ -73,7 +73,7 @@ def test_slow_recordings_stay_in_the_unit_of_the_format(caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("stamp", "unit"), [(1403715273.5, "s"), (1403715273500, "ms"), (1403715273262142976, "ns")]
 )
-def test_one_stamp_is_a_date_or_in_the_formats_unit(stamp: float, unit: str) -> None:
+def test_a_single_stamp_is_a_date_or_in_the_unit_of_the_format(stamp: float, unit: str) -> None:
     assert find_unit(np.array([float(stamp)]), None, "the list") == unit
     assert find_unit(np.array([5.0]), "ns", "the list") == "ns"
 
@@ -125,11 +125,11 @@ def test_summary_counts_gaps_jitter_and_what_was_left_out() -> None:
         ("2011-09-26T15:02:59.5+02:00\n2011-09-26T13:03:00Z\n", [1317042179.5, 1317042180.0]),
     ],
 )
-def test_headings_and_dates_in_lists_of_times(text: str, times: list[float]) -> None:
+def test_headings_and_dates_in_lists_of_times_are_read(text: str, times: list[float]) -> None:
     assert stamp_column(text.splitlines(), "times.txt") == pytest.approx(times, abs=1e-6)
 
 
-def test_one_wild_stamp_does_not_change_the_unit() -> None:
+def test_one_outlier_does_not_change_the_unit() -> None:
     stamps = 1403715273262142 + 50_000.0 * FRAMES
     stamps[7] = 1e300
     assert find_unit(stamps, "s", "the list") == "us"

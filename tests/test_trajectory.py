@@ -17,7 +17,10 @@ from spslam.trajectory import (
     write_tum,
 )
 
-EUROC_HEADER = "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n"
+EUROC_HEADER = (
+    "#timestamp, p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], "
+    "q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n"
+)
 
 
 def some_trajectory(n=20, start=1_400_000_000.0, seed=0):
@@ -34,7 +37,7 @@ def write(path, text):
     return path
 
 
-def test_tum_files_give_back_what_was_written(tmp_path):
+def test_tum_files_are_read_back_unchanged(tmp_path):
     trajectory = some_trajectory()
     write_tum(tmp_path / "t.tum", trajectory)
     back = read_tum(tmp_path / "t.tum", frame="left camera")
@@ -43,7 +46,7 @@ def test_tum_files_give_back_what_was_written(tmp_path):
     np.testing.assert_allclose(back.T_world_cam, trajectory.T_world_cam, atol=1e-8)
 
 
-def test_tum_files_say_where_their_scale_comes_from(tmp_path):
+def test_tum_files_name_the_origin_of_their_scale(tmp_path):
     trajectory = Trajectory(np.zeros(1), np.eye(4)[None], "left camera")
     for scale, end in (
         ("", "(frame: left camera)"),
@@ -54,7 +57,7 @@ def test_tum_files_say_where_their_scale_comes_from(tmp_path):
         assert len(read_tum(tmp_path / "t.tum")) == 1
 
 
-def test_kitti_files_give_back_what_was_written(tmp_path):
+def test_kitti_files_are_read_back_unchanged(tmp_path):
     trajectory = some_trajectory()
     write_kitti(tmp_path / "t.kitti", trajectory)
     back = read_kitti(tmp_path / "t.kitti", trajectory.timestamps)
@@ -63,7 +66,7 @@ def test_kitti_files_give_back_what_was_written(tmp_path):
     assert (read_kitti(tmp_path / "t.kitti").timestamps == np.arange(20)).all()
 
 
-def test_files_are_the_same_every_time_and_precise(tmp_path):
+def test_files_are_reproducible_and_precise(tmp_path):
     trajectory = Trajectory(
         np.array([0.1, 1_403_715_524.907_143]), np.stack([np.eye(4)] * 2) * [[-0.0 + 1.0]]
     )
@@ -90,7 +93,7 @@ def test_evo_reads_our_files(tmp_path):
     np.testing.assert_allclose(np.array(kitti.poses_se3), trajectory.T_world_cam, atol=1e-8)
 
 
-def test_euroc_has_nanoseconds_the_real_part_first_and_the_body(tmp_path):
+def test_euroc_files_have_nanoseconds_w_first_quaternions_and_body_poses(tmp_path):
     path = write(
         tmp_path / "data.csv",
         EUROC_HEADER + "1403715524907143168,0.5,1.9,0.9,0.0,1.0,0.0,0.0,9,9,9\n"
@@ -107,7 +110,7 @@ def test_euroc_has_nanoseconds_the_real_part_first_and_the_body(tmp_path):
         np.testing.assert_allclose(trajectory.positions[1], [0.6, 1.9, 0.9])
 
 
-def test_nanoseconds_in_tums_format_are_recognised(tmp_path):
+def test_nanoseconds_in_tum_format_are_recognised(tmp_path):
     path = write(
         tmp_path / "f.txt",
         "1403715529112143517.000000 0 0 0 0 0 0 1\n1403715529162143517.0 1 0 0 0 0 0 1\n",
@@ -125,7 +128,7 @@ def test_each_format_is_recognised(tmp_path):
     assert read_trajectory(tmp_path / "k").timestamps[0] == 0.0
 
 
-def test_comments_blank_lines_windows_line_ends_and_a_byte_order_mark_do_not_matter(tmp_path):
+def test_comments_blank_lines_crlf_and_a_byte_order_mark_are_accepted(tmp_path):
     text = "\ufeff# header\r\n\r\n1.0 0 0 0 0 0 0 1\r\n  2.0\t1 0 0 0 0 0 1  \r\n"
     (tmp_path / "t.txt").write_bytes(text.encode())
     assert read_trajectory(tmp_path / "t.txt").timestamps.tolist() == [1.0, 2.0]
@@ -160,7 +163,7 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
         ("rgb/1.png\nrgb/2.png\n", "no line of numbers"),
     ],
 )
-def test_what_holds_no_pose_is_refused_in_one_line(tmp_path, text, message):
+def test_files_without_poses_are_refused_in_one_line(tmp_path, text, message):
     path = write(tmp_path / "f.txt", text)
     with pytest.raises(TrajectoryError, match=message) as caught:
         read_trajectory(path)
@@ -176,7 +179,7 @@ def test_missing_files_folders_and_binary_ones_are_named(tmp_path):
         assert str(tmp_path) in str(caught.value)
 
 
-def test_kitti_poses_and_stamps_must_be_as_many(tmp_path):
+def test_numbers_of_kitti_poses_and_stamps_must_agree(tmp_path):
     write_kitti(tmp_path / "k", some_trajectory(5))
     with pytest.raises(TrajectoryError, match="5 poses for 4 stamps"):
         read_kitti(tmp_path / "k", np.arange(4.0))
@@ -223,13 +226,14 @@ def test_the_published_trajectories_can_be_read(test_data):
         assert trajectory.path_length_m == pytest.approx(length, rel=1e-3)
 
 
-def test_times_of_frames_are_the_first_column_of_any_list(tmp_path):
+def test_times_are_read_from_any_list(tmp_path):
     for text, expected in (
         ("0.000000e+00\n1.037359e-01\n", [0.0, 0.1037359]),
-        ("# color images\n1305031102.1753 rgb/1.png\n1305031102.2112 rgb/2.png\n", [1305031102.1753, 1305031102.2112]),
+        ("# color images\n1305031102.1753 rgb/1.png\n1305031102.2112 rgb/2.png\n",
+         [1305031102.1753, 1305031102.2112]),
         ("#timestamp [ns],filename\n1403715273262142976,1.png\r\n1403715273312143104,2.png\r\n",
          [1403715273.262142976, 1403715273.312143104]),
-        # The number of the frame, seconds, exposure; microseconds; a header that names the column of the time.
+        # Frame number, seconds, exposure; microseconds; a header that names the time column.
         ("0 10.00 0.004\n1 10.05 0.005\n2 10.10 0.004\n", [10.0, 10.05, 10.1]),
         ("1700000000000000\n1700000000050000\n", [1700000000.0, 1700000000.05]),
         ("exposure,timestamp [ms],name\n4,100,a\n5,150,b\n", [0.1, 0.15]),
@@ -249,14 +253,14 @@ def test_times_of_frames_are_the_first_column_of_any_list(tmp_path):
         ("1.0\n,\n", "1 lines and 1 without numbers"),
     ],
 )
-def test_what_are_no_times_is_refused(tmp_path, text, found):
+def test_invalid_lists_of_times_are_refused(tmp_path, text, found):
     with pytest.raises(
         TrajectoryError, match=rf"times\.txt: expected increasing times .*found {found}"
     ):
         read_times(write(tmp_path / "times.txt", text))
 
 
-def test_poses_without_times_are_numbered_and_can_be_given_times(tmp_path):
+def test_poses_without_times_are_numbered_unless_times_are_given(tmp_path):
     trajectory = some_trajectory(3)
     write_kitti(tmp_path / "t.kitti", trajectory)
     assert read_trajectory(tmp_path / "t.kitti").numbered
@@ -265,7 +269,7 @@ def test_poses_without_times_are_numbered_and_can_be_given_times(tmp_path):
     np.testing.assert_array_equal(timed.timestamps, trajectory.timestamps)
     with pytest.raises(TrajectoryError, match="3 poses for 2 stamps"):
         read_trajectory(tmp_path / "t.kitti", trajectory.timestamps[:2])
-    # A format with times keeps its own.
+    # A format with times keeps its own times.
     write_tum(tmp_path / "t.tum", trajectory)
     np.testing.assert_array_equal(
         read_trajectory(tmp_path / "t.tum", np.arange(9.0)).timestamps, trajectory.timestamps

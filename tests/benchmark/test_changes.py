@@ -1,4 +1,4 @@
-"""What counts as better or worse."""
+"""Judging changes between results as better or worse."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def verdicts(folder: Path, before: list[Row], after: list[Row]) -> dict[str, Ver
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [
-        # Farther apart than either spread.
+        # The difference exceeds both spreads.
         ((0.010, 0.011, 0.012), (0.015, 0.016, 0.017), Verdict.WORSE),
         ((0.015, 0.016, 0.017), (0.010, 0.011, 0.012), Verdict.BETTER),
-        # As far as one of them.
+        # The difference equals one of the spreads.
         ((0.010, 0.011, 0.012), (0.012, 0.013, 0.014), Verdict.SAME),
         ((0.010, 0.011, 0.030), (0.015, 0.016, 0.017), Verdict.SAME),
-        # No spread at all, but within the tolerance of 10 %.
+        # No spread; the difference is compared with the tolerance of 10 %.
         ((0.010, 0.010, 0.010), (0.0109, 0.0109, 0.0109), Verdict.SAME),
         ((0.010, 0.010, 0.010), (0.0112, 0.0112, 0.0112), Verdict.WORSE),
-        # With fewer than three repeats 25 %.
+        # With fewer than three repeats the tolerance is 25 %.
         ((0.010,), (0.0124,), Verdict.SAME),
         ((0.010,), (0.0126,), Verdict.WORSE),
         ((0.010, 0.010, 0.010), (0.0124,), Verdict.SAME),
@@ -49,13 +49,13 @@ def test_medians_against_spread_and_tolerance(
     assert found["world mono orb tracking_rate"] is Verdict.SAME
 
 
-def test_errors_over_other_shares_are_not_judged(tmp_path: Path) -> None:
+def test_errors_at_different_tracking_rates_are_not_judged(tmp_path: Path) -> None:
     found = verdicts(tmp_path, repeats(0.02, 0.02, 0.02), repeats(0.001, 0.001, 0.001, tracked=7))
     assert found["world mono orb tracking_rate"] is Verdict.WORSE
     assert found["world mono orb ate_rmse_m"] is Verdict.NOT_JUDGED
 
 
-def test_what_is_not_there_any_more_is_a_regression(tmp_path: Path) -> None:
+def test_a_missing_case_or_metric_is_a_regression(tmp_path: Path) -> None:
     other = "world stereo orb default"
     before, after = [*repeats(0.01), *repeats(0.01, case=other)], repeats(0.01)
     changes = compare(results(tmp_path / "a", before), results(tmp_path / "b", after))
@@ -67,23 +67,23 @@ def test_what_is_not_there_any_more_is_a_regression(tmp_path: Path) -> None:
     assert [change.verdict for change in back if change.verdict is not Verdict.SAME] == [
         Verdict.NEW
     ]
-    # An error that there was, of a run that still tracks as much.
+    # The error is missing in a run that tracks as much as before.
     lost = verdicts(tmp_path, repeats(0.01), [row(ate=None, tracked=10)])
     assert lost["world mono orb ate_rmse_m"] is Verdict.GONE
 
 
-def test_a_run_that_fails_tracks_nothing(tmp_path: Path) -> None:
+def test_a_failed_run_counts_as_tracking_nothing(tmp_path: Path) -> None:
     after = [row(ate=None, tracked=0, reason="lost")]
     assert verdicts(tmp_path, repeats(0.01), after)["world mono orb tracking_rate"] is Verdict.WORSE
 
 
-def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
+def test_results_without_a_common_case_are_refused(tmp_path: Path) -> None:
     one, other = repeats(0.01), repeats(0.01, case="mars mono orb default")
     with pytest.raises(BenchmarkError, match="no case in common"):
         compare(results(tmp_path / "a", one), results(tmp_path / "b", other))
 
 
-def test_the_table_has_the_worst_first_and_the_reason(tmp_path: Path) -> None:
+def test_the_table_lists_the_worst_first_with_the_reason(tmp_path: Path) -> None:
     a = [*repeats(0.02, 0.02, 0.02), *repeats(0.010, 0.011, 0.012, case="world rgbd orb default")]
     b = [*repeats(0.01, 0.01, 0.01), *repeats(0.030, 0.031, 0.032, case="world rgbd orb default")]
     changes = compare(results(tmp_path / "a", a), results(tmp_path / "b", b))
@@ -96,8 +96,8 @@ def test_the_table_has_the_worst_first_and_the_reason(tmp_path: Path) -> None:
     assert len(comparison_table(changes, everything=True).rows) == 6
 
 
-def test_how_often_chance_alone_is_called_a_change(tmp_path: Path) -> None:
-    """The figure that docs/benchmarks.md has: three repeats, errors that differ by 30 % among themselves."""
+def test_the_false_alarm_rate_is_as_documented(tmp_path: Path) -> None:
+    """The rate in docs/benchmarks.md: three repeats whose errors differ by 30 %."""
     rng = np.random.default_rng(0)
     alarms = 0
     for _ in range(2000):

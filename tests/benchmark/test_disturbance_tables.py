@@ -11,15 +11,17 @@ from spslam.benchmark.results import Row
 from spslam.benchmark.tables import metric_tables, notes, summary_markdown
 
 
-def disturbed(case: str, repeat: int, text: str, tracked: int = 10, **figures: Any) -> Row:
-    values = metrics(tracked, ate=None, **figures)
+def disturbed(case: str, repeat: int, text: str, tracked: int = 10, **values: Any) -> Row:
+    found = metrics(tracked, ate=None, **values)
     identity = {"code_sha256": "c0de" * 16, "input": {"disturb": [text]}}
-    return row(case, repeat, metrics=values, identity=identity)
+    return row(case, repeat, metrics=found, identity=identity)
 
 
-def moved(repeat: int, error: float | None, told: bool = False, **more: Any) -> Row:
+def moved(repeat: int, error: float | None, warned: bool = False, **more: Any) -> Row:
     notices = (
-        [{"topic": "moving_points", "count": 1, "text": "31 % of the points move"}] if told else []
+        [{"topic": "moving_points", "count": 1, "text": "31 % of the points move"}]
+        if warned
+        else []
     )
     return disturbed(
         "still stereo orb default",
@@ -31,15 +33,15 @@ def moved(repeat: int, error: float | None, told: bool = False, **more: Any) -> 
     )
 
 
-def test_movers_show_the_largest_error_and_who_told_a_doubt(tmp_path: Path) -> None:
-    made = results(tmp_path, [moved(0, 0.02), moved(1, 1.5, told=True), moved(2, 0.04)])
+def test_movers_show_the_largest_error_and_the_runs_that_warned(tmp_path: Path) -> None:
+    made = results(tmp_path, [moved(0, 0.02), moved(1, 1.5, warned=True), moved(2, 0.04)])
     (table,) = metric_tables(made, [])
     assert table.heads == ["disturbance", "sensor", "orb"]
     assert table.rows == [["still", "stereo", "0.0400 (0.0200–1.50) m · warned 1/3"]]
     assert "before the disturbance" in " ".join(notes(made, []))
 
 
-def test_being_lost_is_a_doubt_and_no_comparison_with_the_truth_is_none(tmp_path: Path) -> None:
+def test_lost_frames_count_as_a_warning_and_a_missing_comparison_does_not(tmp_path: Path) -> None:
     silent = {"notices": [{"topic": "ground_truth_not_compared", "count": 1, "text": "no"}]}
     rows = [disturbed("still stereo orb default", i, "mover", disturbed_error_max_m=0.01, **more)
             for i, more in enumerate(({"lost_frames": 3}, silent))]  # fmt: skip
@@ -47,7 +49,7 @@ def test_being_lost_is_a_doubt_and_no_comparison_with_the_truth_is_none(tmp_path
     assert table.rows[0][-1] == "10.0 (10.0–10.0) mm · warned 1/2"
 
 
-def test_a_single_camera_that_must_not_start(tmp_path: Path) -> None:
+def test_single_camera_runs_that_must_not_start(tmp_path: Path) -> None:
     def cell(*wrong: int) -> str:
         rows = [
             disturbed("start mono orb default", i, "mover", count, disturbed_wrong_frames=count)
@@ -60,7 +62,7 @@ def test_a_single_camera_that_must_not_start(tmp_path: Path) -> None:
     assert cell(0, 7, 9) == "started 2/3"
 
 
-def test_dark_frames_show_wrong_places_and_when_the_right_one_was_found(tmp_path: Path) -> None:
+def test_dark_frames_show_wrong_places_and_the_frames_until_recovery(tmp_path: Path) -> None:
     case = "twins stereo orb default"
     rows = [
         disturbed(

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, some of which are killed: none is lost, and all say the same."""
+"""Runs in separate processes: killed ones are repeated with the same results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def request(name: str, *arguments: str, **files: str) -> Request:
 
 
 def children(parent: int) -> list[psutil.Process]:
-    """The processes of runs that a process has started."""
+    """The run processes that a process has started."""
     found = psutil.Process(parent).children(recursive=True)
     return [
         process for process in found if "spslam.cli.suite_worker" in " ".join(command_of(process))
@@ -48,7 +48,7 @@ def command_of(process: psutil.Process) -> list[str]:
 
 
 def ended(process: psutil.Process) -> bool:
-    """Whether it ran to its end or was killed; one that nobody has waited for is a zombie."""
+    """Whether it has ended or was killed; a process that is not waited for is a zombie."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -56,7 +56,7 @@ def ended(process: psutil.Process) -> bool:
 
 
 def soon(condition: Callable[[], Any], what: str) -> Any:
-    """What a condition says once it says something."""
+    """Wait until a condition is true and return its value."""
     for _ in range(1200):
         if found := condition():
             return found
@@ -72,7 +72,7 @@ def trajectory(finished: Finished) -> bytes:
 
 
 @pytest.mark.slow
-def test_two_processes_one_of_which_is_killed() -> None:
+def test_a_run_of_a_killed_process_is_repeated() -> None:
     killed: list[int] = []
 
     def kill() -> None:
@@ -86,13 +86,13 @@ def test_two_processes_one_of_which_is_killed() -> None:
         finished = {one.id: one for one in runs}
     assert killed and set(finished) == {"a", "b", "c"}
     assert sorted(one.attempts for one in finished.values()) == [1, 1, 2]
-    # The one that was begun again says the same as the one that was not.
+    # The repeated run gives the same result as the undisturbed one.
     assert trajectory(finished["a"]) == trajectory(finished["b"])
     assert finished["a"].machine["cores"] == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.slow
-def test_results_do_not_hang_on_the_number_of_processes() -> None:
+def test_results_do_not_depend_on_the_number_of_processes() -> None:
     (alone,) = LocalPool(1).run([request("a")])
     assert trajectory(alone) == trajectory(next(iter(LocalPool(2).run([request("b")]))))
 
@@ -104,7 +104,7 @@ def test_a_run_that_is_always_killed_fails(monkeypatch: pytest.MonkeyPatch) -> N
     assert (finished.attempts, finished.files) == (3, {})
 
 
-def test_why_a_run_could_not_begin(tmp_path: Path) -> None:
+def test_the_reason_why_a_run_could_not_start_is_reported(tmp_path: Path) -> None:
     arguments = ("run", str(tmp_path / "gone"))
     finished = perform(Request("a", arguments, {}, code_sha256()))
     assert finished.reason is not None and finished.reason.startswith(
@@ -113,7 +113,7 @@ def test_why_a_run_could_not_begin(tmp_path: Path) -> None:
     assert (finished.attempts, finished.files) == (1, {})
 
 
-def test_workers_that_would_compute_something_else_say_so(tmp_path: Path) -> None:
+def test_workers_with_other_code_or_files_report_it(tmp_path: Path) -> None:
     file = tmp_path / "camera.yaml"
     file.write_text("x")
     digest = file_sha256(file)
@@ -125,13 +125,13 @@ def test_workers_that_would_compute_something_else_say_so(tmp_path: Path) -> Non
     assert "has no file" in str(perform(gone).reason)
 
 
-def test_nobody_waits_any_more() -> None:
+def test_a_stopped_pool_starts_no_run() -> None:
     with pytest.raises(StoppedError):
         perform(request("a"), stopped=lambda: True)
     assert children(os.getpid()) == []
 
 
-def test_processes_end_with_who_started_them() -> None:
+def test_processes_end_with_their_parent() -> None:
     code = "import test_pools as t; list(t.LocalPool(1).run([t.request('a')]))"
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths})
@@ -162,7 +162,7 @@ def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
         run = children(begun[0])[0]
         os.kill(begun[0], signal.SIGKILL)
         killed.append(begun[0])
-        # Nobody is left to read its result.
+        # Its result cannot be read any more.
         soon(lambda: ended(run), "its run has ended, too")
         killed.append(run.pid)
 
@@ -177,7 +177,7 @@ def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
     assert len({trajectory(one) for one in finished.values()}) == 1
 
 
-def test_no_scheduler_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scheduler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr("spslam.benchmark.pools._CONNECT_S", 0.2)
     with pytest.raises(BenchmarkError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):

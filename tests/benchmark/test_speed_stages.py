@@ -1,4 +1,4 @@
-"""The parts that are timed do what they are said to do: a matcher that finds nothing would be fast, too."""
+"""The timed stages do their work: a matcher that finds nothing would be fast, too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spslam.benchmark.speed_stages import time_tracking_stages
 from spslam.frontend.matching.matching import DescriptorMatcher
 
 
-def test_the_timed_parts_find_what_is_there() -> None:
+def test_the_timed_stages_find_matches_and_poses() -> None:
     found: dict[str, Any] = {}
 
     class Matcher(DescriptorMatcher):

@@ -1,4 +1,4 @@
-"""From a YAML file to runs."""
+"""Suites: from a YAML file to runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from spslam.errors import ConfigError
 TINY = """
 title: Tiny
 grids:
-  - sequences: {small: {world: demo-small}, walk: {path: walk.mp4, calibration: camera.yaml, sensors: [mono]}}
+  - sequences: {small: {world: demo-small}, 
+      walk: {path: walk.mp4, calibration: camera.yaml, sensors: [mono]}}
     sensors: [stereo, mono]
-    extractors: {orb: {extractor: orb}, mine: {weights: mine.safetensors}, box: {weights: superpoint}}
+    extractors:
+      {orb: {extractor: orb}, mine: {weights: mine.safetensors}, box: {weights: superpoint}}
     configs: {default: {}, fewer: {config: kitti_mono, set: {features.max_keypoints: 300, seed: 7}}}
     repeats: 2
 """
@@ -56,7 +58,7 @@ def test_every_combination_is_run_and_first_repeats_come_first(tmp_path: Path) -
     }
 
 
-def test_repeats_differ_by_seeds_and_worlds_by_their_textures(tmp_path: Path) -> None:
+def test_repeats_differ_by_seed_and_worlds_by_texture(tmp_path: Path) -> None:
     by_id = {run.id: run for run in tiny(tmp_path)}
     first, second = by_id["small_mono_orb_0"], by_id["small_mono_orb_1"]
     assert (first.path, first.varied) == ("demo-small", "world 1, seed 0")
@@ -66,7 +68,7 @@ def test_repeats_differ_by_seeds_and_worlds_by_their_textures(tmp_path: Path) ->
     assert by_id["walk_mono_orb_fewer_1"].path == str(tmp_path / "walk.mp4")
 
 
-def test_arguments_are_those_of_spslam_run(tmp_path: Path) -> None:
+def test_runs_have_the_arguments_of_spslam_run(tmp_path: Path) -> None:
     run = {run.id: run for run in tiny(tmp_path)}["walk_mono_mine_fewer_0"]
     assert run.config == "kitti_mono"
     assert run.arguments("kitti_mono") == [
@@ -81,13 +83,13 @@ def test_arguments_are_those_of_spslam_run(tmp_path: Path) -> None:
         *("--config", "kitti_mono", "--weights", str(tmp_path / "mine.safetensors")),
         *("--set", "features.threads=1", "--set", "features.max_keypoints=300", "--set", "seed=7"),
     ]
-    # A name of the box is no file beside the suite.
+    # A built-in name is not a file next to the suite.
     assert "superpoint" in {run.id: run for run in tiny(tmp_path)}["small_mono_box_0"].arguments(
         "demo_mono"
     )
 
 
-def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None:
+def test_repeats_of_disturbed_sequences_have_other_seeds(tmp_path: Path) -> None:
     text = TINY.replace(
         "{world: demo-small}",
         "{world: demo-small, disturb: [dark, 'mover:fraction=0.4', 'still:seed=9']}",
@@ -118,12 +120,12 @@ def test_repeats_of_disturbed_sequences_draw_other_seeds(tmp_path: Path) -> None
         (("title: Tiny", "title: Tiny\nmetrics: [beauty]"), "metrics must be of ate_rmse_m"),
     ],
 )
-def test_mistakes_are_told(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+def test_mistakes_are_reported(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_suite(suite(tmp_path, TINY.replace(*change)))
 
 
-def test_unknown_names_and_colliding_ones(tmp_path: Path) -> None:
+def test_unknown_and_colliding_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
         match=r"'smoek': expected one of ablation, euroc, kitti, robust, robust_quick, smoke, tum",
@@ -134,7 +136,7 @@ def test_unknown_names_and_colliding_ones(tmp_path: Path) -> None:
         expand(load_suite(twice), folders)
 
 
-def test_only(tmp_path: Path) -> None:
+def test_only_selects_runs(tmp_path: Path) -> None:
     runs = tiny(tmp_path)
     assert {run.case.extractor for run in chosen(runs, ["orb"])} == {"orb"}
     assert {(run.case.sequence, run.case.sensor) for run in chosen(runs, ["small", "stereo"])} == {
@@ -147,7 +149,7 @@ def test_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "repeats", "extractors"), [("robust", 5, 3), ("robust_quick", 2, 1)]
 )
-def test_robust_suites_disturb_what_fits_the_recordings(
+def test_disturbances_of_robust_suites_fit_the_recordings(
     name: str, repeats: int, extractors: int
 ) -> None:
     runs = expand(load_suite(name), folders)
@@ -163,12 +165,12 @@ def test_robust_suites_disturb_what_fits_the_recordings(
             run.path, sensor="mono", max_frames=entry.max_frames, stride=entry.stride
         )
         disturbed = disturb(frames, run.disturbances)
-        # There is something before the disturbance to align by, and something after it to judge.
+        # There are frames before the disturbance to align, and frames after it to judge.
         assert disturbed.disturbed_from >= (0 if "from the start" in run.case.sequence else 10)
         assert len(disturbed) - (disturbed.seen_again_from or disturbed.disturbed_from) >= 20
 
 
-def test_suites_of_the_box() -> None:
+def test_built_in_suites_are_valid() -> None:
     assert suite_names() == ["ablation", "euroc", "kitti", "robust", "robust_quick", "smoke", "tum"]
     runs = {name: expand(load_suite(name), folders) for name in suite_names()}
     fronts = {"superpoint", "superpoint_lite", "orb", "sift"}
@@ -193,14 +195,14 @@ def test_suites_of_the_box() -> None:
         "no local bundle adjustment",
         "no loops",
     } <= configs
-    # Every setting exists and is possible.
+    # Every setting exists and has a possible value.
     for config, overrides in {
         (run.config or "default", run.overrides) for one in runs.values() for run in one
     }:
         load_config(config, list(overrides))
 
 
-def test_published_figures_name_sequences_that_there_are() -> None:
+def test_published_metrics_name_existing_sequences() -> None:
     for name in ("kitti", "euroc", "tum"):
         for system in load_published([name]):
             assert system.source
@@ -208,13 +210,13 @@ def test_published_figures_name_sequences_that_there_are() -> None:
                 assert set(values) <= set(folders(name)), (system.system, key)
     kitti = {system.system: system for system in load_published(["kitti"])}["ORB-SLAM2"]
     drift = kitti.metrics["t_rel_percent"]
-    # The mean that the paper is quoted with.
+    # The paper is cited with the mean over its sequences.
     assert sum(drift.values()) / len(drift) == pytest.approx(0.72, abs=0.005)
     with pytest.raises(ConfigError, match="no published metrics called 'mars'"):
         load_published(["mars"])
 
 
-def test_worlds_with_a_seed() -> None:
+def test_worlds_may_have_a_seed() -> None:
     assert is_world("demo@12") and is_world("demo")
     assert not any(map(is_world, ("demo@", "demo@x", "demo@-1", "mars@2", "demo@2@3")))
     same, other = open_world("demo-small@1", "mono"), open_world("demo-small@2", "mono")
@@ -225,7 +227,7 @@ def test_worlds_with_a_seed() -> None:
     assert (other.ground_truth.positions == first.ground_truth.positions).all()  # type: ignore[union-attr]
 
 
-def test_identity_tells_what_differs(tmp_path: Path) -> None:
+def test_identity_names_what_differs(tmp_path: Path) -> None:
     run = tiny(tmp_path)[0]
     entry = run.entry.model_copy(update={"max_frames": 3})
     weights = tmp_path / "mine.safetensors"
@@ -251,7 +253,7 @@ def test_identity_tells_what_differs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("requested", "same"), [(0, True), (2, True), (3, False)])
-def test_the_concurrency_that_a_run_chose_is_no_change(
+def test_the_concurrency_chosen_by_a_run_is_not_a_change(
     requested: int, same: bool, tmp_path: Path
 ) -> None:
     wanted, ran = (

@@ -50,8 +50,9 @@ def test_help_of_run_names_every_option(
     call("run", "--help")
     text = capsys.readouterr().out
     for option in (
-        "PATH", "--dataset", "--sequence", "--sensor", "--calibration", "--config", "--set", "--extractor",
-        "--weights", "--out", "--viewer", "--start", "--max-frames", "--stride", "--scale", "--cache",
+        "PATH", "--dataset", "--sequence", "--sensor", "--calibration", "--config", "--set",
+        "--extractor", "--weights", "--out", "--viewer", "--start", "--max-frames", "--stride",
+        "--scale", "--cache",
     ):  # fmt: skip
         assert option in text
 
@@ -61,7 +62,8 @@ def test_help_loads_nothing_heavy() -> None:
         "import sys\nfrom spslam.cli.app import main\n"
         "try: main(['run', '--help'])\n"
         "except SystemExit: pass\n"
-        "sys.exit(' '.join({'torch', 'cv2', 'numpy', 'g2opy', 'matplotlib'} & set(sys.modules)) or 0)"
+        "sys.exit(' '.join({'torch', 'cv2', 'numpy', 'g2opy', 'matplotlib'} "
+        "& set(sys.modules)) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
@@ -81,12 +83,14 @@ def test_help_loads_nothing_heavy() -> None:
         ["fly"],
     ],
 )
-def test_wrong_usage_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_gives_a_one_line_error(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     command = "spslam" if arguments == ["fly"] else f"spslam {arguments[0]}"
     assert refused(capsys, *arguments).endswith(f"; see {command} --help\n")
 
 
-def test_a_scale_that_cannot_be_is_refused_before_the_run(
+def test_an_impossible_scale_is_refused_before_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mono = ["run", "demo-small", "--sensor", "mono", "--out", str(tmp_path / "out")]
@@ -105,13 +109,17 @@ def test_unknown_outputs_are_refused_before_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
-    assert "no output 'film'" in refused(capsys, "run", "demo-small", "--outputs", "map,film", *out)
+    assert "no output 'poster'" in refused(
+        capsys, "run", "demo-small", "--outputs", "map,poster", *out
+    )
     extend = ["--map", "map.npz", "--extend", "--outputs", "plots"]
     assert "add map to --outputs" in refused(capsys, "run", "demo-small", *extend, *out)
     assert not (tmp_path / "out").exists()
 
 
-def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_user_errors_are_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     assert "nothing at" in refused(capsys, "run", str(tmp_path / "gone"))
     assert "empty" in refused(capsys, "run", str(tmp_path / "empty"))
@@ -135,7 +143,7 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["superpoint", "orb"])
-def test_a_run_from_the_feature_cache_is_the_same(
+def test_a_run_from_the_feature_cache_gives_the_same_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractor: str
 ) -> None:
     run = ["run", "demo-small", "--extractor", extractor, "--max-frames", "6"]
@@ -166,7 +174,7 @@ def test_a_feature_cache_that_cannot_be_written_is_refused_before_the_run(
     assert not (tmp_path / "out").exists()
 
 
-def test_libraries_add_nothing_to_the_line(tmp_path: Path) -> None:
+def test_libraries_add_nothing_to_the_error_line(tmp_path: Path) -> None:
     (tmp_path / "calibration.yaml").write_text(
         "{width: 64, height: 48, fx: 50, fy: 50, cx: 32, cy: 24}\n"
     )
@@ -193,7 +201,7 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["run", "demo-small"])
 
 
-def test_run_writes_results_and_tells_the_figures(
+def test_run_writes_results_and_prints_the_metrics(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -215,7 +223,7 @@ def test_run_writes_results_and_tells_the_figures(
     assert printed.err.startswith("frame 5/5  tracking")
     assert printed.err.count("\n") == 1
     resolved = load_config(out / "config.yaml")
-    # One thread may ask ORB at a time: what ran is said, not what was left open.
+    # ORB runs one image at a time with one thread; the configuration records the actual values.
     ran = ["tracking.min_inliers=15", "features.extractor=orb", "features.max_concurrency=1"]
     expected = load_config("demo_stereo", ran)
     assert resolved == expected
@@ -248,7 +256,7 @@ def test_start_stride_sensor_and_default_folder(
         (2, "none of 2 frames could be tracked; 1 times: the camera moved"),
     ],
 )
-def test_a_run_without_a_pose_fails_and_says_why(
+def test_a_run_without_a_pose_fails_with_the_reason(
     frames: int, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -267,7 +275,7 @@ def test_a_run_without_a_pose_fails_and_says_why(
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8"))["tracked"] == 0
 
 
-def test_failure_in_the_middle_writes_and_exits_2(
+def test_a_failure_in_the_middle_writes_results_and_exits_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from spslam.slam.system import Slam
@@ -287,7 +295,7 @@ def test_failure_in_the_middle_writes_and_exits_2(
     assert len(read_tum(tmp_path / "out" / "trajectory.tum")) == 3
 
 
-def test_interrupt_stops_cleanly_and_writes(
+def test_an_interrupt_stops_cleanly_and_writes_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -303,10 +311,12 @@ def test_interrupt_stops_cleanly_and_writes(
     assert "stopped early" in capsys.readouterr().out
 
 
-def test_second_interrupt_drops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interrupt_discards_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt_twice(self: ProgressLine, status: Status) -> None:
         signal.raise_signal(signal.SIGINT)
-        # Sooner it would be an echo of the first.
+        # A signal that comes sooner counts as an echo of the first.
         time.sleep(0.06)
         signal.raise_signal(signal.SIGINT)
 
@@ -339,7 +349,9 @@ def test_run_slam_script_is_spslam_run(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "metrics.json").is_file()
 
 
-def test_config_lists_and_resolves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_lists_and_resolves_configurations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("config") == 0
     assert capsys.readouterr().out.split() == config_names()
     assert call("config", "kitti_stereo", "--set", "seed=3") == 0
@@ -362,12 +374,14 @@ def test_progress_is_one_line_on_a_terminal() -> None:
     text = screen.getvalue()
     for part in ("frame 50/50", "tracking", "7.2 fps", "4 keyframes", "999 points", "123 inliers"):
         assert part in text
-    # Updated in place: the cursor goes back over the one line, and the line is gone at the end.
+    # The line is updated in place with carriage returns and is removed at the end.
     assert text.count("\n") == 1
     assert text.endswith("\x1b[2K")
 
 
-def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_without_a_terminal_is_a_line_at_intervals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     clock = iter(range(0, 1000, 3))
     monkeypatch.setattr("spslam.cli.console.monotonic", lambda: next(clock))
     screen = StringIO()

@@ -1,4 +1,4 @@
-"""`spslam bench speed`: all is measured and told; how fast it is, is no test's business."""
+"""`spslam bench speed` measures and prints everything; the speed itself is not tested."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ NETWORKS = ("superpoint", "superpoint_lite")
 
 
 @pytest.mark.slow
-def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page, figures = tmp_path / "speed.md", tmp_path / "speed.json"
+def test_a_quick_measurement_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, metrics_file = tmp_path / "speed.md", tmp_path / "speed.json"
     assert (
         call(
             "bench",
@@ -33,7 +35,7 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "--markdown",
             str(page),
             "--json",
-            str(figures),
+            str(metrics_file),
         )
         == 0
     )
@@ -41,7 +43,7 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == text
     assert "`spslam bench speed --quick" in text
 
-    report = json.loads(figures.read_text())
+    report = json.loads(metrics_file.read_text())
     precisions = ["onnxruntime fp32", "openvino fp32", "openvino int8", "torch fp32"]
     precisions += ["openvino bf16"] if has_bf16() else []
     engines = [(row["network"], row["engine"]) for row in report["engines"]]
@@ -80,26 +82,26 @@ def test_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(report["parts"]) == 5
 
 
-def test_runs_are_compared_with_the_reference_around_them() -> None:
+def test_runs_are_compared_with_the_reference_before_and_after() -> None:
     slow, fast = (
         RunSpeed("demo", "mono", "", 640, 480, 20, fps, Timing(1, 1, 1, 1), {})
         for fps in (20.0, 30.0)
     )
     compared = RunSpeedComparison.of([fast, slow, fast], [400.0, 600.0, 800.0, 600.0])
     assert compared.run is fast and compared.all_fps == [30, 20, 30]
-    assert compared.frames_per_reference == 15.0, "of 15, 14 and 21"
+    assert compared.frames_per_reference == 15.0, "the median of 15, 14 and 21"
     report = SpeedReport("spslam bench speed", {}, 1, 1, runs=[compared])
     assert "| 30.0 (20.0 to 30.0) | 20 | 600 | 15.0 |" in report._run_table()
 
 
 @pytest.mark.slow
-def test_the_reference_ticks_in_a_process_of_its_own() -> None:
+def test_the_reference_runs_in_a_separate_process() -> None:
     with reference_clock(1, (40, 48)) as clock:
         assert clock() > 0 < clock()
     assert not multiprocessing.active_children()
 
 
-def test_starts_begin_with_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_times_are_measured_from_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     caches: list[str] = []
 
     def run(command: list[str], env: dict[str, str], **options: object) -> None:
@@ -116,7 +118,7 @@ def test_starts_begin_with_an_empty_cache(monkeypatch: pytest.MonkeyPatch) -> No
     assert "| warm | 3.0 |" in report._start_table()
 
 
-def test_without_other_engines_torch_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_other_engines_only_torch_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     extractors = make_extractors(["superpoint_lite"], threads=1)
@@ -129,7 +131,7 @@ def test_without_other_engines_torch_is_left(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
-def test_what_cannot_be_is_refused_at_once(
+def test_impossible_calls_are_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for option in ("--json", "--markdown"):

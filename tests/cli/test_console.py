@@ -1,4 +1,4 @@
-"""What is printed is the text itself: no emoji codes, no markup, whatever names and paths hold."""
+"""Text is printed unchanged: no emoji codes and no markup, whatever names and paths contain."""
 
 import ast
 from io import StringIO
@@ -27,7 +27,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "spslam"
 
 
 def commands(group: Any, names: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    """Every command with the words that call it."""
+    """All commands with the words that call them."""
     found = []
     for name, command in getattr(group, "commands", {}).items():
         found.append(((*names, name), command))
@@ -39,14 +39,14 @@ COMMANDS = commands(typer.main.get_command(app))
 
 
 def packed(text: str) -> str:
-    """Without spaces and line ends, for help texts are wrapped anywhere."""
+    """Remove spaces and line ends, because help texts are wrapped anywhere."""
     return "".join(text.split())
 
 
 @pytest.mark.parametrize(
     ("names", "command"), COMMANDS, ids=[" ".join(names) for names, _ in COMMANDS]
 )
-def test_help_is_what_was_written(
+def test_help_is_printed_unchanged(
     names: tuple[str, ...], command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(*names, "--help") == 0
@@ -55,12 +55,12 @@ def test_help_is_what_was_written(
         assert packed((text or "").replace("\b", "")) in printed
 
 
-def test_help_of_scale_has_its_colons(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_scale_keeps_its_colons(capsys: pytest.CaptureFixture[str]) -> None:
     call("run", "--help")
     assert "distance=A:B:2.5" in capsys.readouterr().out
 
 
-def test_summaries_of_commands_are_whole(
+def test_summaries_of_commands_are_complete(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
@@ -78,12 +78,12 @@ class Terminal(StringIO):
 
 
 def screen(terminal: bool = False) -> tuple[StringIO, Console]:
-    """A console as the commands have it, on a file or a terminal."""
+    """A console made as for the commands, on a file or a terminal."""
     text = Terminal() if terminal else StringIO()
     return text, make_console(text, width=200)
 
 
-def test_figures_are_printed_as_they_are() -> None:
+def test_metrics_are_printed_unchanged() -> None:
     text, console = screen()
     print_metrics(
         {"tracked": 1, "frames": 1, "tracking_rate": 1.0, "not_compared": ODD, "time_stamps": ODD},
@@ -92,7 +92,7 @@ def test_figures_are_printed_as_they_are() -> None:
     assert text.getvalue().count(ODD) == 2
 
 
-def test_comparisons_are_printed_as_they_are() -> None:
+def test_comparisons_are_printed_unchanged() -> None:
     rows = [
         {"estimate": ODD, "ground_truth_frame": ODD, "tracking_rate": 1.0, "frames_are": "counted",
          "frames_from": f"/x/{ODD.replace('/', '')}", "alignment": "se3", "association": "nearest"},
@@ -104,7 +104,7 @@ def test_comparisons_are_printed_as_they_are() -> None:
     assert f"counted in {ODD.replace('/', '')};" in text.getvalue()
 
 
-def test_lines_of_progress_are_printed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_lines_are_printed_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     for terminal in (True, False):
         text, console = screen(terminal)
@@ -120,8 +120,8 @@ def test_lines_of_progress_are_printed_as_they_are(monkeypatch: pytest.MonkeyPat
         assert ODD in text.getvalue()
 
 
-def test_consoles_come_from_one_place() -> None:
-    """Rich's own replace emoji codes and markup."""
+def test_consoles_are_made_in_one_place() -> None:
+    """Rich's own consoles replace emoji codes and markup."""
     made = []
     for path in PACKAGE.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

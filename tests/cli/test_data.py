@@ -1,4 +1,4 @@
-"""`spslam data …` against a server of this machine: what it fetches, keeps and says."""
+"""`spslam data …` against a server on this machine: what it fetches, keeps and prints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """Serves the archives of all data sets; the catalogue names it, and no lengths and checksums of the real ones."""
+    """Serve the archives of all datasets, with a catalogue without lengths and checksums."""
     entries = yaml.safe_load(
         (files("spslam.datasets") / "catalogue.yaml").read_text(encoding="utf-8")
     )
@@ -43,7 +43,7 @@ def fetch(folder: Path, *names: str) -> int:
 
 
 def refused(capsys: pytest.CaptureFixture[str], folder: Path, *names: str) -> str:
-    """The one line that a fetch ends with that fails."""
+    """The one-line error of a fetch that fails."""
     capsys.readouterr()
     assert fetch(folder, *names) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -52,7 +52,7 @@ def refused(capsys: pytest.CaptureFixture[str], folder: Path, *names: str) -> st
 
 
 def files_of(folder: Path) -> list[str]:
-    """All files below `folder` but the records of what was fetched."""
+    """All files below `folder` except the records of what was fetched."""
     paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
     return sorted(str(p) for p in paths if p.name != ".spslam-fetched.json")
 
@@ -73,11 +73,11 @@ def test_tum_is_fetched_and_read(
     sequence = open_sequence(tmp_path / "tum" / "rgbd_dataset_freiburg1_xyz")
     assert (sequence.sensor, len(sequence)) == ("rgbd", 2)
     assert sequence.ground_truth is not None and sequence[1].depth is not None
-    # All of the archive is unpacked: it is gone.
+    # The archive is removed after all of it is unpacked.
     assert files_of(tmp_path) == sorted(f"tum/{name}" for name in tum_files("freiburg1_xyz"))
 
 
-def test_kitti_downloads_once_and_unpacks_what_is_asked_for(
+def test_kitti_is_downloaded_once_and_the_requested_sequences_unpacked(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch(tmp_path, "kitti-00") == 0
@@ -95,7 +95,7 @@ def test_kitti_downloads_once_and_unpacks_what_is_asked_for(
         assert sequence[2].image.shape == (30, 40)
 
 
-def test_euroc_is_an_archive_in_an_archive(server: FileServer, tmp_path: Path) -> None:
+def test_euroc_archives_inside_an_archive_are_unpacked(server: FileServer, tmp_path: Path) -> None:
     assert fetch(tmp_path, "MH_01_easy") == 0
     sequence = open_sequence(tmp_path / "euroc", sequence="MH_01")
     assert (sequence.name, sequence.sensor, len(sequence)) == ("euroc MH_01_easy", "stereo", 2)
@@ -104,7 +104,7 @@ def test_euroc_is_an_archive_in_an_archive(server: FileServer, tmp_path: Path) -
     assert not list(tmp_path.rglob("*.bag")) and not list(tmp_path.rglob("__MACOSX"))
 
 
-def test_what_is_there_is_skipped(
+def test_fetched_sequences_are_skipped(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
@@ -115,7 +115,7 @@ def test_what_is_there_is_skipped(
     assert server.requested == []
 
 
-def test_a_folder_that_lost_files_is_not_taken_for_whole(
+def test_a_folder_that_lost_files_is_fetched_again(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
@@ -123,7 +123,7 @@ def test_a_folder_that_lost_files_is_not_taken_for_whole(
     assert "is not as it was fetched (7 files with" in refused(capsys, tmp_path, "tum-fr1_xyz")
 
 
-def test_a_folder_of_somebody_else_is_left_alone(
+def test_a_foreign_folder_is_left_alone(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = tmp_path / "tum/rgbd_dataset_freiburg1_xyz"
@@ -133,14 +133,14 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert server.requested == [] and (own / "rgb.txt").read_text() == "mine"
 
 
-def test_poses_that_are_gone_come_back(server: FileServer, tmp_path: Path) -> None:
+def test_missing_poses_are_fetched_again(server: FileServer, tmp_path: Path) -> None:
     assert fetch(tmp_path, "kitti-00") == 0
     (tmp_path / "kitti/poses/00.txt").unlink()
     assert fetch(tmp_path, "kitti-00") == 0
     assert open_sequence(tmp_path / "kitti", sequence="00").ground_truth is not None
 
 
-def test_a_download_that_broke_off_goes_on(
+def test_a_download_that_broke_off_is_continued(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.cuts = [1000] + [0] * download._TRIES
@@ -153,7 +153,7 @@ def test_a_download_that_broke_off_goes_on(
     assert server.requested == [(XYZ, "bytes=1000-")]
 
 
-def test_interrupt_keeps_the_part(
+def test_an_interrupt_keeps_the_part_file(
     server: FileServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -171,7 +171,7 @@ def test_interrupt_keeps_the_part(
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
 
 
-def test_no_room(
+def test_a_full_disk_is_reported_before_the_download(
     server: FileServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -185,7 +185,7 @@ def test_no_room(
     assert files_of(tmp_path) == [f"downloads/{XYZ}.part.json"]
 
 
-def test_an_archive_that_came_cut_short_is_removed(
+def test_a_truncated_archive_is_removed(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = server.files[XYZ]
@@ -196,7 +196,7 @@ def test_an_archive_that_came_cut_short_is_removed(
     assert fetch(tmp_path, "tum-fr1_xyz") == 0
 
 
-def test_a_wrong_checksum(
+def test_an_archive_with_a_wrong_checksum_is_removed(
     server: FileServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -211,7 +211,7 @@ def test_a_wrong_checksum(
     assert files_of(tmp_path) == []
 
 
-def test_no_room_to_unpack_keeps_the_archive(
+def test_a_full_disk_while_unpacking_keeps_the_archive(
     server: FileServer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -227,7 +227,7 @@ def test_no_room_to_unpack_keeps_the_archive(
     assert server.requested == []
 
 
-def test_a_member_that_leads_out_is_refused(
+def test_a_member_outside_the_target_folder_is_refused(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.files[XYZ] = tgz_of(
@@ -238,27 +238,27 @@ def test_a_member_that_leads_out_is_refused(
     assert files_of(tmp_path) == []
 
 
-def test_names_are_looked_at_before_anything_is_fetched(
+def test_names_are_checked_before_anything_is_fetched(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "did you mean tum-fr1_xyz" in refused(capsys, tmp_path, "kitti-00", "tum-fr1_xzy")
     assert server.requested == [] and files_of(tmp_path) == []
 
 
-def test_a_file_that_the_server_lacks(
+def test_a_file_that_the_server_lacks_is_reported(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "HTTP 404" in refused(capsys, tmp_path, "tum-fr1_rpy")
 
 
-def test_a_folder_that_cannot_be_made(
+def test_a_folder_that_cannot_be_created_is_reported(
     server: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     assert f"cannot use {tmp_path}/file" in refused(capsys, tmp_path / "file", "tum-fr1_xyz")
 
 
-def test_list_and_info(
+def test_list_and_info_print_the_catalogue(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPSLAM_DATA", str(tmp_path))

@@ -30,7 +30,7 @@ def trajectories(tmp_path: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[str]:
-    """Three runs with more and more noise and a fourth of two poses, and at last the truth: 60 frames of a spiral."""
+    """Runs with growing noise, one of two poses, and the truth: 60 frames of a spiral."""
     angle = np.linspace(0, 6, 60)
     positions = np.stack([angle * np.cos(angle), -0.1 * angle, angle * np.sin(angle)], axis=1)
     truth = Trajectory(
@@ -53,7 +53,7 @@ def runs(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def euroc(tmp_path: Path) -> tuple[str, Path]:
-    """A perfect estimate of the left camera, and the body's ground truth in a sequence's folder."""
+    """A perfect estimate of the left camera, and the body's ground truth in a EuRoC folder."""
     angle = np.linspace(0, 6, 60)
     positions = np.stack([np.cos(angle), np.sin(angle), 0.1 * angle], axis=1)
     turns = so3_exp(angle[:, None] * np.array([0.3, 0.5, 1.0]))
@@ -72,7 +72,8 @@ def euroc(tmp_path: Path) -> tuple[str, Path]:
     )
     table.write_text("".join(lines), encoding="utf-8")
     (mav / "cam0" / "sensor.yaml").write_text(
-        f"T_BS:\n  data: {T_BS.ravel().tolist()}\nrate_hz: 20\nresolution: [80, 60]\ncamera_model: pinhole\n"
+        f"T_BS:\n  data: {T_BS.ravel().tolist()}\nrate_hz: 20\n"
+        f"resolution: [80, 60]\ncamera_model: pinhole\n"
         "intrinsics: [60.0, 60.0, 40.5, 29.0]\ndistortion_model: none\n",
         encoding="utf-8",
     )
@@ -92,13 +93,13 @@ def test_eval_prints_the_keys_of_metrics(
     assert metrics["scale"] == pytest.approx(2)
     assert metrics["ate_rmse_m"] == pytest.approx(0, abs=1e-8)
     assert metrics.keys() >= {
-        "rpe_trans_m", "rpe_rot_deg", "path_length_m", "tracked", "tracking_rate", "ground_truth_frame",
-        "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m", "recall_1m",
+        "rpe_trans_m", "rpe_rot_deg", "path_length_m", "tracked", "tracking_rate",
+        "ground_truth_frame", "t_rel_percent", "r_rel_deg_per_100m", "recall_0.1m", "recall_1m",
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("align", "error"), [("se3", 0.3), ("first-pose", 0.7), ("none", 2)])
-def test_eval_aligns_only_as_asked(
+def test_eval_uses_the_given_alignment(
     align: str, error: float, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = printed_json(capsys, *trajectories, "--align", align)
@@ -106,18 +107,18 @@ def test_eval_aligns_only_as_asked(
     assert metrics["ate_rmse_m"] > error
 
 
-def test_eval_as_text(
+def test_eval_prints_text(
     trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call("eval", *trajectories, "--json", str(tmp_path / "figures.json")) == 0
+    assert call("eval", *trajectories, "--json", str(tmp_path / "metrics.json")) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "aligned by se3" in text
     assert "30 of about 30 tracked (100.0 %)" in text
     assert "30 compared, nearest within 0.01 s" in text
-    assert json.loads((tmp_path / "figures.json").read_text())["tracked"] == 30
+    assert json.loads((tmp_path / "metrics.json").read_text())["tracked"] == 30
 
 
-def test_the_share_of_frames_stands_beside_the_error(
+def test_the_tracking_rate_is_printed_with_the_error(
     runs: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("eval", runs[2], runs[-1]) == 0
@@ -126,20 +127,20 @@ def test_the_share_of_frames_stands_beside_the_error(
     assert "40 of 60 tracked (66.7 %)" in capsys.readouterr().out
 
 
-def test_several_estimates_make_one_table_and_one_picture(
+def test_several_estimates_give_one_table_and_one_picture(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture, metrics = tmp_path / "all.png", tmp_path / "all.json"
     assert call("eval", *runs, "--plot", str(picture), "--json", str(metrics), "--spread") == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line for line in lines[1:]}
-    # Named by what tells them apart, each with its share.
+    # Rows are named by what differs in the paths, with the tracking rate.
     assert [line.split()[0] for line in lines[1:5]] == ["run0", "run1", "run2", "run3"]
     assert all(
         fraction in rows[run]
         for run, fraction in (("run0", "100.0 %"), ("run1", "83.3 %"), ("run2", "66.7 %"))
     )
-    # What cannot be compared is told, not left out, and the spread says over how many.
+    # A failed comparison is reported, and the spread gives the number of runs.
     assert any("run3: cannot align by se3: " in line for line in lines)
     assert [line.split()[:3] for line in lines[5:8]] == [
         [key, "of", "3"] for key in ("median", "min", "max")
@@ -162,7 +163,7 @@ def test_several_estimates_make_one_table_and_one_picture(
     assert image.shape[1] == 1080
 
 
-def test_eval_in_seconds_and_metres(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_over_seconds_and_metres(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     over = {}
     for options in (
         ["--delta", "10"],
@@ -177,7 +178,7 @@ def test_eval_in_seconds_and_metres(runs: list[str], capsys: pytest.CaptureFixtu
     assert "at least 1 frame, found 0" in refused(capsys, "eval", runs[0], runs[-1], "--delta", "0")
 
 
-def test_association_is_as_asked_and_named(
+def test_the_given_association_is_used_and_named(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = read_tum(runs[-1])
@@ -197,7 +198,7 @@ def test_association_is_as_asked_and_named(
     assert (nearest["matched_poses"], between["matched_poses"]) == (60, 59)
 
 
-def test_recall_is_counted_at_the_distances_asked_for(
+def test_recall_is_counted_at_the_given_distances(
     runs: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = printed_json(capsys, runs[2], runs[-1], "--recall", "0.05", "--recall", "5")
@@ -222,7 +223,7 @@ def test_kitti_poses_get_the_times_of_their_frames(
     )
 
 
-def test_a_long_drive_has_a_drift_in_numbers_per_length_and_speed(
+def test_a_long_drive_has_drift_per_length_and_speed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     poses = np.tile(np.eye(4), (301, 1, 1))
@@ -236,7 +237,7 @@ def test_a_long_drive_has_a_drift_in_numbers_per_length_and_speed(
     metrics = printed_json(capsys, *files)
     assert metrics["t_rel_percent"] == pytest.approx(1.0, abs=0.05)
     assert metrics["r_rel_deg_per_100m"] == pytest.approx(0.0, abs=1e-6)
-    # One segment is 300 m long, which makes no mean.
+    # One segment is 300 m long: too few for a mean.
     assert [row["at"] for row in metrics["drift_per_length_m"]] == [100.0, 200.0]
     assert (
         sum(row["segments"] for row in metrics["drift_per_length_m"])
@@ -247,7 +248,7 @@ def test_a_long_drive_has_a_drift_in_numbers_per_length_and_speed(
     assert "°/100 m over 100 to 800 m" in capsys.readouterr().out
 
 
-def test_eurocs_truth_is_compared_as_the_body_and_as_the_camera(
+def test_euroc_ground_truth_is_compared_as_body_and_as_camera(
     euroc: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estimate, table = euroc
@@ -260,7 +261,7 @@ def test_eurocs_truth_is_compared_as_the_body_and_as_the_camera(
     assert rows[1]["ate_rmse_m"] > 0.1
     assert call("eval", estimate, str(table)) == 0
     assert "left camera, unrectified" in capsys.readouterr().out
-    # A table by itself knows no camera, unless one is named.
+    # A table alone does not identify a camera, unless one is given.
     alone = tmp_path / "truth.csv"
     alone.write_bytes(table.read_bytes())
     assert call("eval", estimate, str(alone)) == 0
@@ -269,7 +270,7 @@ def test_eurocs_truth_is_compared_as_the_body_and_as_the_camera(
     assert printed_json(capsys, estimate, str(alone), "--camera", sensor)["comparisons"] == rows
 
 
-def test_a_second_ground_truth_is_another_row(
+def test_a_second_ground_truth_gives_another_row(
     euroc: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estimate, _ = euroc
@@ -295,7 +296,7 @@ def test_eval_refuses_what_it_cannot_compare(
     )
 
 
-def test_figures_are_printed_although_their_picture_cannot_be_written(
+def test_metrics_are_printed_even_if_the_picture_cannot_be_written(
     trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("eval", *trajectories, "--plot", str(tmp_path / "gone" / "picture.png")) == 2
@@ -305,7 +306,7 @@ def test_figures_are_printed_although_their_picture_cannot_be_written(
 
 
 def some_run(folder: Path, truth: Trajectory, tracked: slice, missing: int = 0) -> str:
-    """What a run over 60 frames leaves behind that `eval` reads; the path of its trajectory."""
+    """Write the files of a run over 60 frames that `eval` reads; return its trajectory path."""
     folder.mkdir()
     write_tum(folder / "trajectory.tum", truth.select(np.arange(60)[tracked]))
     metrics = {
@@ -323,12 +324,12 @@ def some_run(folder: Path, truth: Trajectory, tracked: slice, missing: int = 0) 
     return str(folder / "trajectory.tum")
 
 
-def test_the_frames_of_a_run_are_known_from_the_files_beside_it(
+def test_the_frames_of_a_run_are_read_from_the_files_next_to_it(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = read_tum(runs[-1])
     run = some_run(tmp_path / "run", truth, slice(0, 48), missing=4)
-    # The truth lasts longer than the run by a third of it, on both sides.
+    # The truth is longer than the run by a third of it, on both sides.
     longer = Trajectory(100 + np.arange(-20, 80) / 10, np.tile(np.eye(4), (100, 1, 1)))
     longer.T_world_cam[20:80] = truth.T_world_cam
     write_tum(tmp_path / "longer.tum", longer)
@@ -339,7 +340,7 @@ def test_the_frames_of_a_run_are_known_from_the_files_beside_it(
     printed = capsys.readouterr()
     assert "48 of 64 tracked (75.0 %)" in printed.out and "frames.csv" in printed.out
     assert printed.err == ""
-    # Another run's files are none of this trajectory, and without them it is told that the frames are not known.
+    # Files of another run are ignored; without them the frames are reported as unknown.
     write_tum(
         tmp_path / "run" / "trajectory.tum", Trajectory(truth.timestamps + 0.004, truth.T_world_cam)
     )
@@ -347,14 +348,14 @@ def test_the_frames_of_a_run_are_known_from_the_files_beside_it(
     printed = capsys.readouterr()
     text = " ".join(printed.out.split())
     assert (
-        "60 of about 100 tracked (60.0 %), the first after 2.004 s, frames estimated from the time of"
-        in text
+        "60 of about 100 tracked (60.0 %), the first after "
+        "2.004 s, frames estimated from the time of" in text
     )
     assert "begins 2.004 s before the estimate and ends 1.996 s after it" in printed.err
     assert "Over the estimate's own time 100.0 % are tracked; --times FILE counts" in printed.err
 
 
-def test_images_that_a_run_left_out_are_frames_without_a_pose(
+def test_images_left_out_by_a_run_count_as_frames_without_a_pose(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = Path(some_run(tmp_path / "run", read_tum(runs[-1]), slice(0, 60), missing=4))
@@ -364,10 +365,10 @@ def test_images_that_a_run_left_out_are_frames_without_a_pose(
     assert (metrics["frames"], metrics["tracked"], metrics["tracking_rate"]) == (80, 60, 0.75)
 
 
-def test_metrics_beside_a_trajectory_say_how_many_frames_there_were(
+def test_the_metrics_file_of_a_run_gives_the_number_of_frames(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run over keyframes of unequal steps, 40 of 40 tracked: their usual step would make 59 frames of it."""
+    """A run with unequal steps, 40 of 40 tracked: the usual step alone would estimate 59 frames."""
     truth = read_tum(runs[-1])
     rows = np.concatenate([np.arange(20), np.arange(20, 60, 2)])
     run = Path(some_run(tmp_path / "run", truth, slice(0, 60)))
@@ -389,7 +390,7 @@ def test_metrics_beside_a_trajectory_say_how_many_frames_there_were(
             "counted",
             str(run.parent / "metrics.json"),
         )
-    # Figures of another run do not count.
+    # Metrics of another run are ignored.
     (run.parent / "metrics.json").write_text(json.dumps({**metrics, "frames": 40, "tracked": 39}))
     assert printed_json(capsys, str(run), runs[-1])["frames_are"] == "estimated"
 
@@ -410,7 +411,7 @@ def test_rows_that_are_left_out_are_counted_for_both_files(
     assert "truth.tum: 2 of 30 rows are left out" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_trajectory_is_refused(
+def test_a_file_that_is_not_a_trajectory_is_refused(
     trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for text in ("", "hello\nworld\n", "\0"):
@@ -422,7 +423,7 @@ def test_a_file_that_is_no_trajectory_is_refused(
             assert "none.txt: expected a" in refused(capsys, "eval", *files)
 
 
-def test_units_are_found_or_given(
+def test_time_units_are_detected_or_given(
     runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = printed_json(capsys, runs[1], runs[-1])["rpe_rot_deg"]
@@ -444,7 +445,7 @@ def test_units_are_found_or_given(
     assert "lie 3600.5 s apart" in message
 
 
-def test_markers_of_vicon_are_not_taken_for_the_body(
+def test_vicon_markers_are_not_used_as_the_body(
     euroc: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estimate, table = euroc
@@ -454,7 +455,10 @@ def test_markers_of_vicon_are_not_taken_for_the_body(
     vicon.mkdir()
     write_tum(tmp_path / "vicon.tum", Trajectory(body.timestamps, body.T_world_cam @ T_body_marker))
     rows = [line.split() for line in (tmp_path / "vicon.tum").read_text().splitlines()[1:]]
-    header = "#timestamp [ns], p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z [m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n"
+    header = (
+        "#timestamp [ns], p_RS_R_x [m], p_RS_R_y [m], p_RS_R_z "
+        "[m], q_RS_w [], q_RS_x [], q_RS_y [], q_RS_z []\n"
+    )
     lines = (
         f"{t.replace('.', '')},{x},{y},{z},{qw},{qx},{qy},{qz}\n"
         for t, x, y, z, qx, qy, qz, qw in rows
@@ -468,7 +472,7 @@ def test_markers_of_vicon_are_not_taken_for_the_body(
     assert found[0]["rpe_rot_deg"] == pytest.approx(0, abs=1e-6)
 
 
-def test_figures_and_pictures_go_through_pipes_and_behind_links(
+def test_metrics_and_pictures_are_written_to_pipes_and_through_links(
     trajectories: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found: dict[str, bytes] = {}
@@ -506,7 +510,7 @@ def test_figures_and_pictures_go_through_pipes_and_behind_links(
 
 
 def refused_after_output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line of an error that came when the figures were printed already."""
+    """The one-line error that follows the printed metrics."""
     assert call(*arguments) == 2
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1
@@ -524,7 +528,7 @@ def write_poses(path: Path, stamps: np.ndarray, positions: np.ndarray) -> str:
 
 @pytest.mark.parametrize("align", ["se3", "sim3", "first-pose", "none"])
 @pytest.mark.parametrize("size", [1e200, 1e154, 1e-200, 1e-154])
-def test_positions_beyond_numbers_are_one_line(
+def test_overflowing_positions_give_a_one_line_error(
     tmp_path: Path,
     trajectories: tuple[str, str],
     capfd: pytest.CaptureFixture[str],
@@ -550,7 +554,7 @@ def test_positions_beyond_numbers_are_one_line(
 @pytest.mark.parametrize(
     ("size", "align", "scale"), [(1e-6, "sim3", 1e6), (1e6, "sim3", 1e-6), (1e10, "sim3", 1e-10)]
 )
-def test_sizes_that_somebody_means_are_compared(
+def test_plausible_sizes_are_compared(
     tmp_path: Path,
     trajectories: tuple[str, str],
     capsys: pytest.CaptureFixture[str],
@@ -567,7 +571,7 @@ def test_sizes_that_somebody_means_are_compared(
     )
 
 
-def test_stamps_beyond_any_clock_are_left_out_and_told(
+def test_implausible_stamps_are_left_out_and_reported(
     tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = read_tum(trajectories[1])
@@ -608,14 +612,14 @@ def test_a_tiny_delta_ends_at_the_next_pose(
 @pytest.mark.parametrize(
     "text", ["0x" + "f" * 500, "1" * 400, "1e999 0 0 0 0 0 0 1", "\n" * 100_000, "1 2\n" * 50_000]
 )
-def test_numbers_that_are_none_are_no_poses(
+def test_rows_with_invalid_numbers_are_not_poses(
     tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
     (tmp_path / "own.tum").write_text(text)
     assert "own.tum" in refused(capsys, "eval", str(tmp_path / "own.tum"), trajectories[1])
 
 
-def test_a_line_that_is_no_pose_is_not_split(
+def test_a_long_line_that_is_not_a_pose_is_not_parsed(
     tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "own.tum").write_text("1 " * 600_000)
@@ -623,10 +627,10 @@ def test_a_line_that_is_no_pose_is_not_split(
     assert "expected a pose in line 1, found 1199999 characters" in message
 
 
-def test_rows_of_very_different_length_take_no_memory(
+def test_rows_of_very_different_length_use_little_memory(
     tmp_path: Path, trajectories: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # As a rectangle they would take 2,002 x 200,000 numbers, 3.2 GB, of a file of 5 MB.
+    # As a rectangular array these 5 MB would take 2,002 × 200,000 numbers, 3.2 GB.
     long = " ".join(["1"] * 200_000)
     rows = [long, long, *(" ".join(["1"] * width) for width in range(1, 2001))]
     (tmp_path / "own.tum").write_text("\n".join(rows))

@@ -1,4 +1,4 @@
-"""`spslam export`: which file it writes, and what it refuses."""
+"""`spslam export`: the files it writes and the calls it refuses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from command_line import call, refused
 from spslam.frontend.engines import export
 
 
-def test_files_and_settings(
+def test_export_writes_the_given_format_and_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the models are, tests of the exporting itself say."""
+    """The models themselves are tested with the exporters."""
     requested: list[object] = []
     monkeypatch.setattr(export, "convert_onnx", lambda network, metadata: b"maps")
     monkeypatch.setattr(
@@ -52,7 +52,7 @@ def test_files_and_settings(
         (["--to", "onnx", "--out", "nowhere/model.onnx"], "nowhere"),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_impossible_calls_give_a_one_line_error(
     arguments: list[str],
     expected: str,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""`spslam map …`: what it prints and writes, and what it says when something is wrong."""
+"""`spslam map …`: output, files and error messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spslam.map.map import Map, Origin
 
 @pytest.fixture
 def map_file(landmarks, tmp_path: Path) -> str:
-    """A stereo map of two submaps: four key frames with a revisit, and two."""
+    """A stereo map of two submaps: four keyframes with a loop, and two keyframes."""
     scene = landmarks.box()
     found = scene.map_of([scene.pose(0.1 * i) for i in range(4)], noise_px=0.5)
     found.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
@@ -47,7 +47,7 @@ def test_help_of_every_command(command: list[str], capsys: pytest.CaptureFixture
     assert "Usage: spslam map" in capsys.readouterr().out
 
 
-def test_info_is_a_short_table(
+def test_info_prints_a_short_table(
     map_file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
@@ -56,7 +56,8 @@ def test_info_is_a_short_table(
     assert len(lines) == 11
     text = "\n".join(lines)
     for submap in (
-        map_file, "format version 3", "stereo, superpoint 0123456789ab", "640x480, fx 400", "baseline 0.12 m",
+        map_file, "format version 3", "stereo, superpoint 0123456789ab", "640x480, fx 400",
+        "baseline 0.12 m",
         "6 of 2 sessions", "see a point", "4 keyframes", "2 keyframes", " m\n", "stored",
     ):  # fmt: skip
         assert submap in text
@@ -77,7 +78,7 @@ def test_info_of_an_empty_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["camera"] is None
 
 
-def test_export_writes_every_format_at_once(
+def test_export_writes_every_format_in_one_call(
     map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -104,7 +105,7 @@ def test_export_writes_every_format_at_once(
     ]
 
 
-def test_export_of_another_part(
+def test_export_of_another_submap(
     map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("map", "export", map_file, "--submap", "1", "--g2o", str(tmp_path / "a.g2o")) == 0
@@ -121,7 +122,7 @@ def test_edges_follow_the_configuration_of_the_run(
     export = ["map", "export", map_file, "--g2o", str(tmp_path / "a.g2o")]
     config.write_text(Config(loop=LoopConfig(min_covisibility=10**6)).to_yaml())
     assert call(*export) == 0
-    assert capsys.readouterr().out.startswith("4 SE(3) nodes, 4 edges, "), "the chain and the loop"
+    assert capsys.readouterr().out.startswith("4 SE(3) nodes, 4 edges, "), "chain and loop"
     config.write_text("loop: {unknown: 1}")
     assert call(*export) == 0
     printed = capsys.readouterr()
@@ -146,7 +147,7 @@ def test_export_twice_gives_the_same_bytes(map_file: str, tmp_path: Path) -> Non
     assert written[0] == written[1]
 
 
-def test_wrong_calls_are_answered_in_one_line(
+def test_wrong_calls_give_a_one_line_error(
     map_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ply = str(tmp_path / "a.ply")

@@ -31,7 +31,7 @@ grids:
 
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePool:
-    """What runs are done by; the current folder has tiny.yaml."""
+    """A fake pool that performs the runs; the current folder has tiny.yaml."""
     fake = FakePool()
     monkeypatch.setattr(cli_suite, "_pool", lambda workers, scheduler: fake)
     monkeypatch.chdir(tmp_path)
@@ -49,7 +49,7 @@ def bench(*arguments: str) -> int:
     return call("bench", "tiny.yaml", "--out", "out", *arguments)
 
 
-def test_every_run_is_a_row_with_its_folder(
+def test_every_run_has_a_row_and_a_folder(
     pool: FakePool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench() == 0
@@ -78,7 +78,7 @@ def test_every_run_is_a_row_with_its_folder(
     }
 
 
-def test_what_is_done_is_skipped_and_what_is_lost_done_again(pool: FakePool) -> None:
+def test_finished_runs_are_skipped_and_lost_ones_repeated(pool: FakePool) -> None:
     assert bench("--only", "orb") == 0
     assert len(pool.requested) == 6
     pool.requested.clear()
@@ -112,7 +112,7 @@ def test_changed_settings_are_refused_and_overwritten_on_request(
     assert rows()["small_mono_sift_0"]["identity"] != before["small_mono_sift_0"]["identity"]
 
 
-def test_runs_that_the_suite_lacks_stay_until_overwritten(
+def test_runs_that_are_not_in_the_suite_are_kept_until_overwritten(
     pool: FakePool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench() == 0
@@ -124,7 +124,7 @@ def test_runs_that_the_suite_lacks_stay_until_overwritten(
     assert len(rows()) == 6 and not Path("out/runs/small_mono_sift_0").exists()
 
 
-def test_failures_are_rows_with_reason_and_share(
+def test_failures_have_rows_with_reason_and_tracking_rate(
     pool: FakePool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def answer(request: Request) -> dict[str, Any] | None:
@@ -138,21 +138,21 @@ def test_failures_are_rows_with_reason_and_share(
     assert "error: 1 runs have no metrics, such as small_stereo_orb_1: it broke" in printed.err
     # Five frames were never reached.
     assert "40.0 % · 20.0 (20.0–20.0) mm" in printed.out
-    # Two runs of three tracked all, the third nothing: never hidden by the error of the others.
+    # Two of three runs tracked all frames, the third none; the error does not hide it.
     assert "100 % (0.0–100)" in printed.out
     table = Path("out/table.md").read_text()
     assert "| small stereo orb #1 | 0.0 % | it broke |" in table
     assert "| small mono sift #0 | 40.0 % | the <disk> is gone |" in table
     page = Path("out/report.html").read_text()
     assert "the &lt;disk&gt; is gone" in page and "the <disk>" not in page
-    # What came to nothing is tried again, what lost tracking is not.
+    # A run without metrics is repeated, a run that lost tracking is not.
     pool.requested.clear()
     pool.answer = lambda request: metrics()
     assert bench() == 0
     assert pool.requested == ["small_stereo_orb_1"]
 
 
-def test_interrupted_runs_go_on(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_suites_are_resumed(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
     def answer(request: Request) -> dict[str, Any]:
         if len(pool.requested) == 4:
             raise KeyboardInterrupt
@@ -168,7 +168,7 @@ def test_interrupted_runs_go_on(pool: FakePool, capsys: pytest.CaptureFixture[st
     assert len(pool.requested) == 9
 
 
-def test_a_run_with_other_settings_than_asked_for_is_not_taken(
+def test_a_run_with_other_settings_than_requested_is_not_used(
     pool: FakePool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("suite_runs.settings", lambda request: "seed: 99\n")
@@ -177,7 +177,7 @@ def test_a_run_with_other_settings_than_asked_for_is_not_taken(
     assert not Path("out/runs").exists() or not any(Path("out/runs").iterdir())
 
 
-def test_missing_sequences_are_named_with_the_command_that_gets_them(
+def test_missing_sequences_are_named_with_the_command_that_fetches_them(
     pool: FakePool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "spslam data fetch kitti --data" in refused(capsys, "bench", "kitti", "--data", "data")
@@ -210,7 +210,7 @@ def test_sequences_are_found_where_data_fetch_puts_them(
     assert one["identity"]["front_end"] == "superpoint superpoint_lite"
     assert len(one["identity"]["weights_sha256"]) == 64
     assert found["kitti-01_mono_orb_2"]["identity"]["weights_sha256"] is None
-    # Published figures beside ours, with their source; moved data is the same data.
+    # Published metrics are listed next to ours with their source; moved data is the same data.
     table = Path("out/table.md").read_text()
     assert re.search(r"\| kitti-00 \| stereo \|.*\| 1.30 m \| 3.95 m \| 3.93 m \|", table)
     assert "Mur-Artal and Tardos, T-RO 2017, Table I" in table
@@ -222,20 +222,21 @@ def test_sequences_are_found_where_data_fetch_puts_them(
     assert pool.requested == []
 
 
-def test_published_figures_are_of_whole_sequences(pool: FakePool) -> None:
+def test_published_metrics_are_shown_only_for_whole_sequences(pool: FakePool) -> None:
     unpack_kitti(Path("data/kitti"))
     Path("part.yaml").write_text(
-        "title: x\npublished: [kitti]\ngrids: [{sensors: [stereo], extractors: {orb: {extractor: orb}}, "
+        "title: x\npublished: [kitti]\n"
+        "grids: [{sensors: [stereo], extractors: {orb: {extractor: orb}}, "
         "sequences: {kitti-00: {public: kitti-00, max_frames: 2}, first: {public: kitti-01}}}]"
     )
     assert call("bench", "part.yaml", "--data", "data", "--out", "out") == 0
     table = Path("out/table.md").read_text()
     assert re.search(r"\| kitti-00 \| stereo \| .* mm \| – \| – \| – \|", table)
-    # Whatever the suite calls it.
+    # Matched by data, whatever the suite calls the sequence.
     assert re.search(r"\| first \| stereo \| .* \| 10.4 m \| 21.6 m \|", table)
 
 
-def test_list_says_what_is_there(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_available_sequences(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
     unpack_kitti(Path("data/kitti"))
     assert call("bench", "list", "--data", "data") == 0
     printed = capsys.readouterr().out
@@ -244,7 +245,7 @@ def test_list_says_what_is_there(pool: FakePool, capsys: pytest.CaptureFixture[s
     assert f"spslam data fetch euroc --data {Path.cwd()}/data" in printed
 
 
-def test_tables_go_between_the_comments_of_a_file(
+def test_tables_are_written_between_the_comments_of_a_file(
     pool: FakePool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = Path("page.md")
@@ -257,7 +258,7 @@ def test_tables_go_between_the_comments_of_a_file(
         "tiny -->\nbelow\n"
     )
     assert "| small | stereo |" in text and "old" not in text
-    # The same from results that are there.
+    # Existing results give the same table.
     page.write_text(text.replace("| small |", "| large |"))
     Path("out/report.html").unlink()
     assert call("bench", "show", "out", "--markdown", "page.md") == 0
@@ -271,9 +272,7 @@ def test_tables_go_between_the_comments_of_a_file(
     assert pool.requested == []
 
 
-def test_folders_of_others_are_left_alone(
-    pool: FakePool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_foreign_folders_are_left_alone(pool: FakePool, capsys: pytest.CaptureFixture[str]) -> None:
     Path("out").mkdir()
     Path("out/thesis.tex").touch()
     assert "holds other files than results (thesis.tex)" in refused(
@@ -295,7 +294,7 @@ def test_folders_of_others_are_left_alone(
     )
 
 
-def test_wrong_calls(
+def test_wrong_calls_are_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -326,7 +325,7 @@ def test_compare_exits_with_1_on_a_regression(
 
 
 class Links(HTMLParser):
-    """Where a page leads to."""
+    """Links of an HTML page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -337,19 +336,19 @@ class Links(HTMLParser):
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_page_needs_no_network_and_leads_to_every_run(pool: FakePool) -> None:
+def test_the_page_needs_no_network_and_links_to_every_run(pool: FakePool) -> None:
     assert bench() == 0
     html = Path("out/report.html").read_text()
     links = [link for link in Links(html).links if not link.startswith(("data:", "#"))]
     assert len(links) == 12 and all(Path("out", link).is_file() for link in links)
     assert "Tiny &lt;suite&gt;" in html and "Tiny <suite>" not in html
     assert not re.search(r"@import|\{\{", html) and html.count("<svg") == 1
-    # The drawing takes the colours of the page's theme.
+    # The drawing uses the colours of the page's theme.
     assert "var(--stage-0)" in html and "#3d7fc1" not in html.partition("</style>")[2]
     assert Path("out/errors.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_results_survive_being_read(tmp_path: Path) -> None:
+def test_results_are_unchanged_by_reading_and_writing(tmp_path: Path) -> None:
     made = results(tmp_path / "a", [row(repeat=1), row(ate=None, tracked=0, reason="lost")])
     read = Results.load(tmp_path / "a")
     assert read.rows == made.rows and read.metrics == ["ate_rmse_m"]
@@ -357,7 +356,7 @@ def test_results_survive_being_read(tmp_path: Path) -> None:
 
 
 def unpack_kitti(root: Path) -> None:
-    """KITTI's archives, as `spslam data fetch` unpacks them."""
+    """Write KITTI's folders as `spslam data fetch` unpacks them."""
     import io
     import zipfile
 

@@ -27,7 +27,7 @@ def images(tmp_path: Path) -> str:
     return str(folder)
 
 
-def test_a_video_of_a_part_of_the_images(
+def test_a_video_of_a_slice_of_the_images(
     images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "tracks.mp4"
@@ -51,7 +51,7 @@ def test_pictures_in_a_folder_and_a_video_as_source(images: str, tmp_path: Path)
     assert len(list(folder.iterdir())) == 3
 
 
-def test_wrong_calls_are_answered_with_one_line(
+def test_wrong_calls_give_a_one_line_error(
     images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
@@ -89,7 +89,7 @@ def test_an_interrupt_keeps_what_was_written(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["000000.png"]
 
 
-def test_a_window_that_is_closed_ends_it(
+def test_closing_the_window_ends_the_command(
     images: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Window:

@@ -1,4 +1,4 @@
-"""`spslam train …` and `spslam adapt` at toy size: what they write, and what they say when something is wrong."""
+"""`spslam train …` and `spslam adapt` at toy size: outputs and error messages."""
 
 import json
 import re
@@ -55,7 +55,7 @@ TOY = [
 
 
 def spslam(*arguments: object) -> int:
-    """Exit code of the command."""
+    """Run the command and return its exit code."""
     try:
         main([str(argument) for argument in arguments])
     except SystemExit as ended:
@@ -84,7 +84,7 @@ def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_from_photographs_to_weights(
+def test_training_from_photographs_to_weights(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     magic, labels, out = tmp_path / "magic", tmp_path / "labels", tmp_path / "joint"
@@ -110,12 +110,12 @@ def test_from_photographs_to_weights(
     card = (out / "weights.md").read_text()
     assert "spslam train shapes --out" in card
     assert "spslam train joint --photos" in card
-    # Again: everything is there.
+    # Running it again skips everything.
     assert spslam("train", "joint", *inputs, "--out", out, "--name", "toy", *TOY) == 0
 
 
 @pytest.mark.slow
-def test_a_recipe_is_followed_and_finished_steps_are_kept(
+def test_a_recipe_is_run_and_finished_steps_are_kept(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy = {
@@ -177,7 +177,7 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         ("distil", {"--photos", "--teacher", "--out"}),
     ],
 )
-def test_each_stage_has_its_options_and_the_common_ones(
+def test_each_stage_has_its_own_and_the_common_options(
     command: str, options: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert spslam("train", command, "--help") == 0
@@ -198,13 +198,13 @@ def test_each_stage_has_its_options_and_the_common_ones(
     )
 
 
-def test_a_sheet_of_shapes(tmp_path: Path) -> None:
+def test_a_contact_sheet_of_shapes_is_written(tmp_path: Path) -> None:
     assert spslam("train", "shapes", "--show", tmp_path / "sheet.png") == 0
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert sheet is not None and sheet.shape[2] == 3
 
 
-def test_evaluate_writes_the_figures_under_their_names(
+def test_evaluate_writes_the_metrics_by_name(
     photos: Path, toy_weights: Path, tmp_path: Path
 ) -> None:
     scene = tmp_path / "scenes" / "tile"
@@ -213,7 +213,7 @@ def test_evaluate_writes_the_figures_under_their_names(
     cv2.imwrite(str(scene / "img1.png"), image)
     cv2.imwrite(str(scene / "img2.png"), image)
     np.savetxt(scene / "H_1_2", np.eye(3))
-    target = tmp_path / "figures.json"
+    target = tmp_path / "metrics.json"
     what = ["--photos", photos, "--homography", tmp_path / "scenes", "--limit", 2, "--json", target]
     assert (
         spslam("train", "evaluate", "--extractor", "superpoint", "--weights", toy_weights, *what)
@@ -226,10 +226,10 @@ def test_evaluate_writes_the_figures_under_their_names(
     assert "240x320" in found["protocol"]
 
 
-def test_evaluate_compares(
+def test_evaluate_compares_extractors(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    target, picture = tmp_path / "figures.json", tmp_path / "figures.png"
+    target, picture = tmp_path / "metrics.json", tmp_path / "metrics.png"
     both = ["--extractor", "orb", "--extractor", "sift"]
     assert (
         spslam(
@@ -253,7 +253,7 @@ def test_evaluate_compares(
     assert picture.stat().st_size > 1000
 
 
-def test_a_few_photographs_are_all_used_and_that_is_said(
+def test_a_few_photographs_are_all_used_with_a_message(
     photos: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert spslam("train", "evaluate", "--extractor", "orb", "--photos", photos, "--limit", 1) == 0
@@ -289,7 +289,7 @@ def test_adapt_writes_weights_and_a_report(photos: Path, toy_weights: Path, tmp_
         (["adapt", "nowhere", "--out", "a.safetensors"], "nowhere"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_errors_are_reported_in_one_line(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -314,7 +314,7 @@ def test_what_is_wrong_is_one_line(
         ["train", "label", "--shard", "3/2"],
     ],
 )
-def test_what_is_missing_on_the_line_is_said(
+def test_missing_options_give_a_one_line_error(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert spslam(*arguments) == 2

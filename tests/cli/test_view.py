@@ -1,4 +1,4 @@
-"""`spslam view`, and what `spslam run` leaves for it."""
+"""`spslam view` and the files that `spslam run` writes for it."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def test_the_folder_holds_the_whole_scene(folder: Path) -> None:
     assert len(scene.points) == metrics["points"]
     assert len(scene.covisible) >= len(scene.keyframes) - 1
     assert scene.title == "demo-small, stereo, orb" and scene.unit == "m"
-    # Aligned as the figures say, so as far from the trajectory as they say.
+    # Aligned as in the metrics, so the distance to the trajectory is that of the metrics.
     errors = np.linalg.norm(scene.trajectory[:, :3, 3] - scene.ground_truth[:, :3, 3], axis=1)
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(metrics["ate_rmse_m"], rel=0.01)
-    # What was made when: points of the first key frame are there from the beginning on, others later.
+    # Times: points of the first keyframe exist from the beginning, others appear later.
     assert scene.point_times.min() == scene.times[0] == scene.keyframe_times[0]
     assert scene.point_times.max() > scene.times[0]
     assert np.isin(scene.point_times, scene.keyframe_times).all()
@@ -56,7 +56,7 @@ def test_the_folder_holds_the_whole_scene(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_truth_is_saved_in_its_own_world(
+def test_the_ground_truth_is_saved_in_its_own_world(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = read_tum(folder / "ground_truth.tum")
@@ -68,7 +68,9 @@ def test_the_truth_is_saved_in_its_own_world(
 
 
 @pytest.mark.slow
-def test_a_picture(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_is_drawn(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     need_egl()
     picture = tmp_path / "map.png"
     assert (
@@ -92,15 +94,13 @@ def test_a_picture(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.slow
-def test_a_recording(folder: Path, tmp_path: Path) -> None:
+def test_a_recording_is_written(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("rerun")
     assert call("view", str(folder), "--rerun", str(tmp_path / "run.rrd")) == 0
     assert (tmp_path / "run.rrd").stat().st_size > 10_000
 
 
-def test_a_run_is_recorded_while_it_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_recorded_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rerun")
     monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     out, file = tmp_path / "run", tmp_path / "run.rrd"
@@ -114,7 +114,7 @@ def test_a_run_is_recorded_while_it_goes_on(
 
 
 @pytest.mark.slow
-def test_a_viewer_that_fails_costs_nothing(
+def test_a_failing_viewer_does_not_affect_the_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing:
@@ -149,14 +149,14 @@ def test_a_run_in_a_saved_map_shows_that_map(
     scene, made = load_map_view(out), load_map_view(folder)
     assert len(scene.trajectory) == 4
     np.testing.assert_array_equal(scene.points, made.points)
-    # All of it was there before.
+    # The whole map existed before the run.
     assert np.isneginf(scene.point_times).all() and np.isneginf(scene.keyframe_times).all()
     saved.unlink()
     capsys.readouterr()
     assert "is of a run in the map" in refused(capsys, "view", str(out), "--render", "x.png")
 
 
-def test_help_tells_every_key_and_layer(
+def test_help_names_every_key_and_layer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -169,7 +169,7 @@ def test_help_tells_every_key_and_layer(
 
 
 @pytest.mark.slow
-def test_wrong_calls_are_answered_with_one_line(
+def test_wrong_calls_give_a_one_line_error(
     copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = ["--render", str(tmp_path / "x.png")]
@@ -197,13 +197,13 @@ def test_wrong_calls_are_answered_with_one_line(
 
 
 @pytest.mark.slow
-def test_a_missing_open3d_is_named_with_its_command(
+def test_a_missing_open3d_is_reported_with_the_install_command(
     folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The renderer is a process of its own: a package that cannot be imported comes first on its way.
+    # The renderer is a separate process: a broken package comes first on its search path.
     fake = tmp_path / "fake" / "open3d"
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text("raise ModuleNotFoundError('No module named open3d')")

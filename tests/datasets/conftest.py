@@ -1,4 +1,4 @@
-"""Tiny recordings that the tests write."""
+"""Tiny recordings written by the tests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ def picture() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def write() -> Callable[[Path, np.ndarray], Path]:
-    """Writes an image and makes the folders on the way."""
+    """Write an image and create missing folders."""
 
     def write_image(path: Path, image: np.ndarray) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write() -> Callable[[Path, np.ndarray], Path]:
 
 @pytest.fixture(scope="session")
 def write_calibration() -> Callable[..., Path]:
-    """Writes a valid calibration, changed by keywords; None removes a key, `stereo` adds a right camera."""
+    """Write a calibration changed by keywords: None removes a key, `stereo` adds a right camera."""
 
     def write_yaml(path: Path, stereo: bool = False, **changes: Any) -> Path:
         values: dict[str, Any] = dict(CALIBRATION)
@@ -65,7 +65,7 @@ def write_calibration() -> Callable[..., Path]:
 
 @pytest.fixture
 def cut_short() -> Callable[[Path], None]:
-    """Cuts the last fifth off a file."""
+    """Cut the last fifth off a file."""
 
     def cut(path: Path) -> None:
         data = path.read_bytes()

@@ -14,7 +14,7 @@ CAMERA = Camera(4, 3, 5.0, 5.0, 1.5, 1.0, fps=10.0)
 
 
 class Made(BaseSequence):
-    """Ten frames, of which `bad` cannot be decoded."""
+    """Ten frames; those in `bad` cannot be decoded."""
 
     def __init__(self, bad: frozenset[int] = frozenset(), count: int = 10) -> None:
         truth = Trajectory(np.arange(count) * 0.1, np.tile(np.eye(4), (count, 1, 1)))
@@ -50,7 +50,7 @@ def test_random_access() -> None:
             sequence[index]
 
 
-def test_not_one_good_frame_is_an_error() -> None:
+def test_a_sequence_without_a_good_frame_is_an_error() -> None:
     with pytest.raises(DatasetError, match=r"none of its 3 frames can be decoded: 000000\.png"):
         list(Made(frozenset(range(3)), 3))
 
@@ -69,7 +69,7 @@ def test_slice_keeps_indices_and_ground_truth() -> None:
         part[3]
 
 
-def test_slice_without_stride_passes_frames_on() -> None:
+def test_a_slice_without_stride_passes_frames_through() -> None:
     whole = Made()
     part = SlicedSequence(whole, start=8)
     assert [frame.index for frame in part] == [8, 9]
@@ -77,11 +77,11 @@ def test_slice_without_stride_passes_frames_on() -> None:
 
 
 @pytest.mark.parametrize("bad", [{"start": -1}, {"stride": 0}, {"max_frames": 0}])
-def test_impossible_slices(bad: dict[str, int]) -> None:
+def test_impossible_slices_are_refused(bad: dict[str, int]) -> None:
     with pytest.raises(DatasetError, match="expected start >= 0"):
         SlicedSequence(Made(), **bad)
 
 
-def test_start_past_the_end() -> None:
+def test_a_start_past_the_end_is_refused() -> None:
     with pytest.raises(DatasetError, match="start 10 lies past the end: made has 10 frames"):
         SlicedSequence(Made(), start=10)

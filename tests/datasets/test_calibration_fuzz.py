@@ -1,4 +1,4 @@
-"""Whatever a calibration file holds, it is read or refused in one line."""
+"""Any calibration file is read or refused in one line."""
 
 from pathlib import Path
 

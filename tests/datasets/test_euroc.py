@@ -23,15 +23,17 @@ FISHEYE = ("equidistant", [0.01, -0.005, 0.001, 0.0])
 def sensor_yaml(T: np.ndarray, distortion: tuple[str, list[float]]) -> str:
     numbers = ", ".join(f"{x:.12f}" for x in T.ravel())
     return (
-        f"%YAML:1.0\n# general\nsensor_type: camera\nT_BS:\n  cols: 4\n  rows: 4\n  data: [{numbers}]\n"
-        "rate_hz: 20\nresolution: [80, 60]\ncamera_model: pinhole\nintrinsics: [60.0, 60.0, 40.5, 29.0] # fu\n"
+        f"%YAML:1.0\n# general\nsensor_type: camera\nT_BS:\n"
+        f"  cols: 4\n  rows: 4\n  data: [{numbers}]\n"
+        "rate_hz: 20\nresolution: [80, 60]\ncamera_model: pinhole\n"
+        "intrinsics: [60.0, 60.0, 40.5, 29.0] # fu\n"
         f"distortion_model: {distortion[0]}\ndistortion_coefficients: {distortion[1]}\n"
     )
 
 
 @pytest.fixture
 def folder(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., Path]:
-    """Writes an EuRoC sequence of three 80x60 pairs, named in the tables as png whatever the files are."""
+    """Write a EuRoC sequence of three 80 × 60 pairs; the tables name .png for any file type."""
 
     def make(
         suffix: str = ".png", distortion: tuple[str, list[float]] = RADTAN, name: str = "V9_99_toy"
@@ -56,7 +58,7 @@ def folder(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., 
     return make
 
 
-def test_every_way_in(folder: Callable) -> None:
+def test_all_ways_to_name_a_sequence_open_it(folder: Callable) -> None:
     path = folder()
     for place, wanted in (
         (path, None),
@@ -89,7 +91,7 @@ def test_stereo_is_rectified_and_the_ground_truth_carried(
         truth is not None
         and truth.frame == "left camera as rectified (carried from the body by T_BS)"
     )
-    # The position is the left camera's; its x axis points from the left camera to the right one.
+    # The position is the left camera's; its x axis points to the right camera.
     T_world_left, T_world_right = T_WORLD_BODY @ T_BODY_LEFT, T_WORLD_BODY @ T_BODY_RIGHT
     assert truth.positions[0] == pytest.approx(T_world_left[:3, 3], abs=1e-9)
     towards_right = T_world_right[:3, 3] - T_world_left[:3, 3]
@@ -120,7 +122,7 @@ def test_mono_is_raw_with_its_distortion(folder: Callable, picture: Callable) ->
     assert truth.T_world_cam[2] == pytest.approx(T_WORLD_BODY @ T_BODY_LEFT, abs=1e-9)
 
 
-def test_a_ground_truth_alone_is_carried_by_the_sensor_beside_it_or_a_given_one(
+def test_a_ground_truth_table_is_carried_by_the_sensor_file_next_to_it_or_given(
     folder: Callable, tmp_path: Path
 ) -> None:
     mav = folder() / "mav0"
@@ -140,7 +142,7 @@ def test_a_ground_truth_alone_is_carried_by_the_sensor_beside_it_or_a_given_one(
         left_camera_ground_truth(body, alone, tmp_path / "gone.yaml")
 
 
-def test_one_camera_only_and_no_ground_truth(folder: Callable) -> None:
+def test_a_single_camera_without_ground_truth(folder: Callable) -> None:
     path = folder()
     for image in (path / "mav0/cam1/data").iterdir():
         image.unlink()
@@ -151,7 +153,7 @@ def test_one_camera_only_and_no_ground_truth(folder: Callable) -> None:
         open_sequence(path, sensor="stereo")
 
 
-def test_other_extension_than_the_table_says(folder: Callable) -> None:
+def test_images_with_another_extension_than_in_the_table(folder: Callable) -> None:
     assert len(list(open_sequence(folder(suffix=".jpg")))) == 3
 
 
@@ -182,7 +184,7 @@ def test_missing_images_are_left_out_and_counted(
     assert [frame.timestamp for frame in sequence] == pytest.approx([STAMPS[1] / 1e9])
 
 
-def test_table_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_out_of_order_is_sorted(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
     path = folder()
     for camera in (0, 1):
         table = path / f"mav0/cam{camera}/data.csv"
@@ -225,7 +227,7 @@ def test_table_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) 
         ("sensor_type: camera", "sensor_type: [", "is not valid YAML"),
     ],
 )
-def test_wrong_sensor_files(folder: Callable, old: str, new: str, message: str) -> None:
+def test_wrong_sensor_files_are_refused(folder: Callable, old: str, new: str, message: str) -> None:
     path = folder()
     file = path / "mav0/cam0/sensor.yaml"
     file.write_text(file.read_text().replace(old, new))
@@ -241,7 +243,7 @@ def test_wrong_sensor_files(folder: Callable, old: str, new: str, message: str) 
         ("cam0:\n  intrinsics: [1, 2, 3, 4]\n", "a Kalibr camchain"),
     ],
 )
-def test_other_calibrations_in_place_of_the_sensor_are_named(
+def test_errors_name_other_calibrations_in_place_of_the_sensor_file(
     folder: Callable, text: str, kind: str
 ) -> None:
     path = folder()
@@ -252,7 +254,7 @@ def test_other_calibrations_in_place_of_the_sensor_are_named(
         open_sequence(path)
 
 
-def test_lens_models_by_other_names_and_zeros_at_the_end(folder: Callable) -> None:
+def test_lens_models_with_other_names_and_trailing_zeros(folder: Callable) -> None:
     path = folder()
     expected = open_sequence(path).camera
     for camera in ("cam0", "cam1"):
@@ -264,7 +266,7 @@ def test_lens_models_by_other_names_and_zeros_at_the_end(folder: Callable) -> No
     assert open_sequence(path).camera == expected
 
 
-def test_swapped_cameras(folder: Callable) -> None:
+def test_swapped_cameras_are_refused(folder: Callable) -> None:
     path = folder()
     (path / "mav0/cam0").rename(path / "mav0/old")
     (path / "mav0/cam1").rename(path / "mav0/cam0")
@@ -275,7 +277,7 @@ def test_swapped_cameras(folder: Callable) -> None:
         open_sequence(path)
 
 
-def test_missing_files(folder: Callable) -> None:
+def test_missing_files_are_refused(folder: Callable) -> None:
     path = folder()
     (path / "mav0/cam1/sensor.yaml").unlink()
     with pytest.raises(
@@ -299,7 +301,7 @@ def test_missing_files(folder: Callable) -> None:
         open_sequence(path, sensor="rgbd")
 
 
-def test_real_still_and_key_frames(test_data: Path) -> None:
+def test_real_still_and_keyframe_recordings(test_data: Path) -> None:
     still = open_sequence(test_data / "euroc" / "V1_01_easy_still")
     assert (len(still), still.sensor) == (15, "stereo")
     assert still.ground_truth is not None and still.ground_truth.path_length_m < 0.05
@@ -308,7 +310,7 @@ def test_real_still_and_key_frames(test_data: Path) -> None:
 
 
 def test_real_ground_truth_agrees_with_the_images(test_data: Path) -> None:
-    """Stereo points of one frame found in the next give the motion that the carried ground truth states."""
+    """The motion between two frames by stereo points agrees with the ground truth."""
     sequence = open_sequence(test_data / "euroc" / "V1_01_easy_keyframes")
     camera, truth = sequence.camera, sequence.ground_truth
     assert truth is not None
@@ -366,7 +368,7 @@ def test_tables_in_other_units(folder: Callable, unit: str, per_second: float, d
     )
 
 
-def test_right_images_of_another_moment_are_told_and_an_option_sets_the_limit(
+def test_time_offsets_of_right_images_are_reported_and_limited_by_an_option(
     folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder()
@@ -375,12 +377,15 @@ def test_right_images_of_another_moment_are_told_and_an_option_sets_the_limit(
     with caplog.at_level(logging.WARNING):
         assert len(open_sequence(path)) == 3
     assert "right images come 12.0 ms after the left ones" in caplog.text
-    message = r"none of the 3 images has a right image within 0\.005 s: the nearest is 0\.012 s away, .*--pair-within S"
+    message = (
+        r"none of the 3 images has a right image within 0\.005 s: "
+        r"the nearest is 0\.012 s away, .*--pair-within S"
+    )
     with pytest.raises(DatasetError, match=message):
         open_sequence(path, pair_within_s=0.005)
 
 
-def test_positions_of_the_body_are_kept_where_they_cannot_be_carried(folder: Callable) -> None:
+def test_body_positions_are_kept_where_they_cannot_be_carried(folder: Callable) -> None:
     path = folder()
     table = path / "mav0" / "state_groundtruth_estimate0" / "data.csv"
     table.write_text(
@@ -402,12 +407,15 @@ def test_positions_of_the_body_are_kept_where_they_cannot_be_carried(folder: Cal
     ]
 
 
-def test_rows_of_a_table_in_another_order_are_known_by_its_header(folder: Callable) -> None:
+def test_the_header_of_a_table_gives_the_order_of_columns(folder: Callable) -> None:
     path = folder()
     expected = open_sequence(path).ground_truth
     table = path / "mav0" / "state_groundtruth_estimate0" / "data.csv"
     rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
-    header = "#timestamp [ns],q_RS_x [],q_RS_y [],q_RS_z [],q_RS_w [],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m]\n"
+    header = (
+        "#timestamp [ns],q_RS_x [],q_RS_y [],q_RS_z [],q_RS_w [],"
+        "p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m]\n"
+    )
     table.write_text(
         header + "".join(",".join([row[0], *row[5:8], row[4], *row[1:4]]) + "\n" for row in rows)
     )
@@ -444,7 +452,7 @@ def test_numbers_out_of_bounds_are_refused(
     assert "\n" not in str(error.value)
 
 
-def test_baselines_are_refused_or_doubted(folder: Callable) -> None:
+def test_baselines_are_refused_or_give_a_warning(folder: Callable) -> None:
     path = folder()
     right = path / "mav0" / "cam1" / "sensor.yaml"
     right.write_text(sensor_yaml(T_BODY_LEFT, RADTAN))

@@ -30,7 +30,7 @@ def test_relative_paths_have_names(test_data: Path, monkeypatch: pytest.MonkeyPa
     assert open_sequence("..").name == "kitti 00"
 
 
-def test_unrecognised_folders_say_what_is_expected_and_found(tmp_path: Path) -> None:
+def test_errors_for_unrecognised_folders_name_what_is_expected_and_found(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"not recognised: expected KITTI .* found an empty folder"
     ):
@@ -42,7 +42,7 @@ def test_unrecognised_folders_say_what_is_expected_and_found(tmp_path: Path) -> 
     assert "\n" not in str(error.value)
 
 
-def test_missing_paths_and_other_files(tmp_path: Path) -> None:
+def test_missing_paths_and_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError,
         match=r"built-in world \(demo, demo-small, demo-loop, demo-twins\), found nothing at",
@@ -55,7 +55,9 @@ def test_missing_paths_and_other_files(tmp_path: Path) -> None:
         open_sequence(tmp_path / "a.txt", dataset="kitti")
 
 
-def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -64,7 +66,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
         open_sequence(tmp_path)
 
 
-def test_impossible_arguments(tmp_path: Path) -> None:
+def test_impossible_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"dataset must be one of auto, kitti, .* found 'kiti'"):
         open_sequence(tmp_path, dataset="kiti")
     with pytest.raises(
@@ -75,7 +77,7 @@ def test_impossible_arguments(tmp_path: Path) -> None:
         open_sequence("kitchen", dataset="demo")
 
 
-def test_worlds_by_name(write: Callable, picture: Callable) -> None:
+def test_worlds_are_opened_by_name(write: Callable, picture: Callable) -> None:
     sequence = open_sequence("demo-small", max_frames=2)
     assert sequence.sensor == "stereo" and [frame.index for frame in sequence] == [0, 1]
     assert sequence.ground_truth is not None
@@ -85,7 +87,7 @@ def test_worlds_by_name(write: Callable, picture: Callable) -> None:
         open_sequence("demo-small", sequence="1")
 
 
-def test_slices_of_files(test_data: Path) -> None:
+def test_slices_of_recordings(test_data: Path) -> None:
     part = open_sequence(test_data / "kitti", start=90, max_frames=20, stride=4)
     assert len(part) == 3 and [frame.index for frame in part] == [90, 94, 98]
     with pytest.raises(DatasetError, match="start 100 lies past the end: kitti 00 has 100 frames"):

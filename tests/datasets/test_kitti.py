@@ -16,13 +16,13 @@ TIMES = [0.0, 0.1, 0.2, 0.3]
 
 
 def projection(offset_x: float, offset_y: float = 0.0) -> str:
-    """P of a camera whose coordinates are those of camera 0 plus the offsets, metres."""
+    """P of a camera offset from camera 0, in metres."""
     return f"{FOCAL} 0 19.5 {FOCAL * offset_x} 0 {FOCAL} 14.5 {FOCAL * offset_y} 0 0 1 0"
 
 
 @pytest.fixture
 def root(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., Path]:
-    """Writes a KITTI root with one sequence 03 of four frames."""
+    """Write a KITTI root with sequence 03 of four frames."""
 
     def make(cameras: Iterable[int] = (0, 1), times: list[float] = TIMES) -> Path:
         folder = tmp_path / "kitti" / "sequences" / "03"
@@ -40,7 +40,7 @@ def root(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., Pa
         )
         poses = folder.parent.parent / "poses" / "03.txt"
         poses.parent.mkdir()
-        # The car turns left by 90 degrees in frame 1 and then stays.
+        # The car turns left by 90 degrees in frame 1 and then stands still.
         turned = "0 0 -1 5 0 1 0 0 1 0 0 7\n"
         poses.write_text("1 0 0 0 0 1 0 0 0 0 1 0\n" + 3 * turned)
         return tmp_path / "kitti"
@@ -76,7 +76,7 @@ def test_root_sequence_folder_and_name(root: Callable, picture: Callable) -> Non
     assert sequence.ground_truth.positions[1].tolist() == [5.0, 0.0, 7.0]
 
 
-def test_colour_pair_has_its_own_baseline_and_carries_the_ground_truth(root: Callable) -> None:
+def test_the_colour_pair_has_its_own_baseline_and_ground_truth(root: Callable) -> None:
     sequence = open_sequence(root((2, 3)))
     assert sequence.sensor == "stereo"
     assert sequence.camera.baseline_m == pytest.approx(0.5)
@@ -84,7 +84,7 @@ def test_colour_pair_has_its_own_baseline_and_carries_the_ground_truth(root: Cal
         sequence.ground_truth is not None
         and "carried from camera 0 by P2" in sequence.ground_truth.frame
     )
-    # Camera 2 stands at (-0.06, -0.01, 0) of camera 0, which looks along -x of the world after the turn.
+    # Camera 2 is at (-0.06, -0.01, 0) of camera 0, which looks along -x after the turn.
     positions = sequence.ground_truth.positions
     assert positions[0] == pytest.approx([-0.06, -0.01, 0.0])
     assert positions[1] == pytest.approx([5.0, -0.01, 7.0 - 0.06])
@@ -180,7 +180,10 @@ def test_missing_ground_truth_and_shorter_ground_truth(
         (
             "calib.txt",
             None,
-            r"expected KITTI's calibration at .*calib.txt: cannot be read \(No such file or directory\)",
+            (
+                r"expected KITTI's calibration at .*calib.txt: "
+                r"cannot be read \(No such file or directory\)"
+            ),
         ),
         ("calib.txt", "hello", "expected a line 'P0: …' for image_0, found no P line at all"),
         ("calib.txt", "P0: 1 2 x", "expected 12 numbers after P0:, found '1 2 x'"),
@@ -223,7 +226,9 @@ def test_a_crop_has_its_principal_point_outside(root: Callable) -> None:
     assert "calib.txt: principal point" in notice.text and "cut out of larger ones" in notice.text
 
 
-def test_sequences_to_choose_from(root: Callable, picture: Callable, write: Callable) -> None:
+def test_errors_list_the_available_sequences(
+    root: Callable, picture: Callable, write: Callable
+) -> None:
     path = root()
     write(path / "sequences/04/image_0/000000.png", picture())
     with pytest.raises(
@@ -257,7 +262,7 @@ def test_all_images_broken(root: Callable) -> None:
         open_sequence(path)
 
 
-def test_all_right_images_broken_is_told_at_the_end(root: Callable) -> None:
+def test_an_error_reports_that_all_right_images_are_broken(root: Callable) -> None:
     path = root()
     for image in (path / "sequences/03/image_1").iterdir():
         image.write_bytes(b"")
@@ -311,7 +316,7 @@ def test_times_of_two_columns_that_may_both_be_times_are_refused(root: Callable)
         open_sequence(path)
 
 
-def test_images_with_other_names_are_told(
+def test_images_with_other_names_are_reported(
     root: Callable, write: Callable, picture: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = root()
@@ -348,7 +353,7 @@ def test_ground_truths_in_other_columns(root: Callable, form: str) -> None:
         assert truth.T_world_cam[-1, :3, :3].tolist() == [[0, 0, -1], [0, 1, 0], [1, 0, 0]]
 
 
-def test_positions_are_not_carried_to_another_camera_but_kept(root: Callable) -> None:
+def test_positions_without_rotations_are_kept_for_another_camera(root: Callable) -> None:
     path = root(cameras=(2, 3))
     file = path / "poses" / "03.txt"
     rows = [line.split() for line in file.read_text().splitlines()]
@@ -356,8 +361,8 @@ def test_positions_are_not_carried_to_another_camera_but_kept(root: Callable) ->
     with shown_notices(lambda found: None) as notices:
         truth = open_sequence(path).ground_truth
     assert truth is not None and truth.frame == "left camera"
-    told = [found.text for found in notices.notices if found.topic == "truth_not_carried"]
-    assert len(told) == 1 and "0.0608 m away, without rotations" in told[0]
+    reported = [found.text for found in notices.notices if found.topic == "truth_not_carried"]
+    assert len(reported) == 1 and "0.0608 m away, without rotations" in reported[0]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +376,7 @@ def test_positions_are_not_carried_to_another_camera_but_kept(root: Callable) ->
         ("P1: 30 5 19.5 -15 0 30 14.5 0 0 0 1 0", "P1 is no projection of a camera"),
     ],
 )
-def test_numbers_of_projections_out_of_bounds_are_refused(
+def test_projections_with_values_out_of_bounds_are_refused(
     root: Callable, line: str, message: str
 ) -> None:
     path = root()
@@ -382,7 +387,7 @@ def test_numbers_of_projections_out_of_bounds_are_refused(
     assert "\n" not in str(error.value)
 
 
-def test_a_baseline_in_millimetres_is_doubted(root: Callable) -> None:
+def test_a_baseline_in_millimetres_gives_a_warning(root: Callable) -> None:
     path = root()
     (path / "sequences" / "03" / "calib.txt").write_text(
         f"P0: {projection(0.0)}\nP1: {projection(-540.0)}\n"
@@ -396,7 +401,7 @@ def test_a_baseline_in_millimetres_is_doubted(root: Callable) -> None:
 
 
 @pytest.mark.parametrize("stamp", ["1e308", "nan", "inf", "-1e300"])
-def test_times_beyond_any_clock_are_refused(root: Callable, stamp: str) -> None:
+def test_implausibly_large_times_are_refused(root: Callable, stamp: str) -> None:
     path = root()
     (path / "sequences" / "03" / "times.txt").write_text(f"0.0\n0.1\n{stamp}\n0.3\n")
     with pytest.raises(DatasetError, match=r"times\.txt:3: expected one time stamp"):
@@ -404,7 +409,7 @@ def test_times_beyond_any_clock_are_refused(root: Callable, stamp: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["9" * 200, "²", "٣"])
-def test_names_that_are_no_numbers_of_frames_are_left_out(
+def test_names_that_are_not_frame_numbers_are_left_out(
     root: Callable, write: Callable, picture: Callable, name: str
 ) -> None:
     path = root()

@@ -105,12 +105,12 @@ def test_slices_keep_the_dataset(toy: Path) -> None:
     assert (part.dataset, [frame.index for frame in part]) == ("rows", [1])
 
 
-def test_names_are_the_built_in_ones_and_the_plugins(toy: Path) -> None:
+def test_dataset_names_include_those_of_plugins(toy: Path) -> None:
     built_in = ["auto", "kitti", "euroc", "tum", "images", "video", "demo"]
     assert dataset_names() == [*built_in, "absent", "careless", "inside", "rows"]
 
 
-def test_a_plugin_is_asked_before_a_folder_counts_as_images(
+def test_plugins_are_tried_before_the_image_folder_reader(
     toy: Path, write: Callable, picture: Callable
 ) -> None:
     folder = toy.parent / "folder"
@@ -122,7 +122,7 @@ def test_a_plugin_is_asked_before_a_folder_counts_as_images(
         open_sequence(folder)
 
 
-def test_a_broken_plugin_keeps_nobody_from_their_recordings(
+def test_a_broken_plugin_does_not_affect_other_readers(
     toy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert open_sequence(toy).name == "rows walk"
@@ -135,7 +135,7 @@ def test_a_broken_plugin_keeps_nobody_from_their_recordings(
     assert "dataset kitti of toy_rows:RowsReader is ignored: the name is taken" in text
 
 
-def test_failures_of_a_plugin_name_it(toy: Path) -> None:
+def test_errors_name_the_plugin_that_failed(toy: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"'careless' \(toy_rows:Careless\) gave no Sequence, found dict"
     ):

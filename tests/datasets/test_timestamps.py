@@ -18,7 +18,7 @@ from spslam.errors import DatasetError
 from spslam.timestamps import summarize_times
 
 
-def test_order_sorts_drops_duplicates_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_order_sorts_drops_duplicates_and_reports_it(caplog: pytest.LogCaptureFixture) -> None:
     times = np.array([0.0, 2.0, 1.0, 2.0, 3.0])
     with caplog.at_level(logging.WARNING):
         rows, _ = order_frames(times, "the list")
@@ -36,7 +36,7 @@ def test_order_is_silent_when_there_is_nothing_to_do(caplog: pytest.LogCaptureFi
 
 
 def test_associate_takes_the_closest_pair_first() -> None:
-    # 0.015 is near 0.010 and 0.016, but 0.016 has no other partner as close.
+    # 0.015 is near 0.010 and 0.016; 0.016 has no other partner as close.
     pairs = associate(np.array([0.010, 0.016, 1.0]), np.array([0.015, 1.5]), 0.02)
     assert pairs.tolist() == [[1, 0]]
 
@@ -69,7 +69,7 @@ def test_nominal_fps_is_the_median_rate() -> None:
     assert nominal_fps(np.array([0.0]), 30.0) == 30.0
 
 
-def test_a_clock_that_steps_back_costs_the_frames_of_the_second_pass(
+def test_after_a_clock_step_back_repeated_times_are_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     times = 100 + np.arange(60) * 0.05
@@ -99,7 +99,7 @@ def test_lists_that_are_only_out_of_order_are_sorted(order: list[int]) -> None:
     assert np.array(order)[rows].tolist() == list(range(len(order))) and not left_out
 
 
-def test_pairs_tell_how_far_the_nearest_partner_is() -> None:
+def test_errors_of_pairing_name_the_distance_to_the_nearest_partner() -> None:
     left, right = np.arange(10) * 0.05, 0.035 + np.arange(5) * 0.1
     with pytest.raises(
         DatasetError,
@@ -114,7 +114,7 @@ def test_pairs_tell_how_far_the_nearest_partner_is() -> None:
         Timing(pair_within_s=-1)
 
 
-def test_two_steps_back_are_two_second_passes(caplog: pytest.LogCaptureFixture) -> None:
+def test_two_clock_steps_back_are_handled(caplog: pytest.LogCaptureFixture) -> None:
     times = np.arange(40) / 20
     times[15:] -= 0.33
     times[30:] -= 0.41
@@ -124,12 +124,12 @@ def test_two_steps_back_are_two_second_passes(caplog: pytest.LogCaptureFixture) 
     assert "the clock steps back by" in caplog.text
 
 
-def test_stamps_that_count_are_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_stamps_that_number_the_images_give_a_hint(caplog: pytest.LogCaptureFixture) -> None:
     read_stamps(np.arange(9.0), "s", "times.txt", Timing(), 10.0)
     assert "if they number the images, count these with --time-unit frames" in caplog.text
 
 
-def test_late_depth_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_late_depth_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     times = np.arange(20) / 20
     pair_by_time(times, times + 0.016, 0.02, "walk", "depth image")
     assert caplog.text == ""
@@ -140,7 +140,7 @@ def test_late_depth_is_told(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("step", "fps"), [(0.1, 10.0), (5e-324, 1e6), (1e-9, 1e6), (3e7, 1e-6), (1e19, 1e-6)]
 )
-def test_rates_are_those_of_cameras(step: float, fps: float) -> None:
+def test_rates_are_limited_to_those_of_cameras(step: float, fps: float) -> None:
     with np.errstate(all="raise"):
         assert nominal_fps(step * np.arange(3.0), 30.0) == pytest.approx(fps)
         assert summarize_times(step * np.arange(3.0), "s").rate_hz != np.inf

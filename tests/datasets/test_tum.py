@@ -16,7 +16,7 @@ DEPTH_TIMES = (10.005, 10.095, 10.25, 10.3)  # the third is too late for any ima
 
 @pytest.fixture
 def folder(tmp_path: Path, write: Callable, picture: Callable) -> Callable[..., Path]:
-    """Writes a freiburg3 sequence of 640x480 images, of which the third has no depth."""
+    """Write a freiburg3 sequence of 640 × 480 images; the third has no depth."""
 
     def make(name: str = "rgbd_dataset_freiburg3_toy", width: int = 640, height: int = 480) -> Path:
         path = tmp_path / name
@@ -72,7 +72,7 @@ def test_mono_uses_every_image_and_no_depth(folder: Callable) -> None:
     ("name", "fx"),
     [("rgbd_dataset_freiburg1_a", 517.3), ("freiburg2_b", 520.9), ("my_fr3_run", 535.4)],
 )
-def test_cameras_are_known_by_the_folder_name(folder: Callable, name: str, fx: float) -> None:
+def test_the_folder_name_selects_the_camera(folder: Callable, name: str, fx: float) -> None:
     assert open_sequence(folder(name)).camera.fx == fx
 
 
@@ -93,14 +93,14 @@ def test_unknown_cameras_need_a_calibration(
     assert frame.depth is not None and frame.depth[0, 0] == pytest.approx(10.005)
 
 
-def test_wrong_size_is_told_at_once(folder: Callable) -> None:
+def test_a_wrong_image_size_is_refused_at_once(folder: Callable) -> None:
     with pytest.raises(
         DatasetError, match="are 40x30, but the calibration of freiburg3 is for 640x480"
     ):
         open_sequence(folder(width=40, height=30))
 
 
-def test_listed_but_missing_depth_file_skips_the_frame(folder: Callable) -> None:
+def test_a_missing_depth_file_skips_the_frame(folder: Callable) -> None:
     path = folder()
     (path / "depth" / "10.095000.png").unlink()
     sequence = open_sequence(path)
@@ -108,7 +108,7 @@ def test_listed_but_missing_depth_file_skips_the_frame(folder: Callable) -> None
     assert sequence.skipped[0][0] == 1 and "10.095000.png: cannot be read" in sequence.skipped[0][1]
 
 
-def test_list_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_list_out_of_order_is_sorted(folder: Callable, caplog: pytest.LogCaptureFixture) -> None:
     path = folder()
     lines = (path / "rgb.txt").read_text().splitlines()
     (path / "rgb.txt").write_text("\n".join([*lines[::-1], lines[-1]]))
@@ -131,14 +131,14 @@ def test_list_out_of_order(folder: Callable, caplog: pytest.LogCaptureFixture) -
         ("99.0 rgb/10.000000.png\n", "none of the 1 images has a depth image"),
     ],
 )
-def test_wrong_lists(folder: Callable, text: str, message: str) -> None:
+def test_wrong_lists_are_refused(folder: Callable, text: str, message: str) -> None:
     path = folder()
     (path / "rgb.txt").write_text(text)
     with pytest.raises(DatasetError, match=message):
         open_sequence(path)
 
 
-def test_foreign_sensor_and_folder(folder: Callable) -> None:
+def test_unsupported_sensors_and_folders_are_refused(folder: Callable) -> None:
     path = folder()
     with pytest.raises(DatasetError, match="no right images"):
         open_sequence(path, sensor="stereo")
@@ -146,7 +146,7 @@ def test_foreign_sensor_and_folder(folder: Callable) -> None:
         open_sequence(path / "rgb", dataset="tum")
 
 
-def test_missing_list(folder: Callable) -> None:
+def test_a_missing_list_is_refused(folder: Callable) -> None:
     path = folder()
     (path / "rgb.txt").unlink()
     with pytest.raises(
@@ -176,7 +176,7 @@ def test_real_tum(test_data: Path) -> None:
 
 
 @pytest.mark.parametrize(("unit", "per_second"), [("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
-def test_lists_in_other_units_are_recognised_and_told(
+def test_lists_in_other_units_are_recognised_and_reported(
     folder: Callable, unit: str, per_second: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder()
@@ -193,10 +193,10 @@ def test_lists_in_other_units_are_recognised_and_told(
     assert (sequence.time_unit, sequence.sensor) == (unit, "rgbd")
     assert [frame.timestamp for frame in sequence] == pytest.approx([10.0, 10.1, 10.3])
     assert "rgb.txt: time stamps are read as" in caplog.text
-    assert len(open_sequence(path, time_unit="s")) == 1  # the one pair of equal stamps
+    assert len(open_sequence(path, time_unit="s")) == 1  # the only pair of equal stamps
 
 
-def test_stamps_that_are_all_equal_are_no_times(folder: Callable) -> None:
+def test_stamps_that_are_all_equal_are_refused(folder: Callable) -> None:
     path = folder()
     (path / "rgb.txt").write_text("".join(f"1.5 rgb/{time:.6f}.png\n" for time in RGB_TIMES))
     with pytest.raises(
@@ -207,7 +207,7 @@ def test_stamps_that_are_all_equal_are_no_times(folder: Callable) -> None:
     assert [frame.timestamp for frame in counted] == pytest.approx(np.arange(4) / 30)
 
 
-def test_a_depth_folder_without_its_list_is_told(
+def test_a_depth_folder_without_its_list_is_reported(
     folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder()
@@ -237,7 +237,7 @@ def test_a_depth_folder_without_its_list_is_told(
         ),
     ],
 )
-def test_ground_truths_are_read_as_they_are(
+def test_ground_truths_of_other_forms_are_read(
     folder: Callable, text: str, rows: int, left_out: int, rotations: bool
 ) -> None:
     path = folder()
@@ -254,7 +254,7 @@ def test_ground_truths_are_read_as_they_are(
     assert truth.frame == "colour camera"
 
 
-def test_a_ground_truth_that_cannot_be_read_costs_only_itself(folder: Callable) -> None:
+def test_an_unreadable_ground_truth_is_ignored_with_a_warning(folder: Callable) -> None:
     path = folder()
     for text in ("", "nonsense\n", "10.0 1\n", "1 2 3\n4 5 6\n"):
         (path / "groundtruth.txt").write_text(text)
@@ -277,7 +277,7 @@ def test_a_ground_truth_that_cannot_be_read_costs_only_itself(folder: Callable) 
         ("1970-01-01 00:00:{t} rgb/{n}.png", ""),
     ],
 )
-def test_lists_of_other_recorders(
+def test_lists_of_other_recorders_are_read(
     folder: Callable, picture: Callable, line: str, head: str
 ) -> None:
     path = folder()
@@ -313,7 +313,9 @@ def test_counted_lists_of_other_lengths_are_refused(folder: Callable) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_lists_of_what_is_no_file(tmp_path: Path, write: Callable, picture: Callable) -> None:
+def test_list_entries_that_are_not_files_are_skipped(
+    tmp_path: Path, write: Callable, picture: Callable
+) -> None:
     folder = tmp_path / "rgbd_dataset_freiburg1_toy"
     write(folder / "rgb" / "0.png", picture(0, 640, 480))
     os.mkfifo(folder / "rgb" / "pipe.png")

@@ -18,13 +18,13 @@ CODECS = [("clip.mp4", "mp4v"), ("clip.avi", "MJPG")]
 
 
 def level(index: int) -> int:
-    """The brightness that tells frame `index` from its neighbours after lossy compression."""
+    """Brightness that identifies frame `index` after lossy compression."""
     return 20 + (index * 37) % 200
 
 
 @pytest.fixture
 def clip(tmp_path: Path, write_calibration: Callable) -> Callable[..., Path]:
-    """Writes a video of flat grey frames with a calibration beside it."""
+    """Write a video of flat grey frames with a calibration next to it."""
 
     def make(name: str = "clip.avi", codec: str = "MJPG", **calibration: object) -> Path:
         path = tmp_path / name
@@ -67,7 +67,7 @@ def test_slice(clip: Callable) -> None:
     )
 
 
-def test_own_rate_wins_over_the_calibrations(
+def test_the_frame_rate_of_the_video_overrides_the_calibration(
     clip: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -75,14 +75,14 @@ def test_own_rate_wins_over_the_calibrations(
     assert "the video's own rate, 25.000/s, is used" in caplog.text
 
 
-def test_a_video_that_ends_early_ends_there(
+def test_a_video_with_fewer_frames_than_announced_is_read(
     clip: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = clip()
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     sequence = open_sequence(path)
-    assert len(sequence) == COUNT  # as announced
+    assert len(sequence) == COUNT  # as the container announces
     with caplog.at_level(logging.WARNING):
         frames = list(sequence)
     assert 0 < len(frames) == len(sequence) < COUNT and not sequence.skipped
@@ -94,7 +94,7 @@ def test_a_video_that_ends_early_ends_there(
 
 @pytest.fixture
 def matroska(tmp_path: Path, write_calibration: Callable) -> Callable[..., Path]:
-    """Writes flat grey frames with stamps of one's own."""
+    """Write a video of flat grey frames with given time stamps."""
     write_calibration(tmp_path / "calibration.yaml", **{"fps": None, **SIZE})
 
     def make(stamps: np.ndarray, name: str = "walk.mkv", **options: object) -> Path:
@@ -111,7 +111,9 @@ JITTER = np.arange(80) / 20 + np.random.default_rng(1).uniform(-0.009, 0.009, 80
 @pytest.mark.parametrize(
     "stamps", [CHANGING, JITTER - JITTER[0]], ids=["20 to 10 a second", "jitter"]
 )
-def test_stamps_and_frames_are_the_containers(matroska: Callable, stamps: np.ndarray) -> None:
+def test_stamps_and_frames_are_those_of_the_container(
+    matroska: Callable, stamps: np.ndarray
+) -> None:
     path = matroska(stamps, announced_s=float(stamps[-1]) + 0.05)
     frames = list(open_sequence(path))
     assert [frame.timestamp for frame in frames] == pytest.approx(stamps, abs=1e-6)
@@ -134,7 +136,9 @@ def test_stamps_and_frames_are_the_containers(matroska: Callable, stamps: np.nda
     ],
     ids=["announces more", "announces fewer", "live", "browser"],
 )
-def test_the_last_frame_that_decodes_is_the_end(matroska: Callable, options: dict) -> None:
+def test_the_sequence_ends_with_the_last_frame_that_decodes(
+    matroska: Callable, options: dict
+) -> None:
     sequence = open_sequence(matroska(np.arange(72) / 20, **options))
     frames = list(sequence)
     assert len(frames) == len(sequence) == 72 and not sequence.skipped
@@ -147,14 +151,14 @@ def test_the_last_frame_that_decodes_is_the_end(matroska: Callable, options: dic
     ]
 
 
-def test_a_first_stamp_that_is_not_zero_costs_no_frame(matroska: Callable) -> None:
+def test_a_first_stamp_above_zero_keeps_all_frames(matroska: Callable) -> None:
     sequence = open_sequence(matroska(1.4 + np.arange(40) / 20, announced_s=3.4))
     frames = list(sequence)
     assert len(frames) == 40 and not sequence.skipped
     assert np.diff([frame.timestamp for frame in frames]) == pytest.approx(0.05)
 
 
-def test_frames_can_be_counted_instead(matroska: Callable) -> None:
+def test_frames_can_be_counted_instead_of_using_stamps(matroska: Callable) -> None:
     sequence = open_sequence(matroska(CHANGING, announced_s=6.0), time_unit="frames")
     assert sequence.time_unit == "frames"
     assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(80) / 20)
@@ -165,7 +169,7 @@ def test_frames_can_be_counted_instead(matroska: Callable) -> None:
 
 
 @pytest.mark.parametrize("degrees", [90, 180])
-def test_a_tag_that_turns_the_picture_is_told_and_not_obeyed(
+def test_a_rotation_tag_is_reported_and_ignored(
     clip: Callable, degrees: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = clip("clip.mp4", "mp4v")
@@ -190,7 +194,7 @@ def test_a_tag_that_turns_the_picture_is_told_and_not_obeyed(
 
 
 def _turn(path: Path, degrees: int) -> None:
-    """Writes a rotation into the track header of an MP4 file (ISO/IEC 14496-12, 8.3.2: 9 numbers at byte 40)."""
+    """Write a rotation into an MP4 track header (ISO/IEC 14496-12, 8.3.2: 9 numbers at byte 40)."""
     data = bytearray(path.read_bytes())
     at = data.index(b"tkhd") + 4 + 40
     cosine, sine = {90: (0, 1), 180: (-1, 0)}[degrees]
@@ -199,7 +203,7 @@ def _turn(path: Path, degrees: int) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_bad_videos(clip: Callable, tmp_path: Path) -> None:
+def test_bad_videos_are_refused(clip: Callable, tmp_path: Path) -> None:
     path = clip()
     with pytest.raises(DatasetError, match="is a video, which is mono"):
         open_sequence(path, sensor="stereo")
@@ -217,14 +221,14 @@ def test_bad_videos(clip: Callable, tmp_path: Path) -> None:
         open_sequence(tmp_path, dataset="video")
 
 
-def test_a_file_that_is_no_video(clip: Callable) -> None:
+def test_a_file_that_is_not_a_video_is_refused(clip: Callable) -> None:
     path = clip()
     path.write_bytes(b"no video" * 100)
     with pytest.raises(DatasetError, match="no video that OpenCV can decode"):
         open_sequence(path)
 
 
-def test_frames_that_are_not_later_are_left_out_and_told(
+def test_frames_without_increasing_stamps_are_left_out_and_reported(
     matroska: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     stamps = np.arange(20) / 20
@@ -236,11 +240,11 @@ def test_frames_that_are_not_later_are_left_out_and_told(
     assert (len(sequence.left_out), sequence.skipped) == (5, [])
     assert "2 frames are left out (equal time stamp)" in caplog.text
     assert "3 frames are left out (clock stepped back)" in caplog.text
-    # Again, and in part: nothing is counted twice.
+    # Reading again, completely or partly, counts nothing twice.
     assert [frame.timestamp for frame in sequence] == times and len(sequence.left_out) == 5
 
 
-def test_counted_frames_have_the_calibrations_rate(clip: Callable) -> None:
+def test_counted_frames_have_the_frame_rate_of_the_calibration(clip: Callable) -> None:
     assert [frame.timestamp for frame in open_sequence(clip(fps=10.0), time_unit="frames")][:2] == [
         0.0,
         0.1,

@@ -34,7 +34,7 @@ def test_association_is_one_to_one_in_order_and_within_reach(stamps, among, reac
     gaps = distance[pairs.estimate, pairs.ground_truth]
     np.testing.assert_allclose(gaps, distance[pairs.estimate].min(axis=1), atol=1e-9)
     assert gaps.max() <= reach * 1e-3 + 1e-6
-    # Exactly simultaneous poses are never missed.
+    # Exactly simultaneous poses are always matched.
     assert set(stamps) & set(among) <= set(
         np.round(estimate.timestamps[pairs.estimate] * 1e3).astype(int)
     )
@@ -59,7 +59,7 @@ def test_interpolated_poses_lie_on_lines_and_arcs():
     assert found.frame == "body"
 
 
-def test_no_truth_is_made_up_outside_and_in_gaps():
+def test_no_pose_is_interpolated_outside_or_in_gaps():
     _, truth = random_pair(0)
     holed = truth.select(np.delete(np.arange(81), slice(20, 30)))
     requested = at([999.999, 1000.0, 1000.98, 1001.2, 1001.495, 1003.9, 1004.001], truth)
@@ -75,7 +75,7 @@ def test_no_truth_is_made_up_outside_and_in_gaps():
         interpolate(holed, at([], truth))
 
 
-def test_a_ground_truth_of_one_pose_is_itself():
+def test_a_ground_truth_of_one_pose_is_not_changed():
     truth = Trajectory(np.array([5.0]), se3_exp(np.ones((1, 6))))
     assert interpolate(truth, at([4.0, 5.0], truth)) is truth
 

@@ -13,13 +13,13 @@ from spslam.trajectory import Trajectory, read_trajectory
 metrics = pytest.importorskip("evo.core.metrics")
 
 METRIC_KEYS = [
-    "ate_rmse_m", "ate_mean_m", "ate_median_m", "ate_max_m", "rpe_trans_m", "rpe_rot_deg", "rpe_over",
-    "t_rel_percent", "r_rel_deg_per_100m", "alignment", "scale", "path_length_m", "compared", "matched_poses",
-    "association", "ground_truth_frame",
+    "ate_rmse_m", "ate_mean_m", "ate_median_m", "ate_max_m", "rpe_trans_m", "rpe_rot_deg",
+    "rpe_over", "t_rel_percent", "r_rel_deg_per_100m", "alignment", "scale", "path_length_m",
+    "compared", "matched_poses", "association", "ground_truth_frame",
 ]  # fmt: skip
 
 
-def evo_figures(estimate, ground_truth, align, max_difference):
+def evo_metrics(estimate, ground_truth, align, max_difference):
     reference, compared = as_evo(estimate, ground_truth, align, max_difference)
     found = {"matched": compared.num_poses}
     for name, metric in (
@@ -34,7 +34,7 @@ def evo_figures(estimate, ground_truth, align, max_difference):
 
 
 def assert_equals_evo(estimate, ground_truth, align, max_difference=0.01, rtol=1e-6):
-    expected = evo_figures(estimate, ground_truth, align, max_difference)
+    expected = evo_metrics(estimate, ground_truth, align, max_difference)
     result = evaluate(estimate, ground_truth, align, max_difference)
     assert result.matched == expected["matched"]
     five = rpe(estimate, ground_truth, align, Step(5), max_difference=max_difference)
@@ -69,7 +69,7 @@ def test_equals_evo_on_published_trajectories(test_data, name, truth, align):
     assert_equals_evo(read_trajectory(folder / name), read_trajectory(folder / truth), align)
 
 
-def test_meets_the_published_figures(test_data):
+def test_equals_the_published_metrics(test_data):
     folder = test_data / "trajectories"
     expected = json.loads((folder / "expected.json").read_text())
     del expected["note"]
@@ -78,7 +78,7 @@ def test_meets_the_published_figures(test_data):
         for align in ("se3", "sim3"):
             if f"{align}_ate_rmse_m" not in found:
                 continue
-            # The benchmark of the TUM data allows 20 ms; its figures are published to 0.01 mm.
+            # The TUM benchmark associates within 20 ms; its metrics are published to 0.01 mm.
             result = ate(estimate, truth, align, max_difference=0.02)
             tolerance = 1e-5 if found["format"] == "tum" else 1e-5 * found[f"{align}_ate_rmse_m"]
             assert result.statistics.rmse == pytest.approx(
@@ -88,7 +88,7 @@ def test_meets_the_published_figures(test_data):
             assert result.scale == pytest.approx(found["sim3_scale"], abs=1e-3)
 
 
-def test_a_perfect_estimate_in_another_world_and_scale_has_no_error_and_gives_its_scale():
+def test_a_perfect_estimate_in_another_world_has_no_error_and_its_scale():
     _, truth = random_pair(0)
     S = sim3_exp(np.array([1.0, 2, 3, 0.5, -0.4, 0.3, np.log(0.25)]))
     result = evaluate(transform_trajectory(S, truth), truth, "sim3")
@@ -117,7 +117,7 @@ def test_rpe_uses_the_scale_corrected_estimate_only_for_sim3():
     assert rpe(half, truth, "sim3").translation.max < 1e-9
 
 
-def test_the_error_of_the_scale_is_told_where_it_counts():
+def test_the_scale_error_is_given_for_metric_alignments():
     _, truth = random_pair(0)
     smaller = transform_trajectory(sim3_exp(np.array([1, 2, 3, 0.1, 0.2, 0.3, np.log(0.8)])), truth)
     assert evaluate(smaller, truth, "se3").scale_error_percent == pytest.approx(25.0)
@@ -142,7 +142,7 @@ def test_frames_without_a_ground_truth_are_aligned_but_not_compared():
     assert len(result.aligned) == 81
 
 
-def test_by_the_first_pose_the_first_associated_poses_are_one():
+def test_first_pose_alignment_makes_the_first_associated_poses_equal():
     estimate, truth = random_pair(1)
     late = Trajectory(truth.timestamps[3:], truth.T_world_cam[3:])
     result = evaluate(estimate, late, "first-pose")
@@ -151,16 +151,16 @@ def test_by_the_first_pose_the_first_associated_poses_are_one():
     assert result.absolute.errors_m[-1] > 0.01
 
 
-def test_the_metrics_name_the_conventions_they_were_computed_by():
+def test_the_metrics_name_their_conventions():
     estimate, truth = random_pair(1)
     found = evaluate(estimate, truth, "none", 0.02, True, Step(0.5, "s")).as_metrics()
     assert (found["association"], found["rpe_over"]) == ("interpolated within 0.02 s", "0.5 s")
     assert evaluate(estimate, truth).as_metrics()["association"] == "nearest within 0.01 s"
 
 
-def test_an_interpolated_ground_truth_takes_the_shift_of_the_clocks_away():
+def test_interpolating_the_ground_truth_removes_the_time_offset():
     _, truth = random_pair(4)
-    # Every second pose of the truth, and exact estimates in the middle of two of them on the straight line.
+    # Every second pose of the truth; exact estimates midway between two of them.
     middle = 0.5 * (truth.positions[:-2:2] + truth.positions[2::2])
     poses = truth.T_world_cam[1::2].copy()
     poses[:, :3, 3] = middle
@@ -172,7 +172,7 @@ def test_an_interpolated_ground_truth_takes_the_shift_of_the_clocks_away():
     result = evaluate(estimate, sparse, "none", 0.06, interpolated=True)
     assert result.matched == 40
     assert result.absolute.statistics.max < 1e-12
-    # What is drawn and measured along is the ground truth as it was given.
+    # Drawings and path lengths use the ground truth as given.
     assert result.ground_truth is sparse
 
 

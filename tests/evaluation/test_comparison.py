@@ -7,7 +7,7 @@ from spslam.evaluation.comparison import Conventions, as_document, compare_with,
 from spslam.evaluation.summary import Spread
 
 
-def test_files_are_named_by_what_tells_them_apart():
+def test_files_are_named_by_the_difference_of_their_paths():
     for paths, names in (
         (["a/run1/trajectory.tum", "a/run2/trajectory.tum"], ["run1", "run2"]),
         (["kitti/ORB.txt", "kitti/SPTAM.txt"], ["ORB.txt", "SPTAM.txt"]),
@@ -32,14 +32,14 @@ def test_the_spread_is_over_the_runs_that_could_be_compared():
     assert found["ate_rmse_m"] == Spread(
         pytest.approx((errors[1] + errors[2]) / 2), errors[0], errors[3], 4
     )
-    # No path was long enough for a drift.
+    # No path is long enough for a drift.
     assert "t_rel_percent" not in found
     document = as_document(runs, found)
     assert [row["estimate"] for row in document["comparisons"]] == ["0", "1", "2", "3", "short"]
     assert document["comparisons"][4]["not_compared"].startswith("cannot align by se3")
 
 
-def test_one_comparison_is_written_flat_with_its_drift():
+def test_one_comparison_is_written_as_a_flat_object_with_its_drift():
     estimate, truth = random_drive(0)
     document = as_document([compare_with("one", estimate, truth, Conventions())], {})
     assert document["estimate"] == "one"

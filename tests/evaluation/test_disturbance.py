@@ -1,4 +1,4 @@
-"""What a disturbance did to a run, told by the poses from before it."""
+"""The effect of a disturbance on a run, judged by the poses before it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Sequence:
 
 
 def walk(step: float = 0.1) -> Trajectory:
-    """Straight ahead along x, turning."""
+    """Move straight along x while turning."""
     R = so3_exp(np.column_stack([np.zeros(40), 0.02 * np.arange(40), np.zeros(40)]))
     return Trajectory(STAMPS, make_transform(R, np.outer(step * np.arange(40), [1.0, 0, 0])))
 
 
 def estimated(truth: Trajectory, scale: float = 1.0, off: np.ndarray | None = None) -> Trajectory:
-    """The same in another world, at another scale; `off` (40, 3) metres away from it."""
+    """The trajectory in another world and scale, displaced by `off` (40, 3) metres."""
     poses = truth.T_world_cam.copy()
     if off is not None:
         poses[:, :3, 3] += off
@@ -48,7 +48,7 @@ def drifting(frames: slice, metres: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [1.0, 7.0])
-def test_the_largest_error_is_that_from_the_disturbance_on(scale: float) -> None:
+def test_the_largest_error_is_measured_from_the_disturbance_on(scale: float) -> None:
     truth = walk()
     harm = judge(
         Sequence(),
@@ -84,7 +84,7 @@ def test_a_camera_that_stands_still_is_aligned_by_its_rotation() -> None:
     assert harm is not None and harm.disturbed_error_max_m == pytest.approx(0.25, abs=1e-6)
 
 
-def test_a_single_camera_that_only_stood_still_is_wrong_to_start() -> None:
+def test_a_single_camera_that_only_stood_still_must_not_start() -> None:
     truth = walk(step=0.0)
     harm = judge(Sequence(), STAMPS, estimated(truth), truth, scaled=True)
     assert (
@@ -96,7 +96,7 @@ def test_a_single_camera_that_only_stood_still_is_wrong_to_start() -> None:
     assert none is not None and none.disturbed_wrong_frames == 0
 
 
-def test_a_wrong_place_is_counted_and_the_right_one_after_how_many_frames() -> None:
+def test_frames_in_a_wrong_place_and_until_the_right_one_are_counted() -> None:
     truth = walk()
     lost = estimated(truth, 1.0, drifting(slice(25, 31), 12.0)).select(np.r_[0:20, 25:40])
     harm = judge(Sequence(20, 24), STAMPS, lost, truth, scaled=False)
@@ -111,7 +111,7 @@ def test_a_wrong_place_is_counted_and_the_right_one_after_how_many_frames() -> N
     )
 
 
-def test_without_poses_from_before_nothing_is_claimed() -> None:
+def test_without_poses_before_the_disturbance_nothing_is_judged() -> None:
     truth = walk()
     harm = judge(
         Sequence(), STAMPS, estimated(truth).select(np.arange(25, 40)), truth, scaled=False
@@ -121,7 +121,7 @@ def test_without_poses_from_before_nothing_is_claimed() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_says_what_became_of_it(tmp_path: Path) -> None:
+def test_the_metrics_of_a_run_hold_the_effect_of_the_disturbance(tmp_path: Path) -> None:
     options = [
         "--sensor",
         "rgbd",

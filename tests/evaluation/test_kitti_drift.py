@@ -14,7 +14,7 @@ LENGTHS = (100, 200, 300, 400, 500, 600, 700, 800)
 
 
 def kitti_errors(estimate, truth):
-    """The development kit's calcSequenceErrors, loop by loop: (length, speed, t_err, r_err) of each segment."""
+    """(length, speed, t_err, r_err) per segment: calcSequenceErrors of the development kit."""
     true, found = truth.T_world_cam, estimate.T_world_cam
     distance = [0.0]
     for before, after in pairwise(true):
@@ -37,7 +37,7 @@ def kitti_errors(estimate, truth):
 
 
 def kitti_bins(errors, column, middles, reach):
-    """The development kit's saveErrorPlots: (middle, t_rel %, r_rel °/100 m) where there are three segments."""
+    """(middle, t_rel %, r_rel °/100 m) of at least three segments: saveErrorPlots of the kit."""
     rows = []
     for middle in middles:
         inside = errors[np.abs(errors[:, column] - middle) < reach]
@@ -89,29 +89,29 @@ def test_equals_the_benchmark_on_published_trajectories(test_data, name):
         assert scaled.r_rel_deg_per_100m == pytest.approx(result.drift.r_rel_deg_per_100m)
 
 
-def test_speeds_are_by_the_stamps_where_there_are_any(test_data):
+def test_speeds_use_the_stamps_if_there_are_any(test_data):
     folder = test_data / "trajectories" / "kitti"
     times = read_times(folder / "KITTI_00_gt_times.txt")
     timed = read_trajectory(folder / "KITTI_00_gt.txt", times)
     numbered = read_trajectory(folder / "KITTI_00_gt.txt")
-    # The real camera takes 9.65 images a second.
+    # The real camera takes 9.65 images per second.
     ratio = drift_of(numbered, numbered).speed_m_s / drift_of(timed, timed).speed_m_s
     assert np.median(ratio) == pytest.approx(1.037, abs=0.005)
 
 
-def test_a_car_that_thinks_it_is_too_fast_and_turns_has_the_drift_it_has():
+def test_a_known_scale_error_and_rotation_give_the_expected_drift():
     n = 1500
     poses = np.tile(np.eye(4), (n, 1, 1))
     poses[:, 2, 3] = np.arange(n)
     truth = Trajectory(np.arange(n) * 0.1, poses)
-    # 2 % too long, and half a degree of roll about the way it drives per 100 m.
+    # 2 % too long, and half a degree of roll about the driving direction per 100 m.
     turned = se3_exp(np.arange(n)[:, None] * np.array([0, 0, 1.02, 0, 0, np.radians(0.5) / 100]))
     result = drift_of(Trajectory(truth.timestamps, turned), truth)
-    # The end of a segment is the first pose past its length: the last metre of it is one too many.
+    # A segment ends at the first pose past its length, so it is up to one metre too long.
     assert result.t_rel_percent == pytest.approx(2.0, rel=0.01)
     assert result.r_rel_deg_per_100m == pytest.approx(0.5, rel=0.01)
     assert [each.at for each in result.per_length()] == list(LENGTHS)
-    # Just under 10 m/s, and bins are as wide as their neighbours are apart, to either side.
+    # Just under 10 m/s; a bin is as wide as the distance between neighbouring bins.
     assert [each.at for each in result.per_speed()] == [8.0, 10.0]
     assert result.speed_m_s == pytest.approx(10.0, rel=0.02)
 
@@ -124,14 +124,14 @@ def test_segments_that_end_in_a_gap_are_left_out_and_counted():
     assert whole.drift.left_out == 0
     assert result.drift.left_out > 20
     assert len(result.drift.length_m) < len(whole.drift.length_m)
-    # What remains is as long as it should be.
+    # The remaining segments have the expected length.
     assert result.drift.t_rel_percent == pytest.approx(whole.drift.t_rel_percent, rel=0.5)
     far = 1.02 * whole.drift.translation.max()
     assert result.drift.translation.max() < far
 
 
-def test_the_way_through_a_gap_is_the_true_one():
-    # 60 m straight on, a round of 100 m that is lost, and 60 m more: by the chord, 100 m would end behind the round.
+def test_the_path_length_across_a_gap_is_that_of_the_truth():
+    # 60 m straight, a lost round of 100 m, 60 m straight: the chord would skip the round.
     way, angle = np.arange(1.0, 61.0), np.linspace(0, 2 * np.pi, 101)[:-1]
     round_m = 100 / (2 * np.pi)
     z = np.concatenate([way, 60 + round_m * np.sin(angle), 60 + way])
@@ -140,9 +140,9 @@ def test_the_way_through_a_gap_is_the_true_one():
     poses[:, 0, 3], poses[:, 2, 3] = x, z
     truth = Trajectory(np.arange(220) * 0.1, poses)
     found = evaluate(every(truth, np.delete(np.arange(220), slice(61, 160))), truth, "none").drift
-    # From the first 50 m on, 100 m end in the round.
+    # From each start in the first 50 m, 100 m end within the round.
     assert found.left_out == 5
-    # 200 m from the first 20 m on, 100 m from the last two beginnings before it.
+    # 200 m from the start at 20 m, 100 m from the last two starts.
     assert sorted(found.length_m) == [100.0, 100.0, 200.0, 200.0]
 
 
@@ -157,7 +157,7 @@ def test_a_path_shorter_than_100_m_has_no_drift():
     )
 
 
-def test_an_estimate_without_a_scale_is_judged_in_the_size_that_fits_best():
+def test_an_estimate_without_a_scale_is_judged_at_the_best_fitting_scale():
     estimate, truth = random_drive(2)
     small = transform_trajectory(
         sim3_exp(np.array([1, 2, 3, 0.1, 0.2, 0.3, np.log(0.2)])), estimate

@@ -14,7 +14,7 @@ EVO_UNITS = {"frames": metrics.Unit.frames, "m": metrics.Unit.meters}
 
 
 def straight(n=41, rate=10.0, speed=2.0, error=0.0):
-    """Along x at a constant speed; the estimate is longer by `error` of a metre every metre."""
+    """Motion along x at constant speed; the estimate is longer by `error` m per metre."""
     poses = np.tile(np.eye(4), (n, 1, 1))
     poses[:, 0, 3] = (1.0 + error) * speed * np.arange(n) / rate
     return Trajectory(5.0 + np.arange(n) / rate, poses)
@@ -22,7 +22,7 @@ def straight(n=41, rate=10.0, speed=2.0, error=0.0):
 
 def assert_equals_evo(estimate, truth, step, align="se3"):
     result = rpe(estimate, truth, align, step)
-    # Metres are those of the true path, here and there.
+    # Metres are those of the true path, in both implementations.
     pair = as_evo(estimate, truth, align)
     for relation, ours in (
         ("translation_part", result.translation),
@@ -66,7 +66,7 @@ def test_equals_evo_over_metres_of_published_trajectories(
     assert_equals_evo(read_trajectory(folder / name), read_trajectory(folder / truth), step, align)
 
 
-def test_over_seconds_is_over_frames_where_these_come_regularly():
+def test_over_seconds_equals_over_frames_for_regular_frames():
     estimate, truth = random_pair(0, rate=10.0)
     regular = Trajectory(truth.timestamps, estimate.T_world_cam)
     for all_pairs in (False, True):
@@ -79,7 +79,7 @@ def test_over_seconds_is_over_frames_where_these_come_regularly():
         )
 
 
-def test_an_error_of_the_length_is_that_of_the_step():
+def test_a_length_error_gives_an_error_proportional_to_the_step():
     for step, expected in (
         (Step(1, "m"), 0.1),
         (Step(3, "m"), 0.3),
@@ -91,23 +91,23 @@ def test_an_error_of_the_length_is_that_of_the_step():
         assert result.translation.rmse == pytest.approx(expected)
 
 
-def test_a_motion_through_a_gap_is_left_out_of_all_pairs():
+def test_all_pairs_exclude_motions_across_a_gap():
     rows = np.delete(np.arange(41), slice(10, 30))
     estimate, truth = every(straight(error=0.1), rows), every(straight(), rows)
     assert relative_error(
         estimate, truth, Step(0.5, "s", all_pairs=True)
     ).translation.max == pytest.approx(0.1)
-    # From one end to the next beginning, the one step of 2.5 s counts as it is.
+    # Without all pairs, the single step of 2.5 s across the gap counts as it is.
     assert relative_error(estimate, truth, Step(0.5, "s")).translation.max == pytest.approx(0.5)
 
 
-def test_who_stands_still_makes_no_step_of_metres():
+def test_standing_still_gives_no_steps_in_metres():
     still = Trajectory(np.arange(10) / 10.0, np.tile(np.eye(4), (10, 1, 1)))
     with pytest.raises(
         TrajectoryError, match=r"over 1 m needs two .* found 10 poses in 0\.9 s on 0 m"
     ):
         relative_error(still, still, Step(1, "m"))
-    # Whichever of the poses in one place is taken, none is compared with itself.
+    # Whichever of the poses in one place is used, none is compared with itself.
     stop = np.concatenate([np.arange(5), np.full(5, 4), np.arange(4, 10)]).astype(float)
     poses = np.tile(np.eye(4), (16, 1, 1))
     poses[:, 0, 3] = stop
@@ -118,7 +118,7 @@ def test_who_stands_still_makes_no_step_of_metres():
         assert_equals_evo(turning, halting, Step(delta, "m"), "none")
 
 
-def test_what_is_no_step_is_refused():
+def test_invalid_steps_are_refused():
     estimate, truth = random_pair(0)
     for arguments, message in (
         ((0,), "whole number of at least 1 frame, found 0"),

@@ -1,4 +1,4 @@
-"""What every extractor promises, on images of any size."""
+"""Requirements that every extractor meets, on images of any size."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ BUILT_IN = ["superpoint", "orb", "sift"]
 
 
 def scene(height: int = 180, width: int = 250, seed: int = 0) -> NDArray[np.uint8]:
-    """Rectangles of all sizes, slightly blurred and noisy."""
+    """Rectangles of many sizes, slightly blurred and noisy."""
     rng = np.random.default_rng(seed)
     image = np.full((height, width), 120, np.uint8)
     for _ in range(max(4, height * width // 700)):
@@ -37,7 +37,7 @@ def extractor(request: pytest.FixtureRequest) -> Extractor:
     return create_extractor(FeatureConfig(extractor=request.param, max_keypoints=150))
 
 
-def test_promises(extractor: Extractor) -> None:
+def test_features_have_the_documented_types_and_limits(extractor: Extractor) -> None:
     assert isinstance(extractor, Extractor)
     features = extractor.extract(scene())
     assert 50 <= len(features) <= 150
@@ -51,7 +51,7 @@ def test_promises(extractor: Extractor) -> None:
     assert len(np.unique(np.rint(features.keypoints), axis=0)) == len(features)
 
 
-def test_same_bytes_twice(extractor: Extractor) -> None:
+def test_extraction_is_reproducible(extractor: Extractor) -> None:
     first, second = extractor.extract(scene()), extractor.extract(scene())
     for name in ("keypoints", "scores", "descriptors"):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes()
@@ -87,7 +87,7 @@ def test_moved_image_gives_moved_points(extractor: Extractor) -> None:
     assert np.median(error) < (1.0 if extractor.name == "orb" else 0.5)
 
 
-def test_spread_gives_points_to_places_of_little_texture(extractor: Extractor) -> None:
+def test_spread_cell_adds_points_in_regions_of_low_texture(extractor: Extractor) -> None:
     contrast = np.geomspace(1.0, 0.05, 320)
     image = (120 + (scene(200, 320).astype(np.float64) - 120) * contrast).astype(np.uint8)
     spread = create_extractor(
@@ -100,7 +100,7 @@ def test_spread_gives_points_to_places_of_little_texture(extractor: Extractor) -
     assert right[0] > right[1]
 
 
-def test_wrong_images_are_bugs_of_the_caller(extractor: Extractor) -> None:
+def test_images_of_a_wrong_type_raise_a_value_error(extractor: Extractor) -> None:
     for bad in (
         np.zeros((4, 4, 3), np.uint8),
         np.zeros((4, 4), np.float32),
@@ -117,13 +117,15 @@ def test_subpixel_can_be_switched_off() -> None:
     assert np.any(refined.keypoints != np.rint(refined.keypoints))
 
 
-def test_wrong_weights_and_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_weights_and_devices_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(WeightsError, match="no weights file"):
         create_extractor(FeatureConfig(weights=str(tmp_path / "none.pth")))
     state = load_file(find_weights())
     state["conv2a.weight"] = np.zeros((32, 5, 3, 3), np.float32)
     save_file(state, tmp_path / "shape.safetensors")
-    # Found when the network is made, which is not before an engine needs it.
+    # Detected when the network is built, which happens only when an engine needs it.
     with pytest.raises(WeightsError, match=r"shape\.safetensors: the weights do not fit.*conv2a"):
         create_extractor(FeatureConfig(weights=str(tmp_path / "shape.safetensors")))
     with pytest.raises(ConfigError, match=r"orb is not a network.*my\.pth"):

@@ -1,4 +1,4 @@
-"""ONNX says what PyTorch and OpenVINO say; the decoder, with NumPy alone, says what the extractor says."""
+"""ONNX models give the outputs of PyTorch; the NumPy decoder gives those of the extractor."""
 
 import ast
 import json
@@ -45,7 +45,7 @@ RULE = "bicubic grid_sample, align_corners=False"
 
 
 def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint8]:
-    """Rectangles of all sizes, slightly blurred and noisy."""
+    """Rectangles of many sizes, slightly blurred and noisy."""
     rng = np.random.default_rng(seed)
     image = np.full((height, width), 120, np.uint8)
     for _ in range(max(4, height * width // 700)):
@@ -71,7 +71,7 @@ def session_of(model: bytes) -> Any:
 
 
 def assert_same(found: tuple[NDArray[Any], ...], expected: Features) -> None:
-    """Key points to 0.01 px and descriptors to 1e-3, for 99 of 100 at least, in both directions."""
+    """Compare both ways: 99 % of the keypoints agree to 0.01 px and their descriptors to 1e-3."""
     distances = np.linalg.norm(found[0][:, None] - expected.keypoints[None], axis=2)
     same = distances < 0.01
     assert same.any(axis=1).mean() > 0.99
@@ -96,7 +96,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = export_model(
         "superpoint_lite", tmp_path_factory.mktemp("onnx") / "lite.onnx", "fp32", to="onnx"
     )
-    # Exporting takes seconds: what extractors here would export, too.
+    # Exporting takes seconds: store it in the cache for the extractors of this file.
     cached = cached_path(read_checkpoint())
     assert cached is not None
     write_sealed(cached, path.read_bytes())
@@ -110,7 +110,9 @@ def engine(exported: Path) -> OnnxRuntimeEngine:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 8), (37, 61), (121, 83), (160, 208), (200, 40)])
-def test_maps_are_torchs_at_any_size(engine: OnnxRuntimeEngine, size: tuple[int, int]) -> None:
+def test_maps_equal_those_of_torch_at_any_size(
+    engine: OnnxRuntimeEngine, size: tuple[int, int]
+) -> None:
     image = scene(*size)
     heat, descriptors = engine.run(image)
     expected_heat, expected = TorchEngine(load_superpoint()).run(image)
@@ -120,8 +122,8 @@ def test_maps_are_torchs_at_any_size(engine: OnnxRuntimeEngine, size: tuple[int,
 
 
 @pytest.mark.slow
-def test_maps_are_openvinos(engine: OnnxRuntimeEngine, exported: Path) -> None:
-    """Of its own conversion, and of the same file read by OpenVINO, a batch at once."""
+def test_maps_equal_those_of_openvino(engine: OnnxRuntimeEngine, exported: Path) -> None:
+    """Both OpenVINO's own conversion and OpenVINO reading the ONNX file, in one batch."""
     openvino = pytest.importorskip("openvino")
     from spslam.frontend.engines.openvino_engine import OpenVinoEngine
     from spslam.frontend.engines.openvino_model import converted
@@ -152,7 +154,7 @@ def test_strides_batch_norm_and_strips_are_exported() -> None:
 
 
 @pytest.mark.slow
-def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
+def test_outputs_are_the_same_bytes_for_any_threads(exported: Path) -> None:
     images = [scene(seed=seed) for seed in range(4)]
     reference = OnnxRuntimeEngine(exported.read_bytes(), "fp32", 1)
     expected = [[a.tobytes() for a in reference.run(image)] for image in images]
@@ -166,7 +168,7 @@ def test_images_repeat_to_the_byte_whoever_asks(exported: Path) -> None:
 
 
 @pytest.mark.slow
-def test_model_says_what_it_is(exported: Path) -> None:
+def test_the_model_describes_itself_in_its_metadata(exported: Path) -> None:
     model = onnx.load(exported)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 18)]
     assert all(node.domain == "" for node in model.graph.node)
@@ -181,7 +183,7 @@ def test_model_says_what_it_is(exported: Path) -> None:
     assert json.loads(card["training_data"])["camvid"] == 537
     for name in ("images", "scores", "descriptors"):
         assert f"\n{name}: (batch, height" in about.description
-    # Nothing of the machine that exported it.
+    # No trace of the machine that exported it.
     assert str(ROOT).encode() not in exported.read_bytes()
     assert b"torch/" not in exported.read_bytes()
 
@@ -234,7 +236,7 @@ def test_decoder_needs_numpy_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("size", [(184, 250), (77, 131)])
-def test_decoder_gives_the_extractors_points(
+def test_the_decoder_gives_the_points_of_the_extractor(
     engine: OnnxRuntimeEngine, settings: dict[str, Any], size: tuple[int, int]
 ) -> None:
     image = scene(*size)
@@ -247,7 +249,7 @@ def test_decoder_gives_the_extractors_points(
     np.testing.assert_allclose(found[2], expected.descriptors, atol=1e-5)
 
 
-def test_decoder_decides_ties_as_the_extractor_does() -> None:
+def test_the_decoder_breaks_ties_as_the_extractor_does() -> None:
     rng = np.random.default_rng(0)
     for radius in (0, 1, 3):
         heat = (rng.integers(0, 4, (40, 50)) / 4).astype(np.float32)
@@ -288,7 +290,7 @@ def test_both_back_ends_select_the_same_points(subpixel: bool) -> None:
     "rule",
     [f"{a} grid_sample, align_corners={b}" for a in ("bicubic", "bilinear") for b in (True, False)],
 )
-def test_decoder_samples_by_every_rule(rule: str) -> None:
+def test_the_decoder_supports_every_sampling_rule(rule: str) -> None:
     rng = np.random.default_rng(0)
     cells, points = (
         rng.normal(size=(6, 9, 16)),
@@ -310,7 +312,7 @@ PYTHON_OF_THE_DOCS = re.findall(
 
 
 def coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Its edges stay, and each channel has others besides."""
+    """A colour image whose green channel is the image; the others have other edges."""
     others = [scene(*image.shape, seed) for seed in (11, 12)]
     return np.stack([others[0], image, others[1]], axis=2)
 
@@ -325,7 +327,7 @@ def photo_bytes(kind: str) -> bytes:
         return cv2.imencode(".png", np.dstack([coloured(image), scene(seed=13)]))[1].tobytes()
     if kind == "16 bits":
         return cv2.imencode(".png", image.astype(np.uint16) * 250 + 77)[1].tobytes()
-    # A JPEG file whose tag says that the camera was held upright (Exif, tag 0x0112, value 6).
+    # A JPEG file with the orientation tag of a camera held upright (Exif 0x0112, value 6).
     jpeg = cv2.imencode(".jpg", coloured(image), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
     directory = struct.pack("<HHHIHHI", 1, 0x0112, 3, 1, 6, 0, 0)
     exif = b"Exif\0\0" + b"II*\0" + struct.pack("<I", 8) + directory
@@ -334,8 +336,8 @@ def photo_bytes(kind: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grey", "colour", "transparent", "16 bits", "turned photo"])
-def test_the_example_of_the_docs(exported: Path, tmp_path: Path, kind: str) -> None:
-    """The Python of docs/export.md reads images as spslam does, and runs with a copy of the decoder, without spslam."""
+def test_the_example_of_the_docs_runs(exported: Path, tmp_path: Path, kind: str) -> None:
+    """The Python of docs/export.md reads images as spslam does and runs without spslam."""
     code = PYTHON_OF_THE_DOCS[0]
     assert len(code.strip().splitlines()) <= 12
     photo = tmp_path / "photo.png"
@@ -367,7 +369,7 @@ def points() -> tuple[SuperPoint, FeatureConfig, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(184, 250), (160, 208), (77, 131)])
-def test_points_inside_are_the_extractors(
+def test_points_inside_the_model_are_those_of_the_extractor(
     points: tuple[SuperPoint, FeatureConfig, bytes], size: tuple[int, int]
 ) -> None:
     network, config, model = points
@@ -381,7 +383,9 @@ def test_points_inside_are_the_extractors(
 
 
 @pytest.mark.slow
-def test_points_inside_in_openvino(points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
+def test_points_inside_the_model_in_openvino(
+    points: tuple[SuperPoint, FeatureConfig, bytes],
+) -> None:
     openvino = pytest.importorskip("openvino")
     network, config, model = points
     core = openvino.Core()
@@ -395,7 +399,9 @@ def test_points_inside_in_openvino(points: tuple[SuperPoint, FeatureConfig, byte
 
 
 @pytest.mark.slow
-def test_points_inside_of_nothing(points: tuple[SuperPoint, FeatureConfig, bytes]) -> None:
+def test_points_inside_the_model_of_an_empty_image(
+    points: tuple[SuperPoint, FeatureConfig, bytes],
+) -> None:
     found = session_of(points[2]).run(None, {"image": np.full((64, 72), 99, np.uint8)})
     assert [array.shape for array in found] == [(0, 2), (0,), (0, 128)]
     about = session_of(points[2]).get_modelmeta()
@@ -404,7 +410,7 @@ def test_points_inside_of_nothing(points: tuple[SuperPoint, FeatureConfig, bytes
 
 
 def axis_names(values: Iterable[Any]) -> set[str]:
-    """All that the symbolic axes of values are made of: `8*rows` is made of rows."""
+    """All symbols of symbolic axes: `8*rows` consists of rows."""
     axes = (axis.dim_param for value in values for axis in value.type.tensor_type.shape.dim)
     return {name for axis in axes for name in re.findall(r"[A-Za-z_]\w*", axis)}
 
@@ -412,12 +418,12 @@ def axis_names(values: Iterable[Any]) -> set[str]:
 def assert_axes_have_one_name(
     model: bytes, images: list[NDArray[np.uint8]], more: set[str]
 ) -> None:
-    """The file passes ONNX's strict checks, and what its axes are called says how long they are.
+    """Check that the file passes ONNX's strict checks and that axis names determine lengths.
 
     Args:
-        model: of one input.
-        images: two inputs of different size at least.
-        more: names of axes that the input's size does not decide.
+        model: a model with one input.
+        images: at least two inputs of different size.
+        more: names of axes that the size of the input does not determine.
     """
     proto = onnx.load_model_from_string(model)
     onnx.checker.check_model(proto, full_check=True)
@@ -454,7 +460,7 @@ def test_axes_have_one_name(
 
 @pytest.mark.slow
 def test_axes_of_other_networks_have_one_name() -> None:
-    """The other one of the box, and those that the exporter cuts off at `max_keypoints` without a grid."""
+    """The other built-in network and toy networks, cut off at `max_keypoints` or not."""
     toy = toy_network(batch_norm="after", strided=2, skips=True)
     large = load_superpoint("superpoint")
     assert_axes_have_one_name(convert_onnx(toy), BATCHES, set())
@@ -464,7 +470,7 @@ def test_axes_of_other_networks_have_one_name() -> None:
 
 
 def test_maps_in_tract(exported: Path) -> None:
-    """A reader that refuses axes of two names."""
+    """tract refuses axes with two names."""
     tract = pytest.importorskip("tract")
     runnable = tract.onnx().load(str(exported)).into_model().into_runnable()
     for size in ((64, 96), (80, 72)):
@@ -487,7 +493,7 @@ def test_maps_in_opencv(exported: Path) -> None:
 
 
 def assert_points_in_opencv(model: bytes, folder: Path) -> None:
-    """The lines of the docs give what ONNX Runtime gives."""
+    """The code of the docs gives the output of ONNX Runtime."""
     path = folder / "superpoint_lite_points.onnx"
     path.write_bytes(model)
     code = PYTHON_OF_THE_DOCS[1].replace(path.name, str(path))
@@ -501,10 +507,10 @@ def assert_points_in_opencv(model: bytes, folder: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
-def test_points_inside_in_opencv(
+def test_points_inside_the_model_in_opencv(
     points: tuple[SuperPoint, FeatureConfig, bytes], tmp_path: Path
 ) -> None:
-    """Bicubic sampling is what OpenCV's own GridSample gets wrong."""
+    """Bicubic sampling, for which OpenCV's own GridSample is wrong."""
     assert points[0].sampling.interpolation == "bicubic"
     assert_points_in_opencv(points[2], tmp_path)
 
@@ -512,7 +518,7 @@ def test_points_inside_in_opencv(
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
 def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
-    """And inside, of any runtime, what the extractor gives."""
+    """In any runtime the points inside the model are those of the extractor."""
     network, config = load_superpoint(), FeatureConfig(max_keypoints=90)
     network.sampling = Sampling("bilinear", align_corners=True)
     model = convert_points(network, config)
@@ -542,7 +548,7 @@ def test_export_is_cached_and_damage_is_found(
     assert converted_onnx(weights) == first
     assert again == []
     flipped = bytearray(good)
-    # A bit of a weight: ONNX itself has no checksum.
+    # Flip a bit of a weight: ONNX itself has no checksum.
     flipped[len(flipped) // 2] ^= 1
     for damaged in (good[: len(good) // 2], b"", exported.read_bytes(), flipped):
         stored.write_bytes(damaged)
@@ -556,7 +562,7 @@ def test_export_is_cached_and_damage_is_found(
 
 
 def test_every_flipped_bit_of_an_exported_model_is_found(exported: Path, tmp_path: Path) -> None:
-    """But for those in the key of the checksum itself, which change no number."""
+    """All except bits in the key of the checksum itself, which change no weight."""
     weights, good, path = read_checkpoint(), exported.read_bytes(), tmp_path / "flipped.onnx"
     rng = np.random.default_rng(0)
     for position in rng.integers(0, len(good) - 200, 45):
@@ -569,7 +575,7 @@ def test_every_flipped_bit_of_an_exported_model_is_found(exported: Path, tmp_pat
 
 
 def test_a_model_without_a_checksum_is_read(exported: Path, tmp_path: Path) -> None:
-    """As another exporter writes it, and our files before."""
+    """For example from another exporter, or from older versions of spslam."""
     onnx = pytest.importorskip("onnx")
     proto = onnx.load_model(exported)
     kept = {

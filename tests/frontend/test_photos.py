@@ -12,7 +12,7 @@ from spslam.frontend.photos import evenly_spread, find_photos, held_out, read_ph
 NAMES = [Path(f"set{i % 3}/{i:04d}.jpg") for i in range(3000)]
 
 
-def test_finds_photos_everywhere_below_sorted(tmp_path: Path) -> None:
+def test_photos_are_found_in_all_subfolders_sorted(tmp_path: Path) -> None:
     for name in ("b/2.JPG", "b/c/1.png", "a.jpeg", "notes.txt", ".hidden/1.png", "b/.2.png"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -20,14 +20,14 @@ def test_finds_photos_everywhere_below_sorted(tmp_path: Path) -> None:
     assert find_photos(tmp_path) == [tmp_path / name for name in ("a.jpeg", "b/2.JPG", "b/c/1.png")]
 
 
-def test_no_photos_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found none"):
         find_photos(tmp_path)
     with pytest.raises(DatasetError, match="found none at"):
         find_photos(tmp_path / "nowhere")
 
 
-def test_reads_grey_and_says_what_is_no_image(tmp_path: Path) -> None:
+def test_photos_are_read_as_grey_and_other_files_are_refused(tmp_path: Path) -> None:
     image = np.arange(48, dtype=np.uint8).reshape(6, 8)
     cv2.imwrite(str(tmp_path / "a.png"), image)
     np.testing.assert_array_equal(read_photo(tmp_path / "a.png"), image)
@@ -38,7 +38,7 @@ def test_reads_grey_and_says_what_is_no_image(tmp_path: Path) -> None:
             read_photo(tmp_path / name)
 
 
-def test_held_out_share_and_order() -> None:
+def test_held_out_fraction_and_order() -> None:
     train, kept_out = held_out(NAMES, 0.1, 0)
     assert 240 < len(kept_out) < 360
     assert sorted(train + kept_out) == sorted(NAMES)

@@ -1,4 +1,4 @@
-"""Damaged weights of every kind: one line or the same network; no traceback, no hang, no memory beyond the file's."""
+"""Damaged weights give a one-line error or the same network, in bounded time and memory."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 
 pytestmark = pytest.mark.slow
-# Seconds altogether: about 30.
+# About 30 seconds altogether.
 fuzzed = settings(
     max_examples=200,
     deadline=10_000,
@@ -34,7 +34,7 @@ fuzzed = settings(
     ],
 )
 KINDS = ("own.safetensors", "foreign.safetensors", "archive.pth", "stream.pth")
-# Those whose format has a checksum, or that have one of ours.
+# Formats with a checksum of their own, or files with spslam's checksum.
 VERIFIED = ("own.safetensors", "archive.pth")
 WORDS = [
     b"conv1a.weight",
@@ -86,7 +86,7 @@ def good() -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, good: dict[str, bytes]) -> Path:
-    """With the good files, and our own among them."""
+    """A folder with the undamaged files, including spslam's own format."""
     path = tmp_path_factory.mktemp("fuzz")
     torch.manual_seed(0)
     network = SuperPoint((1, 1, 1, 1, 1), descriptor_dim=4)
@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, good: dict[str, bytes]) -> 
 
 
 def read(path: Path) -> tuple[str, Any] | None:
-    """What is read, or None where it is refused in one line; in bounded memory."""
+    """Read in bounded memory; None for a one-line refusal."""
     size = path.stat().st_size
     tracemalloc.start()
     try:
@@ -111,7 +111,7 @@ def read(path: Path) -> tuple[str, Any] | None:
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    # Beside the file: modules that are imported, and messages.
+    # Allowance for imported modules and messages.
     assert peak < 10 * size + 20_000_000
     for values in weights.state.values():
         assert np.isfinite(values).all()
@@ -171,10 +171,10 @@ def test_damaged_files(folder: Path, good: dict[str, bytes], kind: str) -> None:
 
 
 @pytest.mark.parametrize("part", ["data.pkl", "byteorder", "data/0", "version"])
-def test_damaged_parts_with_fitting_checksums(
+def test_damaged_members_with_correct_checksums(
     folder: Path, good: dict[str, bytes], part: str
 ) -> None:
-    """As somebody would write them who wants to."""
+    """Damage with correct checksums, as someone could write it on purpose."""
     path = folder / "parts.pth"
     archive = zipfile.ZipFile(io.BytesIO(good["archive.pth"]))
     members = {name: archive.read(name) for name in archive.namelist()}
@@ -199,8 +199,8 @@ values = st.one_of(
 )
 
 
-def test_headers_that_lie(folder: Path, good: dict[str, bytes]) -> None:
-    """Of safetensors: other types, shapes, places and metadata in valid JSON."""
+def test_wrong_headers(folder: Path, good: dict[str, bytes]) -> None:
+    """Safetensors headers with other types, shapes, offsets and metadata in valid JSON."""
     data, path = good["foreign.safetensors"], folder / "header.safetensors"
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])

@@ -1,4 +1,4 @@
-"""Where the system has no symbolic links, git writes text files in their place: all works as with links."""
+"""A clone on a system without symbolic links, where git writes text files instead, works too."""
 
 import zipfile
 from pathlib import Path
@@ -17,7 +17,7 @@ from package_builds import (
 
 from spslam.benchmark.identity import code_sha256
 
-# Where each sub-package comes from; fails where one is not found.
+# Print where each sub-package is imported from; fails where one is not found.
 WHERE = f"""
 import importlib, spslam
 from spslam.benchmark.identity import code_sha256
@@ -50,11 +50,11 @@ def contents(wheel: Path) -> dict[str, bytes]:
 def assert_packages_come_from(clone: Path, printed: str) -> None:
     *files, code = printed.splitlines()
     assert [Path(file) for file in files] == [clone / room / "__init__.py" for room in ROOMS]
-    assert code == code_sha256(), "results of the suites hold for both"
+    assert code == code_sha256(), "the code digest must not depend on links"
 
 
 @pytest.mark.slow
-def test_wheel_is_that_of_a_clone_with_links(clone: Path, tmp_path: Path) -> None:
+def test_the_wheel_equals_that_of_a_clone_with_links(clone: Path, tmp_path: Path) -> None:
     linked = tmp_path / "linked"
     linked.mkdir()
     copy_source(linked, links=True)
@@ -74,8 +74,8 @@ def test_packages_are_found_without_an_installation(clone: Path, environment: Pa
     assert_packages_come_from(clone, command(python_of(environment), "-c", WHERE, cwd=clone))
 
 
-def test_links_are_used_where_they_are_there() -> None:
-    """The path stays as it is: nothing beside spslam/ becomes a sub-package."""
+def test_links_are_used_if_they_exist() -> None:
+    """`spslam.__path__` is not changed: no folder next to spslam/ becomes a sub-package."""
     import spslam
 
     assert [Path(folder) for folder in spslam.__path__] == [ROOT / "spslam"] or not (

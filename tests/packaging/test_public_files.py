@@ -1,4 +1,4 @@
-"""Files for the public: workflows call make, and what is said twice agrees."""
+"""Public files: workflows only call make; versions and addresses agree."""
 
 import re
 import tomllib
@@ -45,7 +45,7 @@ def test_citation_names_the_version() -> None:
     assert (citation["version"], citation["repository-code"]) == (spslam.__version__, ADDRESS)
 
 
-def test_addresses_agree() -> None:
+def test_addresses_agree_and_exist() -> None:
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
     public = [ROOT / "SECURITY.md", *(ROOT / ".github").rglob("*.yml")]
     found = [

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works in an environment that never saw this folder."""
+"""The wheel: its files, and that it works in a fresh environment."""
 
 import json
 import zipfile
@@ -26,24 +26,24 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of commands of an environment with the wheel."""
+    """The commands folder of an environment with the wheel installed."""
     environment = make_environment(tmp_path_factory.mktemp("environment"))
     install(environment, wheel)
     return environment
 
 
-def test_wheel_puts_one_name_into_site_packages(wheel: Path) -> None:
+def test_wheel_installs_one_top_level_name(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"spslam"}
 
 
-def test_wheel_holds_every_file_of_the_rooms(wheel: Path) -> None:
+def test_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     expected = set()
     for folder in SOURCES:
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT)
-            # What the links lead to, or the text files in their place, has its turn by its own folder.
+            # Linked folders (or the text files instead) are checked through their own folder.
             through_link = folder == "spslam" and inside.parts[1] in SOURCES
             if path.is_file() and not through_link and "__pycache__" not in inside.parts:
                 expected.add(
@@ -71,7 +71,7 @@ def test_installed_wheel_runs_from_another_folder(environment: Path, tmp_path: P
     assert (metrics["frames"], metrics["tracked"], metrics["extractor"]) == (5, 5, "superpoint")
 
 
-def test_python_example_of_the_first_page_works(
+def test_python_example_of_getting_started_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import spslam
@@ -79,7 +79,7 @@ def test_python_example_of_the_first_page_works(
 
     text = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
     code = next(block for block in text.split("```python\n")[1:]).split("```")[0]
-    # The same, but shorter.
+    # The same example with fewer frames.
     monkeypatch.setattr(
         spslam, "open_sequence", lambda path: open_sequence(path, max_frames=4), raising=False
     )

@@ -28,7 +28,7 @@ def compared(numbered=False):
     return [compare_with(name, each, truth, Conventions()) for name, each in names.items()], truth
 
 
-def test_views_have_equal_axes_units_and_a_legend_with_the_share_beside_the_error(
+def test_views_have_equal_axes_units_and_a_legend_with_tracking_rate_and_error(
     tmp_path, monkeypatch
 ):
     comparisons, truth = compared()
@@ -54,7 +54,7 @@ def test_no_line_is_drawn_through_a_gap(tmp_path, monkeypatch):
     assert whole == pytest.approx(comparisons[0].evaluation.absolute.errors_m)
 
 
-def test_poses_without_times_are_drawn_over_their_numbers(tmp_path, monkeypatch):
+def test_poses_without_times_are_drawn_over_their_index(tmp_path, monkeypatch):
     estimate, truth = random_drive(0, 300)
     comparison = compare_with("kitti", estimate, truth, Conventions())
     _, _, errors = drawn(monkeypatch, tmp_path / "kitti.png", [comparison], truth).axes
@@ -62,7 +62,7 @@ def test_poses_without_times_are_drawn_over_their_numbers(tmp_path, monkeypatch)
     assert errors.lines[0].get_xdata()[-1] == 300
 
 
-def test_the_truth_is_drawn_while_the_estimates_last(tmp_path, monkeypatch):
+def test_the_truth_is_drawn_for_the_time_of_the_estimates(tmp_path, monkeypatch):
     estimate, truth = random_drive(0, 300, numbered=False)
     late = Trajectory(estimate.timestamps, estimate.T_world_cam).select(np.arange(100, 200))
     top, *_ = drawn(

@@ -1,4 +1,4 @@
-"""The page of a run: whole, escaped, and of what the run was."""
+"""The HTML page of a run: complete, escaped and correct."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def circle(indices: list[int]) -> Trajectory:
 
 @dataclass
 class FakeSlam:
-    """Drove a circle of which five frames are missing, and closed a loop from its last key frame to its first."""
+    """A circle with five missing frames and a loop from the last keyframe to the first."""
 
     count: int = 60
     step: int = 2
@@ -106,7 +106,7 @@ class FakeSequence:
 
 
 class Page(HTMLParser):
-    """Elements, text and charts' numbers of a page; fails where elements are not closed."""
+    """Elements, text and chart values of a page; fails where elements are not closed."""
 
     VOID = ("meta", "link", "input", "br")
 
@@ -169,7 +169,7 @@ def test_everything_inserted_is_escaped_and_nothing_is_loaded(tmp_path: Path) ->
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|\{\{", html)
 
 
-def test_figures_losses_loops_stages_and_configuration_are_told(tmp_path: Path) -> None:
+def test_the_page_shows_metrics_losses_loops_stages_and_configuration(tmp_path: Path) -> None:
     made = page(tmp_path)
     text = made.text
     assert {"55 of 60", "ATE", "40–48", "2.00–2.40", "dark", "77", "features", "12 ms"} <= set(text)
@@ -178,7 +178,7 @@ def test_figures_losses_loops_stages_and_configuration_are_told(tmp_path: Path) 
     assert "Configuration" in text
 
 
-def test_charts_know_every_frame_and_where_the_path_is_interrupted(tmp_path: Path) -> None:
+def test_charts_hold_every_frame_and_the_gaps_of_the_path(tmp_path: Path) -> None:
     data = page(tmp_path).data
     assert data["frames"]["index"] == list(range(0, 120, 2))
     assert data["frames"]["t"] == pytest.approx(0.1 * np.arange(60))
@@ -200,7 +200,7 @@ def test_charts_know_every_frame_and_where_the_path_is_interrupted(tmp_path: Pat
     assert data["loops"][0]["frames"] == [0, 118]
 
 
-def test_long_runs_are_thinned_out_and_say_so(tmp_path: Path) -> None:
+def test_long_runs_are_thinned_out_with_a_remark(tmp_path: Path) -> None:
     made = page(
         tmp_path, FakeSlam(count=9000), FakeSequence(ground_truth=circle(list(range(9000))))
     )
@@ -210,12 +210,12 @@ def test_long_runs_are_thinned_out_and_say_so(tmp_path: Path) -> None:
     assert (
         len(data["path"]["t"]) == len(data["path"]["error"]) == len(data["path"]["xyz"][0]) == 2999
     )
-    # The five missing frames still interrupt it, wherever the rows that were kept lie.
+    # The five missing frames still interrupt the path, whichever rows are kept.
     assert len(data["path"]["breaks"]) == 1
     assert (tmp_path / "report.html").stat().st_size < 1_500_000
 
 
-def test_without_ground_truth_the_page_says_so(tmp_path: Path) -> None:
+def test_the_page_mentions_a_missing_ground_truth(tmp_path: Path) -> None:
     made = page(tmp_path, sequence=FakeSequence(ground_truth=None))
     assert any("no ground truth" in text for text in made.text)
     assert "ATE" not in made.text
@@ -233,7 +233,7 @@ def test_a_single_camera_is_named_with_its_alignment(tmp_path: Path) -> None:
     assert alone.data["unit"] == "map units"
 
 
-def test_what_ended_a_run_early_is_told(tmp_path: Path) -> None:
+def test_the_page_shows_why_a_run_ended_early(tmp_path: Path) -> None:
     record = FakeSlam().record()
     record.stopped = True
     assert any("stopped after frame 118" in text for text in page(tmp_path, record=record).text)

@@ -13,7 +13,7 @@ from spslam.trajectory import Trajectory
 
 
 def drive(n=60, frame="left camera"):
-    """A car's path in camera convention: a quarter circle to the right in x-z, climbing (y falls) a little."""
+    """A car's path in camera axes: a quarter circle to the right in x-z, climbing slightly (-y)."""
     angle = np.linspace(0, np.pi / 2, n)
     positions = 20 * np.stack([1 - np.cos(angle), -0.05 * angle, np.sin(angle)], axis=1)
     rotations = so3_exp(angle[:, None] * np.array([0.0, 1.0, 0.0]))
@@ -28,7 +28,7 @@ def noisy(trajectory, sigma=0.05):
 
 
 def titles_and_axes(monkeypatch, *args, **kwargs):
-    """Run `plot_trajectory` and hand out the figure it drew."""
+    """Run `plot_trajectory` and return the figure it drew."""
     from matplotlib.figure import Figure
 
     metrics = []
@@ -48,12 +48,12 @@ def test_the_picture_is_a_readable_png_of_the_same_bytes_every_time(tmp_path):
     image = cv2.imread(str(tmp_path / "a.png"))
     assert image.shape[1] == 1080
     assert image.shape[0] > 500
-    # Something colourful was drawn: the error along the path.
+    # The error along the path is drawn in colour.
     assert (np.ptp(image.astype(int), axis=2) > 100).sum() > 500
     assert matplotlib.get_backend() == backend
 
 
-def test_the_title_tells_alignment_and_figures(tmp_path, monkeypatch):
+def test_the_title_names_alignment_and_errors(tmp_path, monkeypatch):
     estimate = transform_trajectory(sim3_exp(np.array([1.0, 2, 3, 0, 1, 0, 0.7])), noisy(drive()))
     figure = titles_and_axes(
         monkeypatch, tmp_path / "a.png", estimate, drive(), align="sim3", title="kitti 00"
@@ -71,7 +71,7 @@ def test_top_and_side_are_chosen_from_the_cameras_and_not_mirrored(tmp_path, mon
     assert top.get_title(loc="left") == "Top view (x–z)"
     assert side.get_title(loc="left") == "Side view (x–y)"
     assert (top.get_xlabel(), top.get_ylabel()) == ("x (m)", "z (m)")
-    # y points down in the world of a camera: up in the picture is less y, and z grows upwards.
+    # y points down in a camera's world: less y is up in the picture; z grows upwards.
     assert side.yaxis_inverted()
     assert not top.yaxis_inverted()
     assert top.get_aspect() == 1.0
@@ -97,16 +97,16 @@ def test_a_long_straight_road_lies_across_the_picture(tmp_path, monkeypatch):
     figure = titles_and_axes(monkeypatch, tmp_path / "a.png", Trajectory(np.arange(30.0), poses))
     top = figure.axes[0]
     assert top.get_title(loc="left") == "Top view (z–x)"
-    # Driving to the right of the picture, the right-hand side (x) is below.
+    # Driving to the right of the picture, the right-hand side (x) is at the bottom.
     assert top.yaxis_inverted()
 
 
-def test_the_ground_truth_tells_where_up_is(tmp_path, monkeypatch):
+def test_the_ground_truth_defines_the_up_direction(tmp_path, monkeypatch):
     poses = np.tile(np.eye(4), (30, 1, 1))
     poses[:, 2, 3] = np.arange(30.0)
     poses[:, 1, 3] = np.tile([0.0, 0.0, 0.01], 10)
     rolled = poses.copy()
-    # On a straight line noise alone decides how the alignment rolls: here it turns the cameras upside down.
+    # On a straight line only noise fixes the roll of the alignment: here it is upside down.
     rolled[:, 1, 3] *= -1
     truth, estimate = Trajectory(np.arange(30.0), poses), Trajectory(np.arange(30.0), rolled)
     side = titles_and_axes(monkeypatch, tmp_path / "a.png", estimate, truth).axes[1]
@@ -131,7 +131,7 @@ def test_no_line_is_drawn_across_a_gap_in_time(tmp_path, monkeypatch):
     assert np.isnan(line[20])
 
 
-def test_only_the_part_of_the_ground_truth_that_was_driven_is_drawn(tmp_path, monkeypatch):
+def test_only_the_driven_section_of_the_ground_truth_is_drawn(tmp_path, monkeypatch):
     truth = drive()
     start = Trajectory(truth.timestamps[:20], truth.T_world_cam[:20], truth.frame)
     figure = titles_and_axes(monkeypatch, tmp_path / "a.png", noisy(start, 0.01), truth)
@@ -139,7 +139,7 @@ def test_only_the_part_of_the_ground_truth_that_was_driven_is_drawn(tmp_path, mo
 
 
 @pytest.mark.parametrize("poses", [0, 1, 2])
-def test_hardly_any_poses_still_give_a_picture(tmp_path, poses):
+def test_very_few_poses_still_give_a_picture(tmp_path, poses):
     whole = drive()
     few = Trajectory(whole.timestamps[:poses], whole.T_world_cam[:poses], whole.frame)
     plot_trajectory(tmp_path / "alone.png", few)
@@ -202,7 +202,7 @@ def test_open3d_reads_our_ply(tmp_path):
     np.testing.assert_allclose(np.asarray(cloud.colors), 1.0)
 
 
-def test_ply_leaves_out_points_that_are_not_finite_and_says_so(tmp_path, caplog):
+def test_ply_leaves_out_non_finite_points_with_a_message(tmp_path, caplog):
     points = np.array([[0.0, 0, 0], [np.nan, 0, 0], [1, np.inf, 0], [1, 2, 3]])
     with caplog.at_level(logging.WARNING):
         write_ply(tmp_path / "a.ply", points, np.arange(12, dtype=np.uint8).reshape(4, 3))

@@ -5,13 +5,13 @@ from spslam.reports.writers import OUTPUTS, WRITERS, parse_outputs
 from spslam.run.output import OUTPUT_NAMES
 
 
-def test_every_file_of_a_writer_is_one_that_a_run_may_replace() -> None:
+def test_a_run_may_replace_every_file_of_a_writer() -> None:
     files = [writer.file for writer in WRITERS]
     assert len(files) == len(set(files))
     assert set(files) == OUTPUT_NAMES - {"trajectory.tum", "config.yaml", "metrics.json", "log.txt"}
 
 
-def test_needed_files_come_first() -> None:
+def test_required_files_come_first() -> None:
     needed = [writer.needed for writer in WRITERS]
     assert needed == sorted(needed, reverse=True)
 

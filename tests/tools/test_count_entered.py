@@ -1,4 +1,4 @@
-"""How many files a reader opens who follows a run up to its first pose."""
+"""The number of files that a reader opens to follow a run up to its first pose."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Only goes down.
+# This number only decreases.
 MOST = 77
 
 

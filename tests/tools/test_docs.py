@@ -1,4 +1,4 @@
-"""The documents: links, the README's length, and what is generated."""
+"""The documents: links, length of the README, generated content."""
 
 import re
 from pathlib import Path
@@ -19,14 +19,14 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def prose(text: str) -> str:
-    """Without blocks of code, tables and headings, with links as their words."""
+    """The text without code blocks, tables and headings, with links replaced by their words."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^(#|\||!\[).*$", "", text, flags=re.MULTILINE)
     return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences and list items of Markdown."""
+    """The sentences and list items of Markdown text."""
     blocks = re.split(r"\n\s*\n|\n(?=- )", prose(text))
     return [
         one
@@ -37,7 +37,7 @@ def sentences(text: str) -> list[str]:
 
 
 def anchors(path: Path) -> set[str]:
-    """What `#…` may name in a page, as Python-Markdown and GitHub make it of plain headings."""
+    """Anchors of a page as Python-Markdown and GitHub generate them from plain headings."""
     text = re.sub(
         r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
@@ -49,7 +49,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def broken_links(page: Path) -> list[str]:
-    """Relative links of a page that lead to no file, or to no heading of it."""
+    """Relative links of a page without a target file or heading."""
     text = re.sub(
         r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
@@ -71,11 +71,11 @@ def test_pages_are_found() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
+def test_links_have_a_target(page: str) -> None:
     assert broken_links(ROOT / page) == []
 
 
-def test_broken_links_are_seen(tmp_path: Path) -> None:
+def test_broken_links_are_detected(tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# A heading: with `code`\n", encoding="utf-8")
     page = tmp_path / "page.md"
     links = [
@@ -111,8 +111,11 @@ def test_readme_fits_a_screen() -> None:
     assert [one for one in sentences(text) if len(one.split()) > MOST_WORDS] == []
 
 
-def test_sentences_are_told_apart() -> None:
-    text = "# A\n\nOne two. Three [four five](x.md): six.\n\n| a | b |\n\n```sh\ncode\n```\n- seven\n- eight nine\n"
+def test_text_is_split_into_sentences() -> None:
+    text = (
+        "# A\n\nOne two. Three [four five](x.md): six.\n\n"
+        "| a | b |\n\n```sh\ncode\n```\n- seven\n- eight nine\n"
+    )
     assert sentences(text) == ["One two.", "Three four five:", "six.", "- seven", "- eight nine"]
 
 
@@ -120,7 +123,7 @@ def test_picture_of_the_imports_is_current() -> None:
     assert import_graph.main(["--check"]) == 0
 
 
-def test_arrows_that_follow_from_others_are_left_out() -> None:
+def test_indirect_arrows_are_left_out() -> None:
     edges = {"cli": {"slam", "map", "core"}, "slam": {"map"}, "map": {"core"}, "core": set()}
     assert import_graph.reduced(edges) == {
         "cli": {"slam"},
@@ -132,11 +135,14 @@ def test_arrows_that_follow_from_others_are_left_out() -> None:
         import_graph.reduced({"map": {"slam"}, "slam": {"map"}})
 
 
-def test_site_has_files_beside_the_documents() -> None:
-    text = "[card](../frontend/weights/superpoint.md) [code](../spslam/factory.py#L1) [page](maps.md) [web](https://x.org)"
+def test_the_site_includes_files_outside_docs() -> None:
+    text = (
+        "[card](../frontend/weights/superpoint.md) [code](../spslam/factory.py#L1) "
+        "[page](maps.md) [web](https://x.org)"
+    )
     assert mkdocs_hooks.relink(text, "docs/training.md") == (
-        "[card](repository/frontend/weights/superpoint.md) [code](repository/spslam/factory.py.md#L1) [page](maps.md) "
-        "[web](https://x.org)"
+        "[card](repository/frontend/weights/superpoint.md) "
+        "[code](repository/spslam/factory.py.md#L1) [page](maps.md) [web](https://x.org)"
     )
     assert mkdocs_hooks.relink("[page](docs/maps.md)", "CONTRIBUTING.md") == "[page](../maps.md)"
     assert {"frontend/weights/superpoint.md", "CONTRIBUTING.md"} <= mkdocs_hooks.shown_files()

@@ -1,4 +1,4 @@
-"""Which figures are made, and what becomes of those that cannot be made here."""
+"""Which figures are made, and how those that cannot be made are handled."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_picture_of_the_documents_is_made_by_the_script() -> None:
+def test_the_script_makes_every_picture_of_the_documents() -> None:
     source = (ROOT / "tools" / "make_figures.py").read_text(encoding="utf-8")
     pictures = sorted(path.name for path in (ROOT / "docs" / "pictures").iterdir())
     assert [name for name in pictures if f'"{name}"' not in source] == []
 
 
-def test_what_cannot_be_made_stays_and_the_others_are_made(
+def test_a_figure_that_cannot_be_made_is_kept_and_the_others_are_made(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = []
@@ -32,7 +32,7 @@ def test_what_cannot_be_made_stays_and_the_others_are_made(
     assert make_figures.main(["unknown"]) == 2
 
 
-def test_a_failed_command_says_which(tmp_path: Path) -> None:
+def test_an_error_names_the_failed_command(tmp_path: Path) -> None:
     with pytest.raises(make_figures.CannotMakeError, match=r"spslam view .*no-run"):
         make_figures.spslam("view", tmp_path / "no-run", "--render", tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()

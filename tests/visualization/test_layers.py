@@ -1,4 +1,4 @@
-"""What is drawn of a scene, and what the keys change of it."""
+"""The drawn layers of a scene, and the keys that change them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_points_are_coloured_by_height_and_by_age() -> None:
         by_height.colors[by_height.positions[:, 1] > 1.4][0], Look().palette.height[0]
     )
     np.testing.assert_allclose(by_age.colors[0], Look().palette.age[0], atol=0.01)
-    # The strays at the end of the list are the newest, and left out.
+    # The strays at the end of the list are the newest; they are left out.
     assert len(by_age.colors) == len(points) - 50
     assert np.abs(by_age.colors[-1] - Look().palette.age[-1]).max() < 0.05
     assert color_bar(room_scene(), Look(), FRAMING) == (
@@ -119,8 +119,8 @@ def test_the_path_breaks_where_tracking_was_lost() -> None:
     assert isinstance(whole, Lines) and len(whole.starts) == 99
 
 
-def test_a_loop_is_seen_even_where_its_ends_are_one_place() -> None:
-    # The camera came back: key frames 0 and 9 (9 of 10 of a round) differ, 3 and 3 do not.
+def test_a_loop_between_equal_positions_is_visible() -> None:
+    # After a closed loop, keyframes 0 and 9 differ (9 of 10 of a round); 3 and 3 are equal.
     lines = draw_layers(room_scene(loops=np.array([[3, 3]])), Look(), FRAMING)["loops"]
     assert isinstance(lines, Lines)
     at = room_scene().keyframes[3, :3, 3]
@@ -130,7 +130,7 @@ def test_a_loop_is_seen_even_where_its_ends_are_one_place() -> None:
     np.testing.assert_allclose(lines.starts[0], at)
 
 
-def test_the_grid_lies_on_the_floor_in_round_steps() -> None:
+def test_the_grid_lies_on_the_ground_plane_in_round_steps() -> None:
     lines = draw_layers(room_scene(), Look(), FRAMING)["grid"]
     assert isinstance(lines, Lines)
     np.testing.assert_allclose(lines.starts[:, 1], 1.5, atol=1e-6)
@@ -141,7 +141,7 @@ def test_the_grid_lies_on_the_floor_in_round_steps() -> None:
     )
 
 
-def test_the_latest_camera_is_drawn_while_time_goes_on() -> None:
+def test_the_latest_camera_is_drawn_while_a_run_is_played() -> None:
     early = room_scene().until(2.0)
     camera = draw_layers(early, Look(), FRAMING, moving=True)["camera"]
     assert isinstance(camera, Lines)
@@ -150,7 +150,7 @@ def test_the_latest_camera_is_drawn_while_time_goes_on() -> None:
     assert "camera" not in draw_layers(early, Look().toggled("trajectory"), FRAMING, moving=True)
 
 
-def test_hardly_anything_is_drawn_without_failing() -> None:
+def test_nearly_empty_scenes_are_drawn_without_failing() -> None:
     none = np.zeros((0, 4, 4))
     nothing = room_scene(
         points=np.zeros((0, 3)), keyframes=none, trajectory=none, ground_truth=none,
@@ -166,7 +166,7 @@ def test_hardly_anything_is_drawn_without_failing() -> None:
         assert drawn.keys() <= {"points", "grid"}
 
 
-def test_unknown_layers_are_named() -> None:
+def test_unknown_layers_are_named_in_the_error() -> None:
     assert check_layers(["grid", "grid"]) == {"grid"}
     with pytest.raises(
         ConfigError, match="no layer named 'gird': expected one of points, trajectory"
@@ -174,7 +174,7 @@ def test_unknown_layers_are_named() -> None:
         check_layers(["gird"])
 
 
-def test_hairs_look_equally_wide_from_where_they_are_seen() -> None:
+def test_hairs_have_the_same_width_in_pixels_at_every_depth() -> None:
     view = FRAMING.viewpoint
     drawn = draw_layers(room_scene(), Look(), FRAMING)
     thick = thicken_hairs(drawn, view, 2.0)
@@ -183,9 +183,9 @@ def test_hairs_look_equally_wide_from_where_they_are_seen() -> None:
     assert isinstance(grid, Lines) and not grid.hairs
     ends = np.stack([grid.starts, grid.ends], axis=1)
     depths = ends @ view.T_cam_world[2, :3] + view.T_cam_world[2, 3]
-    # Pixels at the distance of the scene are seen as so many pixels nearer or farther away.
+    # The width in pixels at the distance of the scene is the same at every depth.
     np.testing.assert_allclose(np.asarray(grid.width) * view.distance / depths, 2.0)
-    # From behind the camera it widens from nothing.
+    # A line that starts behind the camera widens from zero.
     behind = view.T_cam_world[2, :3] * (-view.distance - view.T_cam_world[2, 3])
     through = thicken_hairs({"one": Lines(behind[None], ends[:1, 1], (0.0, 0.0, 0.0))}, view, 2.0)[
         "one"

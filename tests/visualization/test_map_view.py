@@ -1,4 +1,4 @@
-"""What a picture of a scene holds, and from where it is seen."""
+"""Contents and viewpoint of map pictures."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from spslam.visualization.map_view import (
 
 @pytest.mark.parametrize("poses", [0, 1, 2])
 @pytest.mark.parametrize("points", [0, 1])
-def test_there_is_a_viewpoint_for_hardly_anything(poses, points):
+def test_there_is_a_viewpoint_for_nearly_empty_scenes(poses, points):
     few = room_scene(
         points=np.full((points, 3), 2.0),
         keyframes=np.zeros((0, 4, 4)),
@@ -33,7 +33,7 @@ def test_there_is_a_viewpoint_for_hardly_anything(poses, points):
     assert typical_size(few) > 0
 
 
-def test_the_viewpoint_is_above_and_holds_the_room_scene():
+def test_the_viewpoint_is_above_and_shows_the_whole_room():
     shown = room_scene()
     np.testing.assert_allclose(up_direction(shown), [0, -1, 0], atol=1e-9)
     viewpoint = choose_viewpoint(shown, 4 / 3)
@@ -53,8 +53,8 @@ def test_the_viewpoint_is_above_and_holds_the_room_scene():
     assert np.percentile(np.abs(image), 99) > 0.8
 
 
-def before_a_wall():
-    """Cameras that sway 4 m before a wall 2 m wide and look at it."""
+def in_front_of_a_wall():
+    """Cameras that sway 4 m in front of a wall 2 m wide and look at it."""
     rng = np.random.default_rng(1)
     angle = np.linspace(0, 2 * np.pi, 60)
     positions = np.stack([0.6 * np.sin(angle), 0 * angle, 0.2 * np.cos(angle)], axis=1)
@@ -77,15 +77,15 @@ def drive():
     return room_scene(points=houses, keyframes=poses[::4], trajectory=poses, ground_truth=poses)
 
 
-def test_a_wall_that_cameras_looked_at_is_not_seen_from_its_edge():
-    shown = before_a_wall()
+def test_a_wall_seen_by_the_cameras_is_not_shown_edge_on():
+    shown = in_front_of_a_wall()
     T = choose_viewpoint(shown, 4 / 3).T_cam_world
-    # From behind the cameras, and the wall's width (x) rather than its distance (z) lies across the picture.
+    # Seen from behind the cameras; the wall's width (x), not its distance (z), is horizontal.
     assert T[2, 2] > 0.3
     assert abs(T[0, 0]) > abs(T[0, 2])
 
 
-@pytest.mark.parametrize("make", [before_a_wall, drive])
+@pytest.mark.parametrize("make", [in_front_of_a_wall, drive])
 def test_the_path_stays_clear_of_the_text(make):
     shown = make()
     viewpoint = choose_viewpoint(shown, 4 / 3)
@@ -94,7 +94,7 @@ def test_the_path_stays_clear_of_the_text(make):
     assert not ((image[:, 0] < -0.65) & (image[:, 1] > 0.7)).any()
 
 
-def test_a_street_runs_through_the_picture_not_along_its_middle():
+def test_a_street_fills_width_and_height_of_the_picture():
     shown = drive()
     viewpoint = choose_viewpoint(shown, 4 / 3)
     seen = apply(viewpoint.T_cam_world, shown.points)
@@ -126,7 +126,7 @@ def test_tubes_have_their_radius_everywhere():
         np.array([[0.0, 0, 2], [1, 1, 1], [5, 3, 1]]),
     )
     vertices, triangles = tube(starts, ends, 0.1)
-    # The one without length is left out.
+    # The edge without length is left out.
     assert vertices.shape == (24, 3)
     assert triangles.shape == (24, 3)
     assert triangles.max() == 23
@@ -137,7 +137,7 @@ def test_tubes_have_their_radius_everywhere():
     np.testing.assert_array_equal(same, triangles)
 
 
-def test_a_scene_survives_the_way_to_the_renderer(tmp_path):
+def test_a_scene_is_passed_unchanged_to_the_renderer(tmp_path):
     original = room_scene()
     original.save(tmp_path / "scene.npz")
     back = MapView.load(tmp_path / "scene.npz")
@@ -146,7 +146,7 @@ def test_a_scene_survives_the_way_to_the_renderer(tmp_path):
         assert isinstance(getattr(back, name), type(value))
 
 
-def test_what_is_not_finite_is_no_point():
+def test_non_finite_points_are_dropped():
     points = np.array([[np.nan, 0, 0], [1, 2, 3]])
     kept = MapView(
         points, np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), point_times=np.array([1.0, 2.0])
@@ -155,9 +155,9 @@ def test_what_is_not_finite_is_no_point():
     assert kept.point_times.tolist() == kept.point_ages.tolist() == [2.0]
 
 
-def test_a_scene_at_a_time_holds_what_was_there():
+def test_a_scene_at_a_time_holds_what_existed_then():
     whole = room_scene()
-    # Key frames 0 to 3 are there, of the edges three; the loop ends at a later one.
+    # Keyframes 0 to 3 and three edges exist; the loop ends at a later keyframe.
     early = whole.until(1.6)
     assert len(early.keyframes) == 4
     assert early.covisible.tolist() == [[0, 1], [1, 2], [2, 3]]
@@ -168,7 +168,7 @@ def test_a_scene_at_a_time_holds_what_was_there():
     assert len(whole.until(4.6).loops) == 1
 
 
-def test_rows_of_edges_follow_when_key_frames_of_an_earlier_session_lie_before():
+def test_edges_are_renumbered_with_keyframes_of_an_earlier_session():
     times = np.array([-np.inf, 5.0, -np.inf, *range(7)])
     early = room_scene(
         keyframe_times=times, covisible=np.array([[0, 2], [2, 3], [1, 2]]), loops=np.array([[2, 4]])

@@ -1,4 +1,4 @@
-"""Windows of Open3D: what is missing is named, live and saved runs are shown, closing one ends no run."""
+"""Open3D windows: missing packages are named, live and saved runs shown, closing ends no run."""
 
 from __future__ import annotations
 
@@ -42,11 +42,14 @@ def open3d() -> Any:
         (ModuleNotFoundError("No module named 'open3d'"), "pip install open3d-cpu"),
         (
             ImportError("libusb-1.0.so.0: cannot open shared object file"),
-            r"libusb-1\.0\.so\.0.*apt-get install -y libusb-1\.0-0 libgl1 libegl1 libgomp1 libx11-6",
+            (
+                r"libusb-1\.0\.so\.0.*apt-get install -y libusb-1\.0-0 "
+                r"libgl1 libegl1 libgomp1 libx11-6"
+            ),
         ),
     ],
 )
-def test_what_is_missing_comes_with_the_command_that_installs_it(
+def test_missing_packages_are_reported_with_the_install_command(
     monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
 ) -> None:
     def fail(name: str) -> None:
@@ -77,7 +80,7 @@ def test_without_a_display_there_is_no_window(
 
 
 class StubWindow:
-    """A window that counts what it shows, presses keys for its user, and is closed after some events."""
+    """A window that counts what it shows, presses keys and is closed after a number of events."""
 
     made: list[StubWindow]
 
@@ -132,7 +135,7 @@ class StubWindow:
 
 @pytest.fixture
 def windows(monkeypatch: pytest.MonkeyPatch, open3d: Any) -> SimpleNamespace:
-    """The stubs that are opened instead of windows: of the scene, of the image."""
+    """The stubs opened instead of the windows of the scene and of the image."""
     stubs = SimpleNamespace(scene=StubWindow(), image=StubWindow())
     monkeypatch.setattr(open3d.visualization, "VisualizerWithKeyCallback", lambda: stubs.scene)
     monkeypatch.setattr(open3d.visualization, "Visualizer", lambda: stubs.image)
@@ -144,12 +147,12 @@ def drawn_colors(shape: Any) -> np.ndarray:
 
 
 def count_of(shape: Any, color: tuple[float, float, float]) -> int:
-    """How many vertices, or lines, have a colour."""
+    """The number of vertices or lines with a colour."""
     return int(np.isclose(drawn_colors(shape), color, atol=1e-6).all(axis=1).sum())
 
 
 def colors_of(shape: Any, palette: Palette = LIGHT) -> set[str]:
-    """The layers a shape has the colours of; no vertex has another colour."""
+    """The layers whose colours a shape has; no vertex has another colour."""
     names = (*(name for name in LAYERS if name != "points"), "camera")
     counts = {name: count_of(shape, getattr(palette, name)) for name in names}
     assert sum(counts.values()) == len(drawn_colors(shape))
@@ -193,14 +196,14 @@ def test_closing_windows_does_not_stop_the_run(windows: SimpleNamespace, landmar
     viewer = Open3DViewer(visible=False)
     for poses in range(2, 8):
         show(viewer, WatchedSlam(landmarks, poses))
-    # The image's window goes alone; the scene's takes it along. Nobody is asked again.
+    # The image window closes alone; the scene window closes both. Neither is polled again.
     assert windows.scene.left == -1
     assert (windows.scene.destroyed, windows.image.destroyed) == (1, 1)
     viewer.close()
     assert (windows.scene.destroyed, windows.image.destroyed) == (1, 1)
 
 
-def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(
+def test_the_live_view_follows_the_camera_until_following_is_switched_off(
     windows: SimpleNamespace, landmarks: Any
 ) -> None:
     viewer = Open3DViewer(visible=False)
@@ -215,7 +218,7 @@ def test_the_live_view_follows_the_camera_until_it_is_told_to_stay(
     np.testing.assert_allclose(steps[2:], 0.0, atol=1e-12)
 
 
-def test_a_live_truth_without_metres_waits_until_it_can_be_aligned(
+def test_a_live_truth_is_shown_once_a_map_without_scale_can_be_aligned(
     windows: SimpleNamespace, landmarks: Any
 ) -> None:
     from spslam.visualization.live_map_view import live_map_view
@@ -246,7 +249,7 @@ def test_a_saved_run_is_played_stepped_through_and_left(windows: SimpleNamespace
     windows.scene.left = 6
     browser.run()
     assert windows.scene.destroyed == 1
-    # Without points, but with the camera, on a dark ground; two frames before the end.
+    # Without points but with the camera, on a dark background; two frames before the end.
     now, hairs = windows.scene.shapes
     assert colors_of(now, DARK) - {"loops"} == {"trajectory", "keyframes", "truth", "camera"}
     assert colors_of(hairs, DARK) == {"covisibility", "grid"}
@@ -264,14 +267,14 @@ def test_a_saved_run_is_played_stepped_through_and_left(windows: SimpleNamespace
     assert browser._row == 99 and not browser._controls.playing
 
 
-def test_home_is_where_all_is_seen(windows: SimpleNamespace) -> None:
+def test_the_home_view_shows_everything(windows: SimpleNamespace) -> None:
     browser = Browser(room_scene(), Controls(), seconds=5.0, visible=False)
     home = windows.scene.extrinsic.copy()
     windows.scene.press("F")
     browser.refresh()
     behind = windows.scene.extrinsic.copy()
     assert np.abs(behind - home).max() > 0.1
-    # From behind and above the last camera, which looks along z from (0, 0, 1.5); y points down.
+    # Behind and above the last camera, which looks along z from (0, 0, 1.5); y points down.
     eye = inverse(behind)[:3, 3]
     assert eye[2] < 1.0 and eye[1] < -0.5
     windows.scene.press("R")
@@ -292,7 +295,7 @@ def test_a_viewpoint_moves_without_turning() -> None:
 
 def test_windows_draw_on_a_real_context() -> None:
     need_egl()
-    # In a process of its own: a driver that crashes must not take the tests with it.
+    # In a separate process: a crashing driver must not end the tests.
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
         "from conftest import Landmarks\n"
@@ -306,7 +309,8 @@ def test_windows_draw_on_a_real_context() -> None:
         "viewer.close()\n"
         "browser = Browser(room_scene(), Controls(), 5.0, visible=False)\n"
         "for key in 'PTKVLGXCBFR':\n"
-        "    browser._controls.bindings()[key]()\n    browser.refresh()\n    assert browser._canvas.poll()\n"
+        "    browser._controls.bindings()[key]()\n    browser.refresh()\n"
+        "    assert browser._canvas.poll()\n"
         "browser._canvas.close()\n"
     )
     tests = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Pictures and films without a display, and what a renderer that fails costs."""
+"""Pictures and animations without a display, and failures of the renderer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spslam.visualization.render import Job, render, render_scene
 def render_here(
     path: Path, scene: MapView, job: Job, monkeypatch: pytest.MonkeyPatch, wanted: int = 1000
 ) -> list[str]:
-    """What `render` does without a process of its own, which takes seconds to load Open3D; what it printed."""
+    """Run `render` in this process, which saves loading Open3D again; return its progress lines."""
     need_egl()
     scene.save(path.with_suffix(".npz"))
     printed = io.StringIO()
@@ -38,7 +38,7 @@ def render_here(
 
 
 def fractions(image: np.ndarray, color: tuple[float, float, float]) -> int:
-    """Pixels of about this colour, without the legend, which has the colours of everything."""
+    """Count pixels of about this colour outside the legend, which has all colours."""
     height, width = image.shape[:2]
     shown = image[:, :, ::-1].astype(int)
     shown[int(0.75 * height) :, : int(0.35 * width)] = 300
@@ -52,7 +52,7 @@ def test_the_picture_shows_every_layer(tmp_path: Path) -> None:
     assert image.shape == (960, 1280, 3)
     for color in (LIGHT.trajectory, LIGHT.truth, LIGHT.keyframes, LIGHT.loops):
         assert fractions(image, color) > 100, color
-    # The room fills the picture in spite of points half a kilometre away.
+    # The room fills the picture although some points are 500 m away.
     drawn = (image < 200).any(axis=2)
     assert np.ptp(np.flatnonzero(drawn[100:800].any(axis=0))) > 0.7 * 1280
 
@@ -70,13 +70,13 @@ def test_size_background_and_hidden_layers(tmp_path: Path, monkeypatch: pytest.M
 def test_the_same_scene_gives_the_same_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # With all layers shapes of their own one of ten pictures had another pixel.
+    # When every layer had its own shape, one of ten pictures had a different pixel.
     for number in range(6):
         render_here(tmp_path / f"{number}.png", room_scene(), Job(size=(320, 240)), monkeypatch)
     assert len({(tmp_path / f"{number}.png").read_bytes() for number in range(6)}) == 1
 
 
-def test_nothing_at_all_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_scene_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     none = np.zeros((0, 4, 4))
     empty = room_scene(
         points=np.zeros((0, 3)), keyframes=none, trajectory=none, ground_truth=none,
@@ -85,7 +85,7 @@ def test_nothing_at_all_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     render_here(tmp_path / "map.png", empty, Job(size=(320, 240)), monkeypatch)
     assert cv2.imread(str(tmp_path / "map.png")).shape == (240, 320, 3)
     with pytest.raises(OutputError, match="needs a trajectory"):
-        render(tmp_path / "film.mp4", empty)
+        render(tmp_path / "animation.mp4", empty)
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -97,57 +97,57 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_film_grows_with_time(
+def test_an_animation_grows_with_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: bool
 ) -> None:
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "animation.mp4"
     job = Job(size=(320, 240), fps=5.0, seconds=2.0, follow=follow)
-    told = render_here(path, room_scene(), job, monkeypatch)
+    reported = render_here(path, room_scene(), job, monkeypatch)
     frames = frames_of(path)
-    assert told == [f"picture {n} 10" for n in range(1, 11)]
+    assert reported == [f"picture {n} 10" for n in range(1, 11)]
     assert len(frames) == 10 and frames[0].shape == (240, 320, 3)
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == 5.0
     drawn = [int((frame < 200).any(axis=2)[:180].sum()) for frame in frames]
-    # The end shows all; the view over all of it shows more and more until then.
+    # The last frame shows everything; the overview shows more and more until then.
     assert drawn[-1] > drawn[0]
     if not follow:
         assert drawn[-1] > 1.5 * drawn[0]
         assert (np.diff(drawn) > -20).all()
 
 
-def test_a_film_that_is_stopped_has_what_was_there(tmp_path: Path) -> None:
+def test_a_stopped_animation_keeps_its_frames(tmp_path: Path) -> None:
     need_egl()
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "animation.mp4"
     job = Job(size=(320, 240), fps=5.0, seconds=60.0)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
-    def goes_on(done: int, total: int) -> bool:
-        told.append((done, total))
+    def keep_going(done: int, total: int) -> bool:
+        reported.append((done, total))
         return done < 3
 
-    render(path, room_scene(), job, goes_on)
-    assert told == [(1, 300), (2, 300), (3, 300)]
+    render(path, room_scene(), job, keep_going)
+    assert reported == [(1, 300), (2, 300), (3, 300)]
     assert len(frames_of(path)) == 3
 
 
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+def test_an_error_names_the_path_that_cannot_be_written(tmp_path: Path) -> None:
     need_egl()
     with pytest.raises(OutputError, match="cannot write"):
-        render(tmp_path / "gone" / "film.mp4", room_scene(), Job(size=(320, 240)))
+        render(tmp_path / "gone" / "animation.mp4", room_scene(), Job(size=(320, 240)))
 
 
 class FakeRenderer:
-    """A process that ends as it is told."""
+    """A fake process that ends with the given code or error."""
 
-    def __init__(self, code: int | Exception, said: str = "") -> None:
-        self.code, self.said, self.environment = code, said, {}
+    def __init__(self, code: int | Exception, stderr_text: str = "") -> None:
+        self.code, self.stderr_text, self.environment = code, stderr_text, {}
 
     def __call__(
         self, command: list[str], stderr: Any, env: dict[str, str], **_: Any
     ) -> FakeRenderer:
         if isinstance(self.code, OSError):
             raise self.code
-        stderr.write(self.said.encode())
+        stderr.write(self.stderr_text.encode())
         self.environment, self.stdin, self.stdout = env, io.StringIO(), io.StringIO("picture 1 2\n")
         return self
 
@@ -167,7 +167,7 @@ class FakeRenderer:
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "reason"),
+    ("code", "stderr_text", "reason"),
     [
         (-11, "", "ended with -11"),
         (-6, "noise of a driver", "ended with -6"),
@@ -177,21 +177,21 @@ class FakeRenderer:
         (OSError("no such interpreter"), "", "no such interpreter"),
     ],
 )
-def test_a_renderer_that_fails_costs_the_picture_only(
+def test_a_failing_renderer_only_costs_the_picture(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     code: int | Exception,
-    said: str,
+    stderr_text: str,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(viewer_render.subprocess, "Popen", FakeRenderer(code, said))
+    monkeypatch.setattr(viewer_render.subprocess, "Popen", FakeRenderer(code, stderr_text))
     with caplog.at_level(logging.WARNING):
         assert render_scene(tmp_path / "map.png", room_scene()) is False
     assert reason in caplog.text
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(MissingDependencyError, match=reason) as caught:
-        render(tmp_path / "film.mp4", room_scene())
+        render(tmp_path / "animation.mp4", room_scene())
     assert "\n" not in str(caught.value)
 
 
@@ -203,7 +203,7 @@ def test_the_renderer_finds_this_package_from_anywhere(
     monkeypatch.setattr(viewer_render.subprocess, "Popen", renderer)
     render_scene(tmp_path / "map.png", room_scene())
     monkeypatch.undo()
-    # Without site packages (-S) only the environment leads to it.
+    # Without site packages (-S) only the environment points to the package.
     command = [sys.executable, "-S", "-c", "import spslam; print(spslam.__path__[0])"]
     done = subprocess.run(
         command, cwd=tmp_path, env=renderer.environment, capture_output=True, text=True, check=True
@@ -211,7 +211,7 @@ def test_the_renderer_finds_this_package_from_anywhere(
     assert Path(done.stdout.strip()) == Path(viewer_render.__file__).parents[1]
 
 
-def test_the_renderer_says_in_one_line_what_is_missing(
+def test_the_renderer_reports_missing_packages_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def missing() -> None:
@@ -228,6 +228,6 @@ def test_the_renderer_says_in_one_line_what_is_missing(
     assert capsys.readouterr().err == "the viewer needs Open3D\n"
 
 
-def test_a_job_survives_the_way_to_the_renderer() -> None:
+def test_a_job_is_passed_unchanged_to_the_renderer() -> None:
     job = Job(Look(frozenset({"grid", "loops"}), "age", True), (640, 480), 12.5, 3.0, True)
     assert Job.from_json(job.to_json()) == job

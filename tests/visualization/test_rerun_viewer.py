@@ -1,4 +1,4 @@
-"""Recordings for Rerun: what is in them, read back by Rerun itself."""
+"""Rerun recordings, read back by Rerun itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ rerun = pytest.importorskip("rerun")
 
 
 class Recorded:
-    """What a file holds: chunks by entity."""
+    """The contents of a file: chunks by entity."""
 
     def __init__(self, path: Path) -> None:
         from rerun.chunk import RrdReader
@@ -32,7 +32,7 @@ class Recorded:
             self.chunks.setdefault(str(chunk.entity_path).lstrip("/"), []).append(chunk)
 
     def column(self, entity: str, name: str) -> list[Any]:
-        """All rows of a component, or of a time line."""
+        """All rows of a component or of a timeline."""
         found = []
         for chunk in self.chunks[entity]:
             batch = chunk.to_record_batch()
@@ -59,7 +59,8 @@ def test_a_run_is_read_back(tmp_path: Path, landmarks: Any) -> None:
     slam = record_run(tmp_path / "run.rrd", landmarks)
     recorded = Recorded(tmp_path / "run.rrd")
     wanted = {
-        "world", "world/camera", "world/camera/image", "world/camera/image/keypoints", "world/map", "world/map/seen",
+        "world", "world/camera", "world/camera/image", "world/camera/image/keypoints", "world/map",
+        "world/map/seen",
         "world/trajectory", "world/keyframes", "tracking/inliers", "tracking/matches", "log",
     }  # fmt: skip
     assert wanted <= recorded.chunks.keys()
@@ -71,7 +72,7 @@ def test_a_run_is_read_back(tmp_path: Path, landmarks: Any) -> None:
     assert [len(points) for points in keypoints] == [20] * 6
     classes = recorded.column("world/camera/image/keypoints", "class_ids")
     assert [sum(each) for each in classes] == [12] * 6
-    # Rerun counts pixels from the corner of the first one.
+    # Rerun counts pixels from the corner of the first pixel.
     np.testing.assert_allclose(keypoints[-1][0], slam.associations.pixels[0] + 0.5, atol=1e-3)
     images = recorded.column("world/camera/image", "blob")
     assert len([image for image in images if image]) == 6
@@ -94,7 +95,7 @@ def test_a_file_does_not_grow_with_every_frame_by_the_whole_map(
     viewer.close()
     recorded = Recorded(tmp_path / "run.rrd")
     assert len(recorded.column("world/map/seen", "positions")) == 40
-    # While the count of frames grows by tenths, after the loop, at the end; 42 would be every time.
+    # The map is logged each time the frame count grows by 10 %, after loops and at the end.
     times = recorded.column("world/map", "frame")
     assert 30 in times
     assert len(times) < 25
@@ -116,7 +117,7 @@ def test_a_saved_run_is_read_back(tmp_path: Path) -> None:
     assert len(recorded.column("world/ground_truth", "strips")[-1]) == 99
 
 
-def test_stamps_of_a_clock_are_dates(tmp_path: Path) -> None:
+def test_unix_time_stamps_are_shown_as_dates(tmp_path: Path) -> None:
     scene = room_scene()
     record_map_view(
         tmp_path / "room.rrd",
@@ -126,7 +127,7 @@ def test_stamps_of_a_clock_are_dates(tmp_path: Path) -> None:
     assert stamp.year == 2011
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_an_error_names_the_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*gone.run\.rrd"):
         RerunViewer(tmp_path / "gone" / "run.rrd")
     with pytest.raises(OutputError, match="cannot write"):
@@ -146,7 +147,7 @@ def test_without_a_display_the_viewer_is_not_started(monkeypatch: pytest.MonkeyP
         RerunViewer(None)
 
 
-def test_the_viewer_is_started_from_beside_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_viewer_next_to_python_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str | None] = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv("PATH", "/nowhere")
@@ -158,7 +159,9 @@ def test_the_viewer_is_started_from_beside_python(monkeypatch: pytest.MonkeyPatc
     assert os.environ["PATH"] == "/nowhere"
 
 
-def test_a_viewer_that_does_not_start_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_viewer_that_does_not_start_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(self: Any, **_: Any) -> None:
         raise RuntimeError("Failed to find Rerun Viewer executable in PATH.\n\nYou can")
 
@@ -177,7 +180,7 @@ def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("spslam.visualization.rerun_viewer._FLUSH_S", 0.5)
     with socket.socket() as unheard:
-        # Bound, but nobody listens.
+        # The port is bound, but nobody listens.
         unheard.bind(("127.0.0.1", 0))
         url = f"rerun+http://127.0.0.1:{unheard.getsockname()[1]}/proxy"
         monkeypatch.setattr(
@@ -190,7 +193,7 @@ def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
     assert "did not receive all of the recording" in caplog.text
 
 
-def test_the_missing_extra_comes_with_the_command_that_installs_it(
+def test_a_missing_extra_is_reported_with_the_install_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "rerun", None)

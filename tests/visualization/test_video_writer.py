@@ -1,4 +1,4 @@
-"""Drawn tracks, and where pictures go."""
+"""Drawn tracks, and the targets that pictures are written to."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_video_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
-def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         VideoFile(tmp_path / "gone" / "a.mp4", 10.0)
     with pytest.raises(OutputError, match="it is a folder"):
@@ -80,7 +80,7 @@ def test_tracks_are_lines_coloured_by_their_length() -> None:
     positions[2, 0] = [20, 50]
     drawn = draw_tracks(image, positions, np.array([9, 2, 1]))
     colors = track_colors(4)
-    # Smooth edges take a little of the colour away.
+    # Anti-aliased edges reduce the colour a little.
     np.testing.assert_allclose(drawn[10, 50], colors[3], atol=30)
     np.testing.assert_allclose(drawn[30, 50], colors[1], atol=30)
     assert len(set(drawn[50, 20].tolist())) == 1 and drawn[50, 20, 0] > 0
@@ -91,17 +91,17 @@ def test_tracks_are_lines_coloured_by_their_length() -> None:
     assert captioned[40:, :60].max() == 255
 
 
-def test_a_video_goes_behind_a_link_and_into_no_pipe(tmp_path: Path) -> None:
+def test_a_video_is_written_through_a_link_and_not_into_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    (tmp_path / "link.mp4").symlink_to("there/film.mp4")
+    (tmp_path / "link.mp4").symlink_to("there/animation.mp4")
     with VideoFile(tmp_path / "link.mp4", 10.0) as video:
         video.show(picture(100))
     assert (tmp_path / "link.mp4").is_symlink()
-    assert len(read_video(tmp_path / "there" / "film.mp4")) == 1
+    assert len(read_video(tmp_path / "there" / "animation.mp4")) == 1
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(
         OutputError, match=r"pipe\.mp4: expected a file or a new name, found a pipe"
     ):
         VideoFile(tmp_path / "pipe.mp4", 10.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.mp4", "pipe.mp4", "there"]
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["film.mp4"]
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["animation.mp4"]

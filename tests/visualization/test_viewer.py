@@ -1,4 +1,4 @@
-"""Those who look at a run: several at once, and what happens when one of them fails."""
+"""Viewers of a run: several at once, and failures of one of them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def look(viewers: Viewers, times: int) -> None:
         viewers.update(None, None, None)  # type: ignore[arg-type]
 
 
-def test_one_that_fails_is_closed_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_viewer_is_closed_and_the_others_continue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     failing, fine = Counting(fails_at=2, fails_to_close=True), Counting()
     viewers = Viewers(failing, fine)
     with caplog.at_level(logging.ERROR):
@@ -53,7 +55,7 @@ def test_one_that_fails_is_closed_and_the_others_go_on(caplog: pytest.LogCapture
     assert "the driver is gone" in caplog.text
 
 
-def test_one_that_cannot_be_closed_does_not_keep_the_others_open(
+def test_a_viewer_that_fails_to_close_does_not_keep_the_others_open(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     failing, fine = Counting(fails_to_close=True), Counting()
@@ -62,7 +64,7 @@ def test_one_that_cannot_be_closed_does_not_keep_the_others_open(
     assert "gone already" in caplog.text
 
 
-def test_an_interrupt_is_no_failure_of_a_viewer() -> None:
+def test_an_interrupt_is_not_a_failure_of_a_viewer() -> None:
     class Interrupted(Counting):
         def update(self, slam: Any, frame: Any, result: Any) -> None:
             raise KeyboardInterrupt
@@ -72,7 +74,7 @@ def test_an_interrupt_is_no_failure_of_a_viewer() -> None:
 
 
 class Untouched:
-    """Notes what is asked of it."""
+    """Record the attributes that are read from it."""
 
     def __init__(self) -> None:
         self.__dict__["requested"] = []
@@ -82,7 +84,7 @@ class Untouched:
         return 0
 
 
-def test_nobody_looking_costs_nothing() -> None:
+def test_without_viewers_nothing_is_computed() -> None:
     slam, frame, result = shown = [Untouched() for _ in range(3)]
     null = Viewers()
     null.update(slam, frame, result)  # type: ignore[arg-type]
@@ -99,7 +101,8 @@ def test_importing_viewers_loads_no_graphics_library() -> None:
         "import importlib, sys\n"
         f"for name in {modules!r}:\n"
         "    importlib.import_module(name)\n"
-        "    if loaded := {'open3d', 'rerun', 'torch'} & set(sys.modules): sys.exit(f'{name} loads {loaded}')"
+        "    if loaded := {'open3d', 'rerun', 'torch'} & set(sys.modules): "
+        "sys.exit(f'{name} loads {loaded}')"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,7 @@ def test_the_shipped_example_loads() -> None:
     assert calibration.fps == 30.0 and calibration.depth_scale == 1000.0
 
 
-def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
+def test_optional_keys_have_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
     calibration = load_calibration(write_calibration(tmp_path / "c.yaml", fps=None))
     assert (
         calibration.fps,
@@ -106,7 +106,7 @@ def test_defaults(tmp_path: Path, write_calibration: WriteCalibration) -> None:
         ),
     ],
 )
-def test_bad_values_are_refused_in_one_line_with_the_key(
+def test_bad_values_are_refused_in_one_line_naming_the_key(
     tmp_path: Path, write_calibration: WriteCalibration, changes: dict[str, object], message: str
 ) -> None:
     path = write_calibration(tmp_path / "c.yaml", **changes)
@@ -131,7 +131,7 @@ def test_bad_values_are_refused_in_one_line_with_the_key(
         ("x" * 1_100_000, "has 1 MB: expected a text file"),
     ],
 )
-def test_what_is_no_yaml_is_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_yaml_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(CalibrationError, match=message) as error:
         load_calibration(tmp_path / "c.yaml")
@@ -140,7 +140,9 @@ def test_what_is_no_yaml_is_told_in_one_line(tmp_path: Path, text: str, message:
     )
 
 
-def test_many_ways_to_write_the_same(tmp_path: Path, write_calibration: WriteCalibration) -> None:
+def test_equivalent_spellings_are_accepted(
+    tmp_path: Path, write_calibration: WriteCalibration
+) -> None:
     path = write_calibration(tmp_path / "c.yaml", stereo=True)
     expected = load_calibration(path)
     text = path.read_text()
@@ -184,7 +186,7 @@ def test_many_ways_to_write_the_same(tmp_path: Path, write_calibration: WriteCal
     )
 
 
-def test_a_baseline_of_metres_is_doubted(
+def test_a_baseline_of_several_metres_gives_a_warning(
     tmp_path: Path, write_calibration: WriteCalibration
 ) -> None:
     millimetres = [[1.0, 0, 0, 110.0], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]]
@@ -203,7 +205,9 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
         load_calibration(tmp_path / "c.yaml")
 
 
-def test_find(tmp_path: Path, write_calibration: WriteCalibration) -> None:
+def test_the_calibration_of_a_folder_is_found(
+    tmp_path: Path, write_calibration: WriteCalibration
+) -> None:
     with pytest.raises(
         CalibrationError, match="the thing needs a calibration: give --calibration FILE or put"
     ):
@@ -264,7 +268,7 @@ def test_numbers_out_of_bounds_are_refused(
     ("baseline", "words"),
     [(110.0, "110 m apart: .*millimetres"), (1e-4, "0.0001 m apart: .*kilometres")],
 )
-def test_baselines_in_other_units_are_doubted(
+def test_baselines_in_other_units_give_a_warning(
     tmp_path: Path, write_calibration: WriteCalibration, baseline: float, words: str
 ) -> None:
     beside = [[1.0, 0, 0, baseline], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]]
@@ -277,7 +281,7 @@ def test_baselines_in_other_units_are_doubted(
 @pytest.mark.parametrize(
     "text", ["\n" * 900_000, '<a type_id="opencv-matrix"><rows>1</rows><cols>1</cols>' * 15_000]
 )
-def test_files_that_try_patience_are_refused_at_once(tmp_path: Path, text: str) -> None:
+def test_files_that_would_take_long_to_read_are_refused_at_once(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yaml").write_text("%YAML:1.0\n<opencv_storage>" + text)
     begin = time.process_time()
     with pytest.raises(CalibrationError):

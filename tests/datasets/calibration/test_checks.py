@@ -36,11 +36,13 @@ def doubts(camera: Camera) -> list[str]:
         Camera(
             800, 800, 229.0, 229.0, 399.5, 399.5, "equidistant", (0.0, 0.0, 0.0, 0.0)
         ),  # 200 degrees
-        Camera(640, 240, 525.0, 525.0, 319.5, 200.0),  # a crop with its principal point inside
+        Camera(
+            640, 240, 525.0, 525.0, 319.5, 200.0
+        ),  # a crop with its principal point inside the image
         Camera(720, 576, 800.0, 875.0, 350.0, 300.0),
     ],
 )
-def test_usual_cameras_raise_no_doubts(camera: Camera) -> None:
+def test_usual_cameras_give_no_warnings(camera: Camera) -> None:
     assert doubts(camera) == []
 
 
@@ -85,7 +87,7 @@ def test_usual_cameras_raise_no_doubts(camera: Camera) -> None:
         ({"fy": 262.5}, "differ by a factor of 2: are both for one image size?"),
     ],
 )
-def test_what_hints_at_another_image_or_unit_is_told(change: dict, text: str) -> None:
+def test_signs_of_another_image_size_or_unit_are_reported(change: dict, text: str) -> None:
     (found,) = doubts(replace(CAMERA, **change))
     assert text in found
 
@@ -96,11 +98,17 @@ def test_what_hints_at_another_image_or_unit_is_told(change: dict, text: str) ->
         ((480, 640), "turned by 90 degrees"),
         (
             (320, 240),
-            "width: 320, height: 240, fx: 262.5, fy: 262.5, cx: 159.5, cy: 119.5; the distortion stays",
+            (
+                "width: 320, height: 240, fx: 262.5, fy: 262.5, "
+                "cx: 159.5, cy: 119.5; the distortion stays"
+            ),
         ),
         (
             (1280, 960),
-            "resized by 2, the calibration is width: 1280, height: 960, fx: 1050, fy: 1050, cx: 639.5",
+            (
+                "resized by 2, the calibration is width: 1280, "
+                "height: 960, fx: 1050, fy: 1050, cx: 639.5"
+            ),
         ),
         (
             (640, 240),
@@ -108,5 +116,5 @@ def test_what_hints_at_another_image_or_unit_is_told(change: dict, text: str) ->
         ),
     ],
 )
-def test_images_of_another_size(size: tuple[int, int], advice: str) -> None:
+def test_images_of_another_size_get_advice(size: tuple[int, int], advice: str) -> None:
     assert advice in size_advice(*size, CAMERA)

@@ -113,7 +113,7 @@ def message(path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_file_of_others_is_named_and_its_values_are_ready_to_be_used(
+def test_calibrations_of_other_programs_are_named_with_converted_values(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "theirs.yaml").write_text(FILES[name])
@@ -129,7 +129,7 @@ def test_a_file_of_others_is_named_and_its_values_are_ready_to_be_used(
     assert camera.distortion_model == expected.distortion_model
 
 
-def test_pairs_come_with_their_transform(tmp_path: Path) -> None:
+def test_stereo_calibrations_include_the_transform(tmp_path: Path) -> None:
     (tmp_path / "theirs.yaml").write_text(FILES["Kalibr"])
     (tmp_path / "ours.yaml").write_text(
         message(tmp_path / "theirs.yaml").split("write a file with ")[1]
@@ -150,7 +150,10 @@ def test_pairs_come_with_their_transform(tmp_path: Path) -> None:
     [
         (
             "Kalibr omni",
-            "a Kalibr camchain: distortion model 'omni' is the omnidirectional model (Mei), which is not",
+            (
+                "a Kalibr camchain: distortion model 'omni' is "
+                "the omnidirectional model (Mei), which is not"
+            ),
         ),
         (
             "Basalt double sphere",
@@ -159,24 +162,39 @@ def test_pairs_come_with_their_transform(tmp_path: Path) -> None:
         ("VINS Mei", "a VINS (camodocal) camera file: distortion model 'MEI'"),
         (
             "TUM mono",
-            "a camera.txt of TUM mono, DSO or LSD-SLAM: distortion model 'fov' is the field-of-view model",
+            (
+                "a camera.txt of TUM mono, DSO or LSD-SLAM: distortion "
+                "model 'fov' is the field-of-view model"
+            ),
         ),
         (
             "VINS configuration",
-            "a VINS configuration, which is not read: write a file with {width: 752, height: 480, fx: ?",
+            (
+                "a VINS configuration, which is not read: write "
+                "a file with {width: 752, height: 480, fx: ?"
+            ),
         ),
         ("VINS configuration", "(its cameras are in cam0_mei.yaml and cam1_mei.yaml)"),
         (
             "KITTI",
-            "a calibration of KITTI, which is not read: write a file with {width: ?, height: ?, fx: 718.856",
+            (
+                "a calibration of KITTI, which is not read: write "
+                "a file with {width: ?, height: ?, fx: 718.856"
+            ),
         ),
         (
             "DROID",
-            "a line of fx fy cx cy, as DROID-SLAM's, which is not read: write a file with {width: ?",
+            (
+                "a line of fx fy cx cy, as DROID-SLAM's, which "
+                "is not read: write a file with {width: ?"
+            ),
         ),
         (
             "matrix",
-            "a camera matrix alone, which is not read: write a file with {width: ?, height: ?, fx: 585,",
+            (
+                "a camera matrix alone, which is not read: write "
+                "a file with {width: ?, height: ?, fx: 585,"
+            ),
         ),
         (
             "ORB-SLAM broken",
@@ -185,19 +203,19 @@ def test_pairs_come_with_their_transform(tmp_path: Path) -> None:
         ("Kalibr broken", "a Kalibr camchain, which is not read: write a file with {width: ?"),
     ],
 )
-def test_what_a_file_lacks_or_no_model_of_ours_has_is_told(
+def test_missing_values_and_unsupported_models_are_reported(
     tmp_path: Path, name: str, text: str
 ) -> None:
     (tmp_path / "theirs.yaml").write_text(FILES[name])
     assert f"{text}" in message(tmp_path / "theirs.yaml")
 
 
-def test_ours_are_ours() -> None:
+def test_calibrations_of_spslam_are_not_foreign() -> None:
     assert recognise("width: 640\nheight: 480\nfx: 1\nK: 3\n") is None
     assert recognise("hello: 1\n") is None
     assert recognise("") is None
 
 
-def test_long_rows_of_digits_take_no_time() -> None:
+def test_long_rows_of_digits_are_parsed_fast() -> None:
     assert recognise("P0: " + "7" * 5000 + " x\n") is None
     assert recognise("1" * 20_000 + " x\n") is None

@@ -1,4 +1,4 @@
-"""Views of wide fisheye pairs, held against OpenCV's lens functions and against a rendered world."""
+"""Views of wide fisheye pairs compared with OpenCV's lens functions and a rendered world."""
 
 import cv2
 import numpy as np
@@ -64,7 +64,7 @@ PAIRS = {
 
 
 def seen(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """Pixels of points (N, 3) in front of a camera by OpenCV's own functions."""
+    """Project points (N, 3) in front of a camera by OpenCV's own functions."""
     still = np.zeros(3)
     function = (
         cv2.fisheye.projectPoints if camera.distortion_model == "equidistant" else cv2.projectPoints
@@ -85,7 +85,7 @@ def test_the_view_is_centred_filled_and_has_equal_rows(name: str) -> None:
     assert abs(camera.cy - (camera.height - 1) / 2) <= 0.05 * camera.height
     assert rectifier.empty == 0.0
     assert camera.baseline_m == pytest.approx(np.linalg.norm(T_left_right[:3, 3]))
-    # What the maps say of a point must be what the lenses see of it, in one row of both views.
+    # Maps and lenses must agree on each point, which lies in one row of both views.
     pixels = np.random.default_rng(0).uniform(
         (60, 5), (camera.width - 5, camera.height - 5), (500, 2)
     )
@@ -103,7 +103,7 @@ def test_the_view_is_centred_filled_and_has_equal_rows(name: str) -> None:
         assert np.abs(mapped - seen(lens, what))[ahead].max() < 0.1
 
 
-def test_a_wide_pair_says_how_much_of_its_view_is_left() -> None:
+def test_a_wide_pair_reports_the_width_of_its_rectified_view() -> None:
     with shown_notices(lambda _: None) as handler:
         StereoRectifier(IDEAL_220, IDEAL_220, pose(0.1))
     (notice,) = handler.notices
@@ -112,8 +112,8 @@ def test_a_wide_pair_says_how_much_of_its_view_is_left() -> None:
     assert np.degrees(field_across(IDEAL_220)) == pytest.approx(220.0, abs=1.0)
 
 
-def test_opencv_s_view_stays_where_it_is_the_better_one() -> None:
-    """Cut out of 480 rows, the lens below is seen three times as narrow by OpenCV; an ideal one is not."""
+def test_the_view_of_opencv_is_used_where_it_is_better() -> None:
+    """For this crop OpenCV's view is three times too narrow, unless the lens is ideal."""
     lens = Camera(640, 235, 460.0, 458.0, 322.0, -8.6, "radtan", (-0.28, 0.07, 0.0002, 0.00002))
     turned = pose(0.1, turn=(0.5, -1.0, 0.5))
     own = StereoRectifier(lens, lens, turned).camera
@@ -123,7 +123,7 @@ def test_opencv_s_view_stays_where_it_is_the_better_one() -> None:
     assert opencv.fx < 1.02 * ideal.fx and opencv.cy == pytest.approx(-8.6, abs=3.0)
 
 
-def test_cameras_that_look_away_from_each_other_share_no_view() -> None:
+def test_cameras_without_a_common_view_are_refused() -> None:
     narrow = fisheye(640, 480, 700.0, 320.0, 240.0, (0.0, 0.0, 0.0, 0.0))
     with pytest.raises(
         CalibrationError, match="look 80 degrees apart, and no view is in both images"
@@ -136,7 +136,7 @@ def test_cameras_that_look_away_from_each_other_share_no_view() -> None:
 def lens_image(
     renderer: Renderer, pinhole: Camera, lens: Camera, T_world_cam: np.ndarray
 ) -> np.ndarray:
-    """What a fisheye sees of a rendered world up to 70 degrees off its axis, by OpenCV's inverse of the lens."""
+    """A rendered fisheye image up to 70 degrees off axis, by OpenCV's inverse of the lens."""
     y, x = np.mgrid[0 : lens.height, 0 : lens.width].astype(np.float64)
     pixels = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
     rays = cv2.fisheye.undistortPoints(pixels, lens.K, np.array(lens.distortion)).reshape(-1, 2)

@@ -16,7 +16,7 @@ T_LEFT_RIGHT = se3_exp(np.array([0.1, 0.003, -0.002, 0.01, -0.02, 0.015]))
 
 
 def blobs(camera: Camera, points: np.ndarray) -> np.ndarray:
-    """An image with one soft spot at each point (N, 3) of the camera's coordinates, as its lens shows it."""
+    """An image through the lens with one soft spot at each camera-frame point (N, 3)."""
     pixels = camera.distort(camera.project(points))
     y, x = np.mgrid[0 : camera.height, 0 : camera.width]
     image = np.zeros((camera.height, camera.width))
@@ -38,14 +38,14 @@ def centroid(image: np.ndarray, near: np.ndarray) -> np.ndarray:
     [(RADTAN, RADTAN), (FISHEYE, FISHEYE), (RADTAN, FISHEYE)],
     ids=["radtan", "equidistant", "both"],
 )
-def test_spots_land_where_the_rectified_cameras_see_the_points(
-    camera: Camera, other: Camera
-) -> None:
+def test_rectified_images_agree_with_the_rectified_cameras(camera: Camera, other: Camera) -> None:
     rectifier = StereoRectifier(camera, other, T_LEFT_RIGHT)
     grid = np.stack(
         np.meshgrid(np.linspace(150, 500, 4), np.linspace(110, 380, 3)), axis=-1
     ).reshape(-1, 2)
-    points = camera.unproject(grid, np.linspace(1.5, 6.0, len(grid)))  # in the left camera as it is
+    points = camera.unproject(
+        grid, np.linspace(1.5, 6.0, len(grid))
+    )  # in the left camera's own coordinates
     left, right = rectifier.rectify(
         blobs(camera, points), blobs(other, apply(inverse(T_LEFT_RIGHT), points))
     )
@@ -68,7 +68,7 @@ def test_no_empty_border_is_left() -> None:
         assert image[3:-3, 3:-3].min() == 255
 
 
-def test_a_wide_fisheye_keeps_120_degrees_at_most() -> None:
+def test_a_wide_fisheye_is_limited_to_120_degrees() -> None:
     wide = Camera(
         512, 512, 190.98, 190.97, 254.93, 256.89, "equidistant", (0.0035, 0.0007, -0.002, 0.0002)
     )
@@ -86,14 +86,14 @@ def test_a_rectified_pair_is_recognised() -> None:
     assert rectified_camera(left, left, T_LEFT_RIGHT) is None
 
 
-def test_impossible_pairs() -> None:
+def test_impossible_pairs_are_refused() -> None:
     with pytest.raises(CalibrationError, match=r"stands 0\.100 m left of the left one"):
         StereoRectifier(RADTAN, RADTAN, inverse(T_LEFT_RIGHT))
     with pytest.raises(CalibrationError, match="above each other"):
         StereoRectifier(RADTAN, RADTAN, se3_exp(np.array([0.0, 0.1, 0, 0, 0, 0])))
     with pytest.raises(CalibrationError, match="stand in the same place"):
         StereoRectifier(RADTAN, RADTAN, np.eye(4))
-    # Without a fisheye lens OpenCV makes a view that is black all over.
+    # Without a fisheye lens OpenCV gives an entirely black view.
     narrow, past = (
         Camera(640, 480, 400.0, 400.0, 319.0, 239.0),
         se3_exp(np.array([0.1, 0, 0, 0, np.radians(-80), 0])),
@@ -109,7 +109,7 @@ def test_impossible_pairs() -> None:
 
 
 @pytest.mark.parametrize("sequence", ["V1_01_easy_still", "V1_01_easy_keyframes"])
-def test_matches_of_real_pairs_lie_on_equal_rows(test_data: Path, sequence: str) -> None:
+def test_matches_of_real_pairs_lie_in_equal_rows(test_data: Path, sequence: str) -> None:
     frame = open_sequence(test_data / "euroc", sequence=sequence)[10]
     assert frame.image_right is not None
     sift = cv2.SIFT_create(600)

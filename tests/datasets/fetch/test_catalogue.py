@@ -1,4 +1,4 @@
-"""The catalogue that comes with spslam, and how its names may be written."""
+"""The built-in catalogue and the spellings of its names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_sequence_is_complete(catalogue: Catalogue) -> None:
     assert len(set(folders)) == len(folders)
 
 
-def test_archives_know_how_many_share_them(catalogue: Catalogue) -> None:
+def test_archives_count_the_sequences_in_them(catalogue: Catalogue) -> None:
     fractions = {
         a.name: a.sequences
         for s in catalogue.sequences.values()
@@ -63,16 +63,18 @@ def test_archives_know_how_many_share_them(catalogue: Catalogue) -> None:
         ("EuRoC-V1-01-easy", "euroc-V1_01_easy"),
     ],
 )
-def test_ways_to_write_a_name(catalogue: Catalogue, written: str, name: str) -> None:
+def test_names_may_be_written_in_several_ways(
+    catalogue: Catalogue, written: str, name: str
+) -> None:
     assert [sequence.name for sequence in catalogue.choose([written])] == [name]
 
 
-def test_a_data_set_stands_for_its_sequences(catalogue: Catalogue) -> None:
+def test_a_dataset_name_selects_all_its_sequences(catalogue: Catalogue) -> None:
     names = [sequence.name for sequence in catalogue.choose(["kitti-03", "kitti"])]
     assert names[0] == "kitti-03" and len(names) == len(set(names)) == 11
 
 
-def test_unknown_names(catalogue: Catalogue) -> None:
+def test_unknown_names_are_refused(catalogue: Catalogue) -> None:
     with pytest.raises(FetchError, match=r"no public sequence 'fr1_xzy': did you mean tum-fr1_xyz"):
         catalogue.choose(["kitti-00", "fr1_xzy"])
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Downloads from a server of this machine."""
+"""Downloads from a server on this machine."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 
 def get(server: FileServer, folder: Path, **expected: object) -> list[tuple[str, int, int | None]]:
-    """Downloads a.zip; what the progress was told."""
-    told: list[tuple[str, int, int | None]] = []
+    """Download a.zip and return the calls of the progress callback."""
+    calls: list[tuple[str, int, int | None]] = []
     Download(f"{server.url}/a.zip", folder / "a.zip", **expected).run(  # type: ignore[arg-type]
-        lambda *progress: told.append(progress), lambda coming: None
+        lambda *progress: calls.append(progress), lambda coming: None
     )
-    return told
+    return calls
 
 
 def names(folder: Path) -> list[str]:
@@ -40,7 +40,7 @@ def names(folder: Path) -> list[str]:
 
 
 def leave_part(server: FileServer, folder: Path, length: int) -> None:
-    """What an earlier download left that broke off after `length` bytes."""
+    """Leave the part file of a download that broke off after `length` bytes."""
     server.cuts = [length] + [0] * download._TRIES
     with pytest.raises(
         FetchError, match=rf"broke off at {length} bytes of a.zip .* the same call goes on"
@@ -52,11 +52,11 @@ def leave_part(server: FileServer, folder: Path, length: int) -> None:
 
 
 def test_whole_file(server: FileServer, tmp_path: Path) -> None:
-    told = get(server, tmp_path, exact_bytes=len(DATA), md5=hashlib.md5(DATA).hexdigest())
+    calls = get(server, tmp_path, exact_bytes=len(DATA), md5=hashlib.md5(DATA).hexdigest())
     assert (tmp_path / "a.zip").read_bytes() == DATA
     assert names(tmp_path) == ["a.zip"]
-    assert ("downloading a.zip", len(DATA), len(DATA)) in told
-    assert told[-1] == ("checking a.zip", len(DATA), len(DATA))
+    assert ("downloading a.zip", len(DATA), len(DATA)) in calls
+    assert calls[-1] == ("checking a.zip", len(DATA), len(DATA))
 
 
 def test_a_connection_that_breaks_is_opened_again(server: FileServer, tmp_path: Path) -> None:
@@ -67,43 +67,47 @@ def test_a_connection_that_breaks_is_opened_again(server: FileServer, tmp_path: 
 
 
 @pytest.mark.parametrize("validator", ['"1"', None])
-def test_a_later_call_goes_on(server: FileServer, tmp_path: Path, validator: str | None) -> None:
+def test_a_later_call_continues_the_download(
+    server: FileServer, tmp_path: Path, validator: str | None
+) -> None:
     server.validator = validator
     leave_part(server, tmp_path, 1_234_567)
-    told = get(server, tmp_path)
+    calls = get(server, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == DATA
     assert server.requested == [("a.zip", "bytes=1234567-")]
-    assert told[0][1] > 1_234_567
+    assert calls[0][1] > 1_234_567
     assert names(tmp_path) == ["a.zip"]
 
 
-def test_a_file_that_changed_meanwhile_starts_over(server: FileServer, tmp_path: Path) -> None:
+def test_a_changed_file_is_downloaded_from_the_start(server: FileServer, tmp_path: Path) -> None:
     leave_part(server, tmp_path, 1_000_000)
     server.validator, server.files["a.zip"] = '"2"', DATA[::-1]
     get(server, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == DATA[::-1]
 
 
-def test_a_server_without_ranges_starts_over(server: FileServer, tmp_path: Path) -> None:
+def test_without_range_requests_the_download_starts_over(
+    server: FileServer, tmp_path: Path
+) -> None:
     leave_part(server, tmp_path, 1_000_000)
     server.ranges = False
     get(server, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == DATA
 
 
-def test_a_part_that_is_whole_already(server: FileServer, tmp_path: Path) -> None:
+def test_a_complete_part_file_is_used(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(DATA)
     get(server, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == DATA
 
 
-def test_a_part_that_is_longer_than_the_file(server: FileServer, tmp_path: Path) -> None:
+def test_a_part_file_longer_than_the_file_is_discarded(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "a.zip.part").write_bytes(DATA + b"more")
     get(server, tmp_path)
     assert (tmp_path / "a.zip").read_bytes() == DATA
 
 
-def test_wrong_checksum_is_removed(server: FileServer, tmp_path: Path) -> None:
+def test_a_file_with_a_wrong_checksum_is_removed(server: FileServer, tmp_path: Path) -> None:
     with pytest.raises(
         FetchError, match=r"a\.zip came damaged: checksum \(MD5\) 0000 expected, .* it is removed"
     ):
@@ -111,7 +115,7 @@ def test_wrong_checksum_is_removed(server: FileServer, tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
-def test_another_length_than_expected(server: FileServer, tmp_path: Path) -> None:
+def test_a_file_of_unexpected_length_is_refused(server: FileServer, tmp_path: Path) -> None:
     with pytest.raises(
         FetchError, match="another file than expected: 5 bytes expected, 3000000 found"
     ):
@@ -119,7 +123,7 @@ def test_another_length_than_expected(server: FileServer, tmp_path: Path) -> Non
     assert not (tmp_path / "a.zip").exists()
 
 
-def test_no_such_file(server: FileServer, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(server: FileServer, tmp_path: Path) -> None:
     del server.files["a.zip"]
     with pytest.raises(
         FetchError, match=r"a\.zip does not exist \(HTTP 404\): the file may have moved"
@@ -127,7 +131,7 @@ def test_no_such_file(server: FileServer, tmp_path: Path) -> None:
         get(server, tmp_path)
 
 
-def test_a_server_in_trouble_keeps_the_part(server: FileServer, tmp_path: Path) -> None:
+def test_a_server_error_keeps_the_part_file(server: FileServer, tmp_path: Path) -> None:
     leave_part(server, tmp_path, 1_000_000)
     server.statuses = [503]
     with pytest.raises(
@@ -138,7 +142,7 @@ def test_a_server_in_trouble_keeps_the_part(server: FileServer, tmp_path: Path) 
     assert (tmp_path / "a.zip.part").stat().st_size == 1_000_000
 
 
-def test_no_network(tmp_path: Path) -> None:
+def test_a_missing_network_is_reported(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = FileServer(f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -146,10 +150,10 @@ def test_no_network(tmp_path: Path) -> None:
             get(closed, tmp_path)
 
 
-def test_no_room_is_said_before_a_byte_comes(server: FileServer, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_the_download(server: FileServer, tmp_path: Path) -> None:
     def refuse(coming: int) -> None:
         raise FetchError(f"no room for {coming}")
 
     with pytest.raises(FetchError, match="no room for 3000000"):
-        Download(f"{server.url}/a.zip", tmp_path / "a.zip").run(lambda *told: None, refuse)
+        Download(f"{server.url}/a.zip", tmp_path / "a.zip").run(lambda *progress: None, refuse)
     assert not (tmp_path / "a.zip.part").exists()

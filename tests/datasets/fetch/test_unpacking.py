@@ -1,4 +1,4 @@
-"""Archives: what is taken of them, and what is refused."""
+"""Archives: which files are extracted and what is refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = {
 def take(
     tmp_path: Path, data: bytes, source: str = "top/a", inside: str | None = None
 ) -> dict[str, str]:
-    """What lies in the target afterwards, by name."""
+    """Unpack and return the text of the files in the target by name."""
     archive = tmp_path / "archive"
     archive.write_bytes(data)
     target = tmp_path / "deep" / "target"
@@ -41,27 +41,27 @@ def refused(tmp_path: Path, data: bytes, source: str = "top/a", inside: str | No
 
 
 @pytest.mark.parametrize("pack", [zip_of, tgz_of])
-def test_a_folder_and_nothing_beside_it(tmp_path: Path, pack: type) -> None:
+def test_only_the_requested_folder_is_extracted(tmp_path: Path, pack: type) -> None:
     assert take(tmp_path, pack(FILES)) == {"1.txt": "one", "b/2.txt": "two!"}
 
 
-def test_a_file(tmp_path: Path) -> None:
+def test_a_single_file_is_extracted(tmp_path: Path) -> None:
     archive = tmp_path / "archive.zip"
     archive.write_bytes(zip_of(FILES))
-    told: list[int] = []
+    progress: list[int] = []
     extract = Extract(PurePosixPath("top/4.txt"), tmp_path / "out" / "four.txt")
-    unpack(archive, extract, told.append)
+    unpack(archive, extract, progress.append)
     assert (tmp_path / "out" / "four.txt").read_text() == "four"
-    assert told == [4] and unpacked_bytes(archive, extract) == 4
+    assert progress == [4] and unpacked_bytes(archive, extract) == 4
 
 
-def test_an_archive_in_the_archive(tmp_path: Path) -> None:
+def test_an_archive_inside_the_archive_is_extracted(tmp_path: Path) -> None:
     data = zip_of({"room/x/x.bag": "…", "room/x/x.zip": zip_of(FILES)})
     assert take(tmp_path, data, inside="x.zip") == {"1.txt": "one", "b/2.txt": "two!"}
     assert "holds no y.zip" in refused(tmp_path, data, inside="y.zip")
 
 
-def test_a_dot_before_the_names_of_a_tar_file(tmp_path: Path) -> None:
+def test_names_in_a_tar_file_may_begin_with_a_dot(tmp_path: Path) -> None:
     assert (
         take(tmp_path, tgz_of({f"./{name}": text for name, text in FILES.items()}))["1.txt"]
         == "one"
@@ -99,20 +99,20 @@ def test_a_link_in_a_zip_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pack", [zip_of, tgz_of])
 @pytest.mark.parametrize("fraction", [0.5, 0.97])
-def test_cut_short(tmp_path: Path, pack: type, fraction: float) -> None:
+def test_a_truncated_archive_is_refused(tmp_path: Path, pack: type, fraction: float) -> None:
     noise: Files = {**FILES, "top/a/noise.txt": bytes(range(32, 127)) * 100}
     data = pack(noise)
     assert "is damaged or cut short" in refused(tmp_path, data[: int(fraction * len(data))])
 
 
 @pytest.mark.parametrize("pack", [zip_of, tgz_of])
-def test_a_flipped_byte(tmp_path: Path, pack: type) -> None:
+def test_a_flipped_byte_is_detected(tmp_path: Path, pack: type) -> None:
     data = bytearray(pack({"top/a/1.txt": b"".join(i.to_bytes(2, "big") for i in range(5000))}))
     data[len(data) // 2] ^= 0xFF
     assert "is damaged or cut short" in refused(tmp_path, bytes(data))
 
 
-def test_what_is_no_archive_or_another(tmp_path: Path) -> None:
+def test_files_that_are_not_the_expected_archive_are_refused(tmp_path: Path) -> None:
     assert "is damaged or cut short" in refused(tmp_path, b"<html>please log in</html>")
     assert "holds no other: the archive is another than expected" in refused(
         tmp_path, zip_of(FILES), source="other"

@@ -49,7 +49,7 @@ def test_full_range_of_sixteen_bits(tmp_path: Path, write: Write) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_truncated_file_is_refused_wherever_it_ends(
+def test_a_truncated_file_is_refused_wherever_it_ends(
     tmp_path: Path, write: Write, picture: Picture, suffix: str
 ) -> None:
     path = write(tmp_path / f"a{suffix}", picture(width=160, height=120))
@@ -82,14 +82,14 @@ def test_png_with_a_flipped_bit_is_refused(tmp_path: Path, write: Write, picture
         read_image(path)
 
 
-def test_bytes_after_the_end_do_no_harm(tmp_path: Path, write: Write, picture: Picture) -> None:
+def test_bytes_after_the_end_are_ignored(tmp_path: Path, write: Write, picture: Picture) -> None:
     for suffix in (".png", ".jpg"):
         path = write(tmp_path / f"a{suffix}", picture())
         path.write_bytes(path.read_bytes() + b"\0" * 100)
         assert read_image(path).shape == (30, 40)
 
 
-def test_missing_file_and_text(tmp_path: Path) -> None:
+def test_missing_files_and_text_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FrameError, match="No such file"):
         read_image(tmp_path / "a.png")
     (tmp_path / "a.png").write_text("no image")
@@ -159,7 +159,7 @@ def test_list_files_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> Non
         (b"(24, 32), }", b"(99999999999999999999, 32), }"),
     ],
 )
-def test_arrays_with_a_lying_header_are_refused(
+def test_arrays_with_a_false_header_are_refused(
     tmp_path: Path, before: bytes, after: bytes
 ) -> None:
     path = tmp_path / "d.npy"
@@ -172,7 +172,7 @@ def test_arrays_with_a_lying_header_are_refused(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in its file system")
-def test_a_pipe_is_no_image_and_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(FrameError, match="pipe that nobody writes to"):
         read_image(tmp_path / "a.png")

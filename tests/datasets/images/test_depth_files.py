@@ -15,9 +15,7 @@ Write = Callable[[Path, np.ndarray], Path]
     "kind", ["u2", ">u2", "i2", "u4", "i4", ">i4", "u8", "i8", "f2", "f4", "f8"]
 )
 @pytest.mark.parametrize("scale", [1.0, 5000.0, 1e6, 1e20])
-def test_the_largest_number_of_a_type_is_no_measurement_at_any_scale(
-    kind: str, scale: float
-) -> None:
+def test_the_largest_number_of_a_type_is_unknown_at_any_scale(kind: str, scale: float) -> None:
     dtype = np.dtype(kind)
     most = np.finfo(dtype).max if dtype.kind == "f" else np.iinfo(dtype).max
     raw = np.array([[0, 1, 1000, most]], dtype=dtype)
@@ -25,16 +23,16 @@ def test_the_largest_number_of_a_type_is_no_measurement_at_any_scale(
 
 
 @pytest.mark.parametrize("kind", ["i4", "u4", "i8", "f4", "f8"])
-def test_16_bits_in_a_wider_type(kind: str) -> None:
+def test_16_bit_values_in_a_wider_type(kind: str) -> None:
     assert to_metres(np.array([[1000, 65535]], dtype=kind), 10000.0).tolist() == [
         [np.float32(0.1), 0.0]
     ]
     deeper = np.array([[65535, 70000]], dtype=kind)
-    assert (to_metres(deeper, 1e5) > 0).all(), "here it is a number like others"
+    assert (to_metres(deeper, 1e5) > 0).all(), "65535 is valid in an array with larger values"
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf, -np.inf, 1e300])
-def test_floats_that_are_no_measurement(bad: float) -> None:
+def test_invalid_floats_are_unknown(bad: float) -> None:
     assert to_metres(np.array([[bad, 2.0]]), 1.0).tolist() == [[0.0, 2.0]]
 
 
@@ -46,7 +44,7 @@ def test_negative_integers_are_unknown() -> None:
 @pytest.mark.parametrize(
     ("given", "stored", "notices"), [(None, 2.5, 0), (1000.0, 2500.0, 1), (1.0, 2.5, 0)]
 )
-def test_a_given_scale_is_of_floats_too(
+def test_a_given_scale_applies_to_floats_too(
     tmp_path: Path,
     write: Write,
     caplog: pytest.LogCaptureFixture,
@@ -69,7 +67,7 @@ def test_a_given_scale_is_of_floats_too(
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 1.0), (500.0, 2.0)])
-def test_integers_of_an_array_have_the_same_scale_as_of_an_image(
+def test_integer_arrays_have_the_same_scale_as_images(
     tmp_path: Path, write: Write, given: float | None, expected: float
 ) -> None:
     reader = DepthReader("walk", depth_units(given, 1000.0))
@@ -80,7 +78,7 @@ def test_integers_of_an_array_have_the_same_scale_as_of_an_image(
     ).all()
 
 
-def test_many_saturated_pixels_are_told_once(
+def test_many_saturated_pixels_are_reported_once(
     tmp_path: Path, write: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
     few, many = np.full((10, 10), 1000, np.uint16), np.full((10, 10), 1000, np.uint16)

@@ -15,7 +15,7 @@ COUNT = 12
 def folder(
     tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable
 ) -> Callable[..., Path]:
-    """Writes images of these names, and a calibration of 20 frames a second."""
+    """Write images with these names and a calibration of 20 frames a second."""
 
     def make(*patterns: Callable[[int], str], fps: float | None = 20.0) -> Path:
         path = tmp_path / "walk"
@@ -40,7 +40,7 @@ def folder(
         (lambda i: f"cam0_{i:04d}.png", "frames"),
     ],
 )
-def test_numbers_in_names_are_times_in_the_unit_that_makes_a_camera(
+def test_numbers_in_names_are_times_in_the_unit_with_a_plausible_rate(
     folder: Callable, name: Callable[[int], str], unit: str
 ) -> None:
     sequence = open_sequence(folder(name))
@@ -49,7 +49,7 @@ def test_numbers_in_names_are_times_in_the_unit_that_makes_a_camera(
     assert sequence.camera.fps == pytest.approx(20.0)
 
 
-def test_numbers_that_may_count_or_be_times_are_asked_for(folder: Callable) -> None:
+def test_numbers_that_may_be_counters_or_times_need_an_option(folder: Callable) -> None:
     path = folder(lambda i: f"{round(33.333 * i)}.png")
     with pytest.raises(
         TimestampError, match=r"\(0, 33, …\) may be milliseconds \(30\.3 a second\) or count frames"
@@ -60,12 +60,12 @@ def test_numbers_that_may_count_or_be_times_are_asked_for(folder: Callable) -> N
     assert [counted[i].timestamp for i in (0, 1, -1)] == pytest.approx([0.0, 33 / 20, 367 / 20])
 
 
-def test_milliseconds_need_no_rate(folder: Callable) -> None:
+def test_names_in_milliseconds_need_no_frame_rate(folder: Callable) -> None:
     sequence = open_sequence(folder(lambda i: f"{round(33.333 * i)}.png", fps=None))
     assert sequence.time_unit == "ms" and sequence.camera.fps == pytest.approx(30.3, abs=0.1)
 
 
-def test_every_tenth_image_still_counts(folder: Callable) -> None:
+def test_counters_in_steps_of_ten_are_counters(folder: Callable) -> None:
     sequence = open_sequence(folder(lambda i: f"{10 * i:06d}.png"))
     assert sequence.time_unit == "frames" and sequence.camera.fps == pytest.approx(2.0)
 
@@ -99,7 +99,7 @@ def test_two_streams_in_a_folder_are_refused_with_both_patterns(
         open_sequence(folder(first, second))
 
 
-def test_strays_are_left_out_and_counted(
+def test_images_with_other_names_are_left_out_and_counted(
     folder: Callable, write: Callable, picture: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder(lambda i: f"img{i:04d}.png")
@@ -115,7 +115,9 @@ def test_strays_are_left_out_and_counted(
     assert "1 files are left out: .bmp is not read" in caplog.text
 
 
-def test_dates_before_the_number_are_one_recording(folder: Callable, picture: Callable) -> None:
+def test_dates_before_the_number_belong_to_one_recording(
+    folder: Callable, picture: Callable
+) -> None:
     sequence = open_sequence(folder(lambda i: f"2023-05-01_12-{30 + i // 6}-{10 + i % 6}.png"))
     assert (len(sequence), sequence.time_unit) == (COUNT, "s")
     assert all(np.array_equal(frame.image, picture(i)) for i, frame in enumerate(sequence))
@@ -145,17 +147,19 @@ def test_dates_before_the_number_are_one_recording(folder: Callable, picture: Ca
         ),
         (
             lambda i: (
-                f"2023-05-01T12:{30 + (59_650 + 50 * i) // 60000}:{(59_650 + 50 * i) % 60000 / 1000:09.6f}.png"
+                f"2023-05-01T12:{30 + (59_650 + 50 * i) // 60000}"
+                f":{(59_650 + 50 * i) % 60000 / 1000:09.6f}.png"
             ),
             1682944259.65,
         ),
         (
             lambda i: (
-                f"IMG_20230501_12{30 + i // 6}{(59 + i // 6) % 60:02d}{(700 + 50 * i) % 1000:03d}.png"
+                f"IMG_20230501_12{30 + i // 6}{(59 + i // 6) % 60:02d}"
+                f"{(700 + 50 * i) % 1000:03d}.png"
             ),
             1682944259.7,
         ),
-        # ROS' seconds and nanoseconds without the zeros in front of these.
+        # ROS seconds and nanoseconds without leading zeros in the nanoseconds.
         (
             lambda i: (
                 f"{1403715273 + (650 + 50 * i) // 1000}.{(650 + 50 * i) % 1000 * 10**6 + 17}.png"
@@ -166,7 +170,7 @@ def test_dates_before_the_number_are_one_recording(folder: Callable, picture: Ca
         (lambda i: f"{-0.25 + 0.05 * i:.3f}.png", -0.25),
     ],
 )
-def test_names_with_several_numbers_tell_the_time(
+def test_names_with_several_numbers_give_the_time(
     folder: Callable, name: Callable[[int], str], first_s: float
 ) -> None:
     sequence = open_sequence(folder(name))
@@ -176,7 +180,7 @@ def test_names_with_several_numbers_tell_the_time(
     assert sequence.time_unit in ("s", "ns")
 
 
-def test_a_counter_wins_where_the_other_number_is_no_time(
+def test_the_counter_is_used_where_the_other_number_is_not_a_time(
     folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     sequence = open_sequence(folder(lambda i: f"f{i:04d}_exp{(7 * i) % 5}.png"))
@@ -184,7 +188,7 @@ def test_a_counter_wins_where_the_other_number_is_no_time(
     assert "number 1 (0000 in f0000_exp0.png) is taken" in caplog.text
 
 
-def test_names_without_a_pattern_are_no_streams(
+def test_names_without_a_pattern_are_one_stream(
     folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     sequence = open_sequence(folder(lambda i: f"{i * 17 + 160:04x}.png"))
@@ -192,7 +196,7 @@ def test_names_without_a_pattern_are_no_streams(
     assert "are hexadecimal: they are counted in the order of their names" in caplog.text
 
 
-def test_a_folder_with_the_name_of_an_image_is_none(folder: Callable) -> None:
+def test_a_folder_named_like_an_image_is_not_an_image(folder: Callable) -> None:
     path = folder(lambda i: f"{i:04d}.png")
     (path / "old.png").mkdir()
     assert open_sequence(path).left_out == []
@@ -201,7 +205,7 @@ def test_a_folder_with_the_name_of_an_image_is_none(folder: Callable) -> None:
 @pytest.mark.parametrize(
     "name", [lambda i: f"20230501_123010_{i:03d}.png", lambda i: f"f{i:04d}.png"]
 )
-def test_counters_that_look_like_something_else(
+def test_counters_that_look_like_dates_are_counters(
     folder: Callable, name: Callable[[int], str]
 ) -> None:
     sequence = open_sequence(folder(name))
@@ -209,7 +213,7 @@ def test_counters_that_look_like_something_else(
     assert [frame.timestamp for frame in sequence] == pytest.approx(np.arange(COUNT) / 20)
 
 
-def test_a_counter_beside_times_tells_where_the_clock_stepped_back(
+def test_a_counter_next_to_times_reveals_a_clock_step_back(
     folder: Callable, picture: Callable
 ) -> None:
     sequence = open_sequence(
@@ -220,7 +224,7 @@ def test_a_counter_beside_times_tells_where_the_clock_stepped_back(
         np.testing.assert_array_equal(frame.image, picture(row))
 
 
-def test_counters_that_are_too_slow_are_told(
+def test_counters_that_give_an_implausible_rate_are_reported(
     folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     open_sequence(folder(lambda i: f"f{3000 * i}.png"))
@@ -237,7 +241,9 @@ def test_counters_that_are_too_slow_are_told(
         lambda i: f"2023-05-01T12:30:{10 + 0.07 * i:05.2f}.png",
     ],
 )
-def test_given_units_of_times_in_names(folder: Callable, name: Callable[[int], str]) -> None:
+def test_a_given_unit_is_used_for_times_in_names(
+    folder: Callable, name: Callable[[int], str]
+) -> None:
     path = folder(name)
     counted = open_sequence(path, time_unit="frames")
     assert [frame.timestamp for frame in counted] == pytest.approx(np.arange(COUNT) / 20)

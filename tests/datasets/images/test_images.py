@@ -14,7 +14,7 @@ from spslam.interfaces import Sequence
 def folder(
     tmp_path: Path, write: Callable, picture: Callable, write_calibration: Callable
 ) -> Callable[..., Path]:
-    """Writes an image folder with files `names` and a calibration (10 frames/s)."""
+    """Write an image folder with files `names` and a calibration (10 frames/s)."""
 
     def make(*names: str, **calibration: object) -> Path:
         path = tmp_path / "walk"
@@ -59,7 +59,7 @@ def folder(
         "no-pattern",
     ],
 )
-def test_names_give_times(folder: Callable, names: list[str], times: list[float]) -> None:
+def test_names_are_read_as_times(folder: Callable, names: list[str], times: list[float]) -> None:
     sequence = open_sequence(folder(*names))
     assert isinstance(sequence, Sequence)
     assert [frame.timestamp for frame in sequence] == pytest.approx(times, abs=1e-6)
@@ -94,13 +94,13 @@ def test_counters_need_fps_and_times_do_not(folder: Callable) -> None:
 
 
 @pytest.mark.parametrize("place", ["", "left/", "images/", "rgb/"])
-def test_places_of_images_and_calibration(folder: Callable, tmp_path: Path, place: str) -> None:
+def test_images_and_calibration_are_found(folder: Callable, tmp_path: Path, place: str) -> None:
     path = folder(f"{place}000000.png", f"{place}000001.png")
     assert len(open_sequence(path)) == len(open_sequence(path / place)) == 2
     assert len(open_sequence(tmp_path, dataset="images", sequence="walk")) == 2
 
 
-def test_stereo_rectified_already_is_passed_on(folder: Callable, picture: Callable) -> None:
+def test_rectified_stereo_is_not_changed(folder: Callable, picture: Callable) -> None:
     path = folder("left/0.png", "left/1.png", "right/0.png", "right/1.png", stereo=True)
     sequence = open_sequence(path)
     frame = sequence[1]
@@ -128,7 +128,7 @@ def test_stereo_with_distortion_is_rectified(folder: Callable, picture: Callable
         open_sequence(folder("left/0.png", stereo=True, T_left_right=swapped.tolist()))
 
 
-def test_images_pair_by_number_or_else_by_time(
+def test_images_are_paired_by_number_or_else_by_time(
     folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -140,7 +140,7 @@ def test_images_pair_by_number_or_else_by_time(
     ) and "1 of 2 images have no right" in caplog.text
 
 
-def test_times_that_differ_a_little_pair(folder: Callable) -> None:
+def test_times_with_small_differences_are_paired(folder: Callable) -> None:
     names = [
         f"{side}/{time}.png"
         for side, time in (("left", "5.000"), ("left", "5.100"), ("right", "5.090"))
@@ -149,7 +149,9 @@ def test_times_that_differ_a_little_pair(folder: Callable) -> None:
     assert [frame.timestamp for frame in sequence] == [5.1]
 
 
-def test_missing_right_images(folder: Callable, write: Callable, picture: Callable) -> None:
+def test_missing_right_images_are_skipped_or_refused(
+    folder: Callable, write: Callable, picture: Callable
+) -> None:
     path = folder("left/0.png", "left/1.png", stereo=True)
     assert open_sequence(path).sensor == "mono"
     with pytest.raises(
@@ -177,7 +179,7 @@ def test_depth(folder: Callable, write: Callable) -> None:
     assert open_sequence(path, sensor="mono")[0].depth is None
 
 
-def test_depth_defaults_to_millimetres_and_must_be_of_the_images_size(
+def test_depth_defaults_to_millimetres_and_must_have_the_image_size(
     folder: Callable, write: Callable
 ) -> None:
     path = folder("0.png", "1.png")
@@ -226,7 +228,7 @@ def test_bad_frames_are_skipped(
     assert [index for index, _ in sequence.skipped] == [0, 3]
 
 
-def test_one_image_and_none(folder: Callable, tmp_path: Path) -> None:
+def test_one_image_is_read_and_an_empty_folder_is_refused(folder: Callable, tmp_path: Path) -> None:
     sequence = open_sequence(folder("0.png"))
     assert len(list(sequence)) == 1 and sequence.camera.fps == 10.0
     (tmp_path / "empty").mkdir()
@@ -239,7 +241,7 @@ def test_one_image_and_none(folder: Callable, tmp_path: Path) -> None:
 
 
 def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callable) -> None:
-    # Half of 800x600, with pixel (0, 0) at the centre of the first pixel.
+    # Half of 800 × 600; pixel (0, 0) is the centre of the first pixel.
     half = {"fx": 310.59214, "fy": 310.59214, "cx": 404.5076 / 2 - 0.5, "cy": 309.55989 / 2 - 0.5}
     calibration = write_calibration(
         tmp_path / "street.yaml", width=400, height=300, fps=20.0, **half
@@ -257,9 +259,9 @@ def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callabl
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "pairs", "told"),
+    ("left", "right", "pairs", "message"),
     [
-        # Counters that begin at another number, and names in which only one side has times.
+        # Counters with another first number, and names with times on one side only.
         (["l0", "l1", "l2"], ["r1", "r2", "r3"], [(0, 0), (1, 1), (2, 2)], "are paired in order"),
         (
             ["100.00", "100.05", "100.10"],
@@ -267,7 +269,7 @@ def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callabl
             [(0, 0), (1, 1), (2, 2)],
             "are paired in order",
         ),
-        # Names without a single number that tells the time pair by name.
+        # Names without a single number for the time are paired by name.
         (["a0b0", "a1b3", "a2b6"], ["a1b3"], [(1, 0)], "2 of 3 images have no right image"),
         # Each side has its own unit.
         (
@@ -284,14 +286,14 @@ def test_real_street(test_data: Path, tmp_path: Path, write_calibration: Callabl
         ),
     ],
 )
-def test_partners_are_found_whatever_the_names_count(
+def test_left_and_right_images_are_paired_for_any_names(
     folder: Callable,
     picture: Callable,
     caplog: pytest.LogCaptureFixture,
     left: list[str],
     right: list[str],
     pairs: list[tuple[int, int]],
-    told: str,
+    message: str,
 ) -> None:
     path = folder(
         *(f"left/{name}.png" for name in left),
@@ -303,10 +305,10 @@ def test_partners_are_found_whatever_the_names_count(
     for frame, (row, other) in zip(frames, pairs, strict=True):
         np.testing.assert_array_equal(frame.image, picture(row))
         np.testing.assert_array_equal(frame.image_right, picture(len(left) + other))
-    assert told in caplog.text
+    assert message in caplog.text
 
 
-def test_partners_of_which_nothing_is_known_are_refused(folder: Callable) -> None:
+def test_names_without_anything_in_common_are_refused(folder: Callable) -> None:
     with pytest.raises(
         DatasetError, match="3 images and 2 right images have no numbers or names in common"
     ):
@@ -322,7 +324,7 @@ def test_partners_of_which_nothing_is_known_are_refused(folder: Callable) -> Non
         )
 
 
-def test_what_is_not_used_is_told(
+def test_unused_folders_are_reported(
     folder: Callable, write: Callable, picture: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder("left/0.png", "left/1.png", stereo=True)
@@ -339,7 +341,7 @@ def test_what_is_not_used_is_told(
     assert caplog.text == ""
 
 
-def test_a_picture_beside_the_images_is_not_the_recording(
+def test_a_picture_next_to_the_image_folder_is_not_the_recording(
     folder: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = folder(

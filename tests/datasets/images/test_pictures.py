@@ -1,4 +1,4 @@
-"""Images of anything, without calibration."""
+"""Pictures of anything, without calibration."""
 
 import logging
 import struct
@@ -41,13 +41,13 @@ def test_video_frames_need_no_calibration(tmp_path: Path) -> None:
     np.testing.assert_allclose([image.mean() for _, image in found], [0, 40, 80, 120, 160], atol=4)
 
 
-def test_built_in_worlds() -> None:
+def test_built_in_worlds_are_read() -> None:
     name, image = next(iter(read_pictures("demo-small")))
     assert name == "frame000000"
     assert image.dtype == np.uint8
 
 
-def test_what_holds_no_images_is_refused(tmp_path: Path) -> None:
+def test_sources_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found none of them"):
         list(read_pictures(tmp_path))
     broken = tmp_path / "broken.mp4"
@@ -77,7 +77,7 @@ def test_images_come_in_natural_order_without_hidden_and_broken_ones(
         list(read_pictures(tmp_path))
 
 
-def test_right_and_depth_images_are_no_pictures_of_their_own(
+def test_right_and_depth_images_are_not_separate_pictures(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for folder in ("left", "right", "depth"):
@@ -89,7 +89,7 @@ def test_right_and_depth_images_are_no_pictures_of_their_own(
     assert [name for name, _ in read_pictures(tmp_path / "right")] == ["0.png"]
 
 
-def test_an_orientation_tag_is_told_and_not_obeyed(
+def test_an_orientation_tag_is_reported_and_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     upright = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
@@ -101,7 +101,7 @@ def test_an_orientation_tag_is_told_and_not_obeyed(
     assert cv2.imread(str(tmp_path / "0.jpg"), cv2.IMREAD_GRAYSCALE).shape == (
         64,
         48,
-    )  # OpenCV obeys it
+    )  # OpenCV follows the orientation tag by itself.
     with caplog.at_level(logging.WARNING):
         ((_, image),) = read_pictures(tmp_path)
     np.testing.assert_allclose(image, upright, atol=3)

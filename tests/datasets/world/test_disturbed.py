@@ -1,4 +1,4 @@
-"""Disturbances that are put into recordings."""
+"""Disturbances added to recordings."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def opened(sensor: str, *disturbances: Still | Mover | Dark | Jump) -> Disturbed
 
 
 def quiet(sensor: str) -> DisturbedSequence:
-    """A camera and a box without noise of their own, so that pixels can be compared."""
+    """A camera and a box without noise, so that pixels can be compared."""
     return opened(sensor, Still(frames=20, noise=0.0), BOX)
 
 
 def columns(sequence: DisturbedSequence, index: int) -> tuple[int, int]:
-    """First and last column of the box."""
+    """First and last column covered by the box."""
     seen = np.flatnonzero(sequence.box_mask(index).any(axis=0))
     return int(seen[0]), int(seen[-1])
 
@@ -46,7 +46,7 @@ def right_image(frame: Frame) -> np.ndarray:
     return frame.image_right
 
 
-def test_a_box_covers_its_share_from_its_first_frame_on() -> None:
+def test_a_box_covers_its_fraction_from_its_first_frame_on() -> None:
     sequence = quiet("mono")
     assert [sequence.box_fraction(index) for index in (0, 2)] == [0.0, 0.0]
     assert sequence.box_fraction(3) == pytest.approx(0.25, abs=0.005)
@@ -56,8 +56,8 @@ def test_a_box_covers_its_share_from_its_first_frame_on() -> None:
     assert (before == after)[~box].mean() > 0.99 and (before == after)[box].mean() < 0.1
 
 
-def test_a_box_moves_by_parts_of_a_pixel() -> None:
-    """After four frames it has gone 13 pixels: the same picture, elsewhere."""
+def test_a_box_moves_by_fractions_of_a_pixel() -> None:
+    """After four frames it has moved by 13 pixels, with the same picture."""
     sequence = quiet("mono")
     first, last = columns(sequence, 3)
     assert columns(sequence, 7) == (first + 13, last + 13)
@@ -65,7 +65,7 @@ def test_a_box_moves_by_parts_of_a_pixel() -> None:
     inner = np.s_[rows[2] : rows[-2], first + 3 : last - 3]
     there, moved = (sequence[index].image.astype(float) for index in (3, 7))
     np.testing.assert_allclose(np.roll(moved, -13, axis=1)[inner], there[inner], atol=1.0)
-    # In between it stands between the pixels: near the mean of what is left and right of it, not the same as either.
+    # At a subpixel position it is near the mean of its neighbours, equal to neither.
     quarter = np.roll(sequence[4].image.astype(float), -3, axis=1)[inner]
     assert 0.3 < np.abs(quarter - there[inner]).mean() < 20
 
@@ -99,14 +99,14 @@ def test_the_right_camera_sees_the_box_shifted_by_its_disparity() -> None:
     assert abs(shifts[np.argmin([difference(shift) for shift in shifts])] - disparity) <= 0.5
 
 
-def test_the_depth_image_has_the_box_and_what_is_nearer_hides_it() -> None:
+def test_the_depth_image_shows_the_box_and_nearer_objects_hide_it() -> None:
     near = quiet("rgbd")
     depth, plain = near[3].depth, open_world("demo-small", "rgbd")[0].depth
     assert depth is not None and plain is not None
     box = near.box_mask(3)
     np.testing.assert_allclose(depth[box], 1.2, rtol=1e-6)
     np.testing.assert_array_equal(depth[~box], plain[~box])
-    # Behind all walls nothing of it is seen; between furniture and walls, some.
+    # A box behind all walls is invisible; between furniture and walls it is partly visible.
     assert (
         not opened("mono", Still(frames=9), Mover(depth=50.0, start=0, path="appear"))
         .box_mask(5)
@@ -119,7 +119,7 @@ def test_the_depth_image_has_the_box_and_what_is_nearer_hides_it() -> None:
     assert 0.05 < some.mean() < 0.45
 
 
-def test_a_box_comes_in_from_outside_and_passes_or_stays() -> None:
+def test_a_box_enters_from_outside_and_passes_or_stays() -> None:
     world = open_world("demo-small", "mono")
     for heading in (0.0, 180.0, 90.0, 25.0):
         move = {"fraction": 0.25, "speed": 20.0, "start": 5, "heading": heading}
@@ -138,7 +138,7 @@ def test_a_box_in_the_world_crosses_a_moving_view() -> None:
     assert fractions[0] < 0.1 and max(fractions) > 0.3
 
 
-def test_seeds_give_other_boxes_and_equal_ones_the_same_bytes() -> None:
+def test_boxes_differ_between_seeds_and_are_reproducible() -> None:
     def image(seed: int) -> np.ndarray:
         return disturb(
             open_world("demo-small", "mono"), [Mover(path="appear", speed=-1.0, seed=seed)]
@@ -179,7 +179,7 @@ def test_dark_frames_are_black_in_all_images() -> None:
         assert sequence[7].index == 7 and sequence[7].timestamp == pytest.approx(0.35)
 
 
-def test_a_jump_goes_on_elsewhere_with_its_true_poses() -> None:
+def test_a_jump_continues_elsewhere_with_its_true_poses() -> None:
     sequence, world = (
         opened("mono", Jump(at=40, to=5, frames=10, back=True)),
         open_world("demo-small", "mono"),
@@ -194,7 +194,7 @@ def test_a_jump_goes_on_elsewhere_with_its_true_poses() -> None:
     assert np.allclose(np.diff([sequence[index].timestamp for index in range(38, 52)]), 0.05)
 
 
-def test_a_part_of_a_recording_is_disturbed_without_reading_it(
+def test_a_slice_of_a_recording_is_disturbed_without_reading_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     part = open_sequence("demo-small", sensor="mono", start=10, stride=3)
@@ -211,7 +211,7 @@ def test_a_part_of_a_recording_is_disturbed_without_reading_it(
     assert not behind.box_mask(5).any()
 
 
-def test_the_seed_puts_off_where_it_is_dark() -> None:
+def test_the_seed_shifts_the_dark_frames() -> None:
     firsts = {Dark(at=10, within=6, seed=seed).first for seed in range(20)}
     assert min(firsts) >= 10 and max(firsts) <= 16 and len(firsts) > 3
     assert Dark(at=10).first == Jump(at=10).first == 10
@@ -229,7 +229,7 @@ def test_recordings_from_files_can_be_disturbed(tmp_path) -> None:
     assert not sequence[3].image.any()
 
 
-def test_texts_stand_for_disturbances() -> None:
+def test_disturbances_are_parsed_from_text() -> None:
     assert parse_disturbance("mover:fraction=0.4,world=1,seed=3") == Mover(
         fraction=0.4, world=True, seed=3
     )
@@ -256,7 +256,7 @@ def test_texts_stand_for_disturbances() -> None:
         ("still:frame=3,lead=4", "lead=4"),
     ],
 )
-def test_what_is_no_disturbance_is_told_in_one_line(text: str, message: str) -> None:
+def test_invalid_disturbances_are_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(DatasetError) as error:
         disturb(open_world("demo-small", "mono"), [text])
     assert message in str(error.value) and "\n" not in str(error.value)

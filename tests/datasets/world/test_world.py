@@ -1,4 +1,4 @@
-"""The rendered worlds must agree with their own depth, poses and calibration far below a pixel."""
+"""Rendered worlds agree with their depth, poses and calibration far below a pixel."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,7 +43,7 @@ def small(**changes: object) -> WorldSpec:
 
 
 def residual_shift(first: np.ndarray, second: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """(dx, dy) in pixels by which `second` lies beside `first`, by one step of least squares (Lucas & Kanade)."""
+    """Shift (dx, dy) of `second` in pixels, by one least-squares step (Lucas & Kanade)."""
     a, b = first.astype(np.float64), second.astype(np.float64)
     gy, gx = np.gradient((a + b) / 2)
     gradient = np.stack([gx[where], gy[where]], axis=1)
@@ -57,7 +57,7 @@ def pixel_grid(camera: Camera) -> np.ndarray:
 
 
 def warped(world: RenderedWorld, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frame j seen from frame i through depth and ground truth, and where that is not occluded."""
+    """Frame j seen from frame i through depth and ground truth, and a mask without occlusions."""
     camera, depth = world.camera, world.depth(i).astype(np.float64)
     T_world_cam = world.ground_truth.T_world_cam
     points = apply(
@@ -71,7 +71,7 @@ def warped(world: RenderedWorld, i: int, j: int) -> tuple[np.ndarray, np.ndarray
     return image, cv2.erode(seen.astype(np.uint8), np.ones((3, 3))) > 0
 
 
-# --- what it is ------------------------------------------------------------------------------------------------
+# --- the sequences ---
 
 
 @pytest.mark.parametrize("preset", WORLD_PRESETS)
@@ -97,7 +97,7 @@ def test_preset_sizes() -> None:
 
 
 @pytest.mark.parametrize("sensor", ["mono", "stereo", "rgbd"])
-def test_frames_carry_what_the_sensor_says(sensor: str) -> None:
+def test_frames_hold_the_images_of_the_sensor(sensor: str) -> None:
     world = open_world("demo-small", sensor)
     frame = world[3]
     assert frame.sensor == world.sensor == sensor
@@ -131,7 +131,7 @@ def test_wrong_names_are_refused() -> None:
         open_world("demo", "lidar")
 
 
-def test_index_past_the_end() -> None:
+def test_an_index_past_the_end_is_refused() -> None:
     world = open_world("demo-small")
     with pytest.raises(IndexError):
         world[len(world)]
@@ -146,7 +146,7 @@ def test_impossible_specs_are_refused(change: dict[str, float]) -> None:
         small(**change)
 
 
-# --- that it is exact ------------------------------------------------------------------------------------------
+# --- accuracy ---
 
 
 @pytest.mark.parametrize(("i", "j"), [(0, 1), (20, 24), (40, 52)])
@@ -158,11 +158,11 @@ def test_motion_agrees_with_depth_and_ground_truth(i: int, j: int) -> None:
     assert np.abs(residual_shift(image, moved, seen)).max() < 0.02
     difference = np.abs(image.astype(float) - moved)[seen]
     assert np.median(difference) <= 2
-    # Interpolating an interpolated image blurs corners, nothing else.
+    # Interpolating an interpolated image only blurs corners.
     assert np.percentile(difference, 95) < 15
 
 
-def test_photometric_check_notices_a_quarter_pixel() -> None:
+def test_the_photometric_check_detects_a_quarter_pixel() -> None:
     world = RenderedWorld(small(), "mono")
     image = world[0].image
     moved, seen = warped(world, 0, 1)
@@ -187,7 +187,7 @@ def test_disparity_is_bf_over_z() -> None:
 
 
 def test_agrees_with_tracing_rays_through_the_finest_texture() -> None:
-    # A slanted wall and a box before it, 9 x 9 rays a pixel in float64, no mip maps, no z-buffer.
+    # A slanted wall with a box in front, 9 × 9 rays a pixel in float64, no mip maps, no z-buffer.
     layout = Layout(
         (-3, 3, -3, 3), 3.0, ("plaster",) * 4, (Box(0.2, 1.2, 0.9, 0.5, 0.0, 1.7, 0.4),)
     )
@@ -236,7 +236,7 @@ def test_agrees_with_tracing_rays_through_the_finest_texture() -> None:
     )
 
 
-def test_tracked_corners_move_as_the_ground_truth_says() -> None:
+def test_tracked_corners_move_according_to_the_ground_truth() -> None:
     world = open_world("demo-small", "mono")
     camera = world.camera
     corners = cv2.goodFeaturesToTrack(world[8].image, 500, 0.02, 5)
@@ -256,11 +256,11 @@ def test_tracked_corners_move_as_the_ground_truth_says() -> None:
     assert (error < 1.0).mean() > 0.95
 
 
-# --- that it is fit for SLAM -----------------------------------------------------------------------------------
+# --- fitness for SLAM ---
 
 
 @pytest.mark.parametrize("preset", WORLD_PRESETS)
-def test_path_is_smooth_and_free_and_closed_but_for_the_stroll(preset: str) -> None:
+def test_paths_are_smooth_collision_free_and_closed_except_the_stroll(preset: str) -> None:
     spec = world_spec(preset)
     path = PATHS[spec.path](np.arange(spec.frames + 1) / spec.fps)
     speed = np.linalg.norm(np.diff(path[:, :3, 3], axis=0), axis=1) * spec.fps
@@ -273,7 +273,7 @@ def test_path_is_smooth_and_free_and_closed_but_for_the_stroll(preset: str) -> N
     assert LAYOUTS[spec.layout]().free(path[:, :3, 3], margin=0.6).all()
 
 
-def test_another_walk_goes_the_same_way_differently() -> None:
+def test_another_walk_follows_the_same_route_with_other_poses() -> None:
     spec = world_spec("demo")
     walks = [RenderedWorld(replace(spec, walk=walk)).ground_truth.T_world_cam for walk in (0, 1, 2)]
     assert np.array_equal(walks[0], RenderedWorld(spec).ground_truth.T_world_cam)
@@ -307,12 +307,12 @@ def test_the_twin_corridors_look_the_same_twelve_metres_apart() -> None:
     renderer = RenderedWorld(
         replace(world_spec("demo-twins"), width=320, height=240, texels_per_m=128.0)
     )._get_renderer()
-    # To the side, where neither end wall shows.
+    # Look to the side, where neither end wall is visible.
     here = PATHS["stroll"](np.array([6.0]))[0]
     here[:3, :3] = np.eye(3)
     there = here.copy()
     there[0, 3] += 12.0
-    # Only where the two meet do corners of other textures show at the margin.
+    # Only at the margin, where the two meet, are corners of other textures visible.
     same = np.abs(renderer.image(here) - renderer.image(there)) < 1.0
     assert same.mean() > 0.995
     elsewhere = here.copy()
@@ -321,7 +321,7 @@ def test_the_twin_corridors_look_the_same_twelve_metres_apart() -> None:
 
 
 @pytest.mark.parametrize("preset", WORLD_PRESETS)
-def test_every_view_is_closed_textured_and_not_too_near(preset: str) -> None:
+def test_every_view_is_filled_textured_and_not_too_near(preset: str) -> None:
     spec = replace(world_spec(preset), width=320, height=240, texels_per_m=128.0)
     world = RenderedWorld(spec, "rgbd")
     for index in np.linspace(0, len(world) - 1, 14).astype(int):
@@ -336,10 +336,10 @@ def test_every_view_is_closed_textured_and_not_too_near(preset: str) -> None:
         assert cells.min() >= 5
 
 
-# --- what can be changed ---------------------------------------------------------------------------------------
+# --- options ---
 
 
-def test_noise_is_as_strong_as_said_and_new_in_every_image() -> None:
+def test_noise_has_the_given_strength_and_differs_between_images() -> None:
     clean, noisy = RenderedWorld(small(), "stereo"), RenderedWorld(small(noise_sigma=4.0), "stereo")
     noise = [noisy[i].image.astype(float) - clean[i].image for i in (0, 1)]
     right = noisy[0].image_right.astype(float) - clean[0].image_right  # type: ignore[union-attr, operator]
@@ -376,7 +376,7 @@ def test_another_seed_is_another_world() -> None:
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.4
 
 
-# --- that it repeats itself ------------------------------------------------------------------------------------
+# --- reproducibility ---
 
 
 def test_order_of_access_does_not_matter() -> None:
@@ -394,7 +394,7 @@ def test_fewer_frames_are_the_first_frames() -> None:
     np.testing.assert_array_equal(short.ground_truth.T_world_cam, full.ground_truth.T_world_cam[:3])
 
 
-# --- the cache -------------------------------------------------------------------------------------------------
+# --- the cache ---
 
 COARSE = small(texels_per_m=48.0, width=160, height=120, frames=2)
 
@@ -429,7 +429,7 @@ def test_damaged_cache_is_drawn_again(
             "flipped": good[:middle]
             + bytes(255 - byte for byte in good[middle : middle + 64])
             + good[middle + 64 :],
-            # The archive's own checksum is looked at only where the whole member is read.
+            # The archive's own checksum is checked only when the whole member is read.
             "shape": good.replace(b"'shape': (", b"'shape': (1,", 1),
             "empty": b"",
             "foreign": b"not an archive",
@@ -439,7 +439,7 @@ def test_damaged_cache_is_drawn_again(
     assert stored.read_bytes() == good
 
 
-def test_cache_folder_that_cannot_be_written(
+def test_a_cache_folder_that_cannot_be_written_is_skipped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")

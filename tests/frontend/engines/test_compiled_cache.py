@@ -1,4 +1,4 @@
-"""Compiled networks in the cache: verified before they are used, made anew where they are damaged."""
+"""Compiled networks in the cache: verified before use, compiled again where damaged."""
 
 import errno
 import hashlib
@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A word for each time that OpenVINO compiles."""
+    """A list with one entry for each compilation by OpenVINO."""
     seen: list[str] = []
     core = load_openvino().Core
     before = core.compile_model
@@ -69,15 +69,15 @@ def test_the_second_engine_compiles_nothing(model: Any, folder: Path, compiled: 
     first = maps(model)
     assert maps(model) == first
     assert compiled == ["compiled"]
-    # No default, however few cores there are: a worker of these tests has one.
+    # Not the default thread count, which may be 1: each test worker has one core.
     OpenVinoEngine(model, "fp32", threads=usable_cores() + 1).run(image())
-    assert len(compiled) == 2, "what it is compiled with belongs to the key"
+    assert len(compiled) == 2, "the compilation settings belong to the key"
 
 
 def test_every_flipped_bit_is_found(
     model: Any, folder: Path, compiled: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """OpenVINO 2026.4 itself uses most such files without a word."""
+    """OpenVINO 2026.4 itself uses most files with a flipped bit without an error."""
     first, path = maps(model), stored(folder)
     good = path.read_bytes()
     rng = np.random.default_rng(2)
@@ -110,10 +110,10 @@ def test_models_of_other_weights_have_other_files(model: Any, folder: Path) -> N
     assert maps(model) == first
 
 
-def test_a_verified_file_that_openvino_refuses(
+def test_a_verified_file_that_openvino_refuses_is_replaced(
     model: Any, folder: Path, compiled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As that of another build."""
+    """For example a file of another OpenVINO build."""
     first = maps(model)
 
     def refused(*arguments: Any) -> None:
@@ -125,7 +125,7 @@ def test_a_verified_file_that_openvino_refuses(
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS])
-def test_caches_that_take_nothing(
+def test_a_cache_that_cannot_be_written_is_skipped(
     model: Any,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,7 +150,7 @@ def test_caches_that_take_nothing(
 def test_processes_may_share_a_folder(
     model: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """All at once, with nothing in it in the beginning."""
+    """All processes start at the same time with an empty cache."""
     saved = tmp_path_factory.mktemp("model") / "toy.zip"
     write_model(saved, model)
     code = (

@@ -1,4 +1,4 @@
-"""Filters of a first convolution as whole numbers."""
+"""Rounding the filters of a first convolution to whole numbers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_moments_are_those_of_all_patches() -> None:
     np.testing.assert_allclose(patch_moments([image], 3), every.T @ every / len(every))
 
 
-def test_outputs_suffer_less_than_from_rounding_one_by_one() -> None:
+def test_joint_rounding_is_better_than_rounding_each_weight() -> None:
     moments = patch_moments(images(), 3)
     filters = np.random.default_rng(5).normal(size=(16, 9))
     whole, steps = round_filters(filters, moments)
@@ -48,13 +48,13 @@ def test_outputs_suffer_less_than_from_rounding_one_by_one() -> None:
     assert ours.mean() < 0.35 * theirs.mean()
 
 
-def test_no_other_rounding_up_or_down_is_much_better() -> None:
+def test_no_other_rounding_is_much_better() -> None:
     moments = patch_moments(images(), 2)
     filters = np.random.default_rng(6).normal(size=(5, 4))
     whole, steps = round_filters(filters, moments)
     found = errors(filters, whole, steps, moments)
     for row, (one, step) in enumerate(zip(filters, steps, strict=True)):
-        # At its step, all sixteen ways to round.
+        # For a given step, try all sixteen ways to round.
         choices = np.clip(
             np.floor(one / step) + np.array(list(itertools.product((0, 1), repeat=4))), -63, 63
         )
@@ -64,6 +64,6 @@ def test_no_other_rounding_up_or_down_is_much_better() -> None:
         assert found[row] < 1.5 * best + 1e-6
 
 
-def test_filters_without_weights_stay_so() -> None:
+def test_zero_filters_stay_zero() -> None:
     whole, steps = round_filters(np.zeros((2, 9)), patch_moments(images(), 3))
     assert not whole.any() and np.isfinite(steps).all()

@@ -1,4 +1,4 @@
-"""OpenVINO says what PyTorch says, in every precision; its files are cached, replaced and refused as they should."""
+"""OpenVINO gives the outputs of PyTorch in every precision; its files are cached and verified."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ SIZES = [(8, 8), (37, 61), (121, 83), (160, 208), (200, 40)]
 
 
 def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint8]:
-    """Rectangles of all sizes, slightly blurred and noisy."""
+    """Rectangles of many sizes, slightly blurred and noisy."""
     rng = np.random.default_rng(seed)
     image = np.full((height, width), 120, np.uint8)
     for _ in range(max(4, height * width // 700)):
@@ -95,7 +95,7 @@ def int8(weights: Checkpoint) -> OpenVinoEngine:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
-def test_fp32_is_what_torch_says_at_any_size(fp32: OpenVinoEngine, size: tuple[int, int]) -> None:
+def test_fp32_equals_torch_at_any_size(fp32: OpenVinoEngine, size: tuple[int, int]) -> None:
     image = scene(*size)
     heat, descriptors = fp32.run(image)
     expected_heat, expected = TorchEngine(load_superpoint()).run(image)
@@ -124,7 +124,7 @@ def test_every_shape_of_network_is_converted(batch_norm: str, strided: int, skip
     assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
 
 
-def test_quantised_network_finds_the_same_points(int8: OpenVinoEngine) -> None:
+def test_the_quantised_network_finds_the_same_points(int8: OpenVinoEngine) -> None:
     assert difference(int8, TorchEngine(load_superpoint())).within(LIMITS["int8"])
     image = scene(240, 320)
     found, expected = (
@@ -138,8 +138,8 @@ def test_quantised_network_finds_the_same_points(int8: OpenVinoEngine) -> None:
     same = distances.min(axis=1) < 1.0
     assert same.mean() > 0.9
     assert np.median(distances.min(axis=1)[same]) < 0.1
-    likeness = np.einsum("nd,nd->n", found.descriptors[same], expected.descriptors[nearest[same]])
-    assert np.median(likeness) > 0.97
+    similarity = np.einsum("nd,nd->n", found.descriptors[same], expected.descriptors[nearest[same]])
+    assert np.median(similarity) > 0.97
 
 
 def test_bf16_is_near_torch(weights: Checkpoint) -> None:
@@ -151,8 +151,8 @@ def test_bf16_is_near_torch(weights: Checkpoint) -> None:
 
 
 @pytest.mark.slow
-def test_the_first_convolution_in_int8_gives_what_its_rounded_filters_give() -> None:
-    """Without NNCF: images are bytes, so that nothing else is lost; the network before differs, but by little."""
+def test_the_first_convolution_in_int8_equals_its_rounded_filters() -> None:
+    """Runs without NNCF. Images are bytes, so only the filters are rounded: a small difference."""
     torch.manual_seed(4)
     before = convert(SuperPoint((8, 8, 8, 8, 8), 8).eval())
     rounded = before.clone()
@@ -169,7 +169,7 @@ def test_the_first_convolution_in_int8_gives_what_its_rounded_filters_give() -> 
         assert 0.0 < np.abs(floats - first).max() < 0.02 * scale
 
 
-def test_networks_in_the_box_begin_with_bytes() -> None:
+def test_built_in_networks_begin_with_an_int8_convolution() -> None:
     for name in ("superpoint", "superpoint_lite"):
         model = read_model(quantised_path(name), read_checkpoint(name))
         first = openvino_model._first_convolution(model)
@@ -187,15 +187,15 @@ def test_networks_in_the_box_begin_with_bytes() -> None:
             .get_node()
             .get_data()
         )
-        # More than seven bits overflow on processors without VNNI.
+        # Weights of more than seven bits overflow on processors without VNNI.
         assert stored.dtype == np.int8 and np.abs(stored).max() <= 63
 
 
 @pytest.mark.parametrize(("threads", "max_concurrency"), [(0, 1), (1, 1), (2, 1), (2, 2), (4, 3)])
-def test_images_repeat_to_the_byte_whoever_asks(
+def test_outputs_are_the_same_bytes_for_any_threads(
     weights: Checkpoint, threads: int, max_concurrency: int
 ) -> None:
-    """Another engine with any number of threads, and two threads at once with images of two sizes."""
+    """The same with another engine, any number of threads and two concurrent image sizes."""
     model = read_model(quantised_path(None), weights)
     images = [scene(184 + 8 * (seed % 2), seed=seed) for seed in range(6)]
     reference = OpenVinoEngine(model, "int8")
@@ -209,7 +209,7 @@ def test_images_repeat_to_the_byte_whoever_asks(
             ] == expected
 
 
-def test_maps_stay_when_further_images_come(fp32: OpenVinoEngine) -> None:
+def test_maps_do_not_change_with_further_images(fp32: OpenVinoEngine) -> None:
     maps = fp32.run(scene(seed=1))
     before = [a.tobytes() for a in maps]
     fp32.run(scene(seed=2))
@@ -217,7 +217,7 @@ def test_maps_stay_when_further_images_come(fp32: OpenVinoEngine) -> None:
 
 
 def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
-    """The first compiles, the second takes what it finds in the cache."""
+    """The first process compiles, the second reads the cache."""
     cv2.imwrite(str(tmp_path / "scene.png"), scene())
     code = (
         "import cv2, hashlib, sys\n"
@@ -226,7 +226,8 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
         f"image = cv2.imread({str(tmp_path / 'scene.png')!r}, 0)\n"
         "extractor = create_extractor(FeatureConfig(engine='openvino'))\n"
         "for f in map(extractor.extract, [image, image[::-1]]):\n"
-        "    print(hashlib.sha256(f.keypoints.tobytes() + f.scores.tobytes() + f.descriptors.tobytes()).hexdigest())\n"
+        "    print(hashlib.sha256(f.keypoints.tobytes() + f.scores.tobytes() "
+        "+ f.descriptors.tobytes()).hexdigest())\n"
     )
     environment = {**os.environ, "SPSLAM_CACHE": str(tmp_path / "cache")}
     outputs = [
@@ -244,8 +245,10 @@ def test_two_processes_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "options"), [("fp32", []), ("int8", ["-X", "faulthandler"])])
-def test_signals_after_engines_that_are_gone(precision: str, options: list[str]) -> None:
-    """OpenVINO leaves an unmapped signal stack when engines end in the order they began, or in another thread."""
+def test_signals_are_handled_after_engines_are_destroyed(
+    precision: str, options: list[str]
+) -> None:
+    """OpenVINO may leave an unmapped signal stack behind when engines are destroyed."""
     code = (
         "import numpy as np, signal, threading\n"
         "from spslam.config import FeatureConfig\n"
@@ -279,7 +282,7 @@ def test_signals_after_engines_that_are_gone(precision: str, options: list[str])
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
-def test_further_sizes_share_a_model(weights: Checkpoint) -> None:
+def test_image_sizes_share_a_model(weights: Checkpoint) -> None:
     engine = OpenVinoEngine(converted(weights), "fp32")
     torch_engine = TorchEngine(weights.network())
     for size in ((16, 16), (16, 24), (24, 16), (24, 24), (32, 40), (40, 32), (16, 16)):
@@ -318,13 +321,13 @@ def test_conversion_and_compilation_are_cached(
         assert len(compiled.read_bytes()) >= len(blob) // 2
 
 
-def test_without_a_cache_all_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_work_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "file"))
     assert len(create_extractor(FeatureConfig(engine="auto")).extract(scene())) > 50
 
 
-def test_parity_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
     compared: list[str] = []
 
@@ -341,7 +344,7 @@ def test_parity_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (stored,) = folder.glob("parity-*.sealed")
     good = stored.read_bytes()
     assert set(json.loads(bytes(read_sealed(stored)))) == {"heat", "descriptors"}
-    # Another digit would be as good a number.
+    # A changed digit is still a valid number: only the checksum reveals it.
     for count, damaged in enumerate((b"{", good.replace(b".", b".9", 1)), start=2):
         stored.write_bytes(damaged)
         create_extractor(FeatureConfig())
@@ -350,7 +353,7 @@ def test_parity_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-def test_auto_without_parity_goes_to_the_next_and_to_torch_in_the_end(
+def test_auto_without_parity_falls_back_to_the_next_engine_and_to_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
@@ -376,7 +379,7 @@ def test_every_runtime_of_the_configuration_has_its_row() -> None:
     }
 
 
-def test_auto_survives_an_openvino_that_fails(
+def test_auto_falls_back_when_openvino_fails(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def failing(*arguments: object) -> None:
@@ -399,7 +402,7 @@ def test_without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_given_network_is_run_by_torch() -> None:
+def test_a_network_object_is_run_by_torch() -> None:
     assert SuperPointExtractor(FeatureConfig(), toy_network()).engine == "torch fp32"
 
 
@@ -415,14 +418,14 @@ def test_a_given_network_is_run_by_torch() -> None:
         ["features.engine=tensorrt"],
     ],
 )
-def test_impossible_settings_are_one_line(impossible: list[str]) -> None:
+def test_impossible_settings_give_a_one_line_error(impossible: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"torch|openvino|onnxruntime|CUDA") as caught:
         load_config("default", impossible)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_int8_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
+def test_int8_without_a_model_names_the_command_that_makes_one(tmp_path: Path) -> None:
     weights = str(toy_weights(tmp_path))
     with pytest.raises(ConfigError, match="spslam export WEIGHTS --precision int8"):
         create_extractor(FeatureConfig(weights=weights, precision="int8"))
@@ -430,7 +433,7 @@ def test_int8_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
     assert chosen == ("openvino bf16" if has_bf16() else "openvino fp32")
 
 
-def test_bf16_on_a_processor_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_is_refused_on_a_processor_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_choice, "has_bf16", lambda: False)
     with pytest.raises(ConfigError, match="bf16"):
         create_extractor(FeatureConfig(precision="bf16"))
@@ -498,8 +501,8 @@ def test_export_int8(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
-    """OpenVINO's package for telemetry sends a message for each import and conversion unless it cannot be imported."""
+def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
+    """OpenVINO's telemetry package sends a message per conversion unless its import is blocked."""
     (tmp_path / "openvino_telemetry.py").write_text("raise SystemExit('telemetry was imported')")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"

@@ -1,4 +1,4 @@
-"""Features from disk are to the byte those that would be extracted, and of nothing else."""
+"""Cached features equal the extracted ones byte for byte and belong to their image and settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def noise(seed: int, size: tuple[int, int] = (60, 80)) -> Image:
 
 
 class Counting(Extractor):
-    """A plug-in whose features are of its image, and which counts its images."""
+    """A plug-in whose features depend on the image and that counts its images."""
 
     name = "counting"
     max_descriptor_distance = 0.5
@@ -52,7 +52,7 @@ def contents(features: Features) -> list[tuple[bytes, str, tuple[int, ...]]]:
 
 
 def extracted(folder: Path, image: Image, **settings: Any) -> int:
-    """How many images are extracted for one that is asked for."""
+    """Return how many images are extracted when one is requested."""
     counting = Counting(FeatureConfig())
     found = CachedExtractor(counting, FeatureConfig(**settings), folder).extract(image)
     assert contents(found) == contents(Counting(FeatureConfig()).extract(image))
@@ -68,7 +68,9 @@ def files(folder: Path) -> list[Path]:
     [{"extractor": "orb"}, {"extractor": "sift"}, {}, {"engine": "torch", "threads": 2}],
     ids=["orb", "sift", "superpoint", "torch"],
 )
-def test_the_same_bytes_as_without(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_cached_features_equal_those_without_a_cache(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     config = FeatureConfig(**settings)
     plain = create_extractor(config)
     images = [noise(1, (64, 96)), noise(2, (64, 96))]
@@ -90,7 +92,7 @@ def test_the_same_bytes_as_without(tmp_path: Path, settings: dict[str, Any]) -> 
     )
 
 
-def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
+def test_other_images_and_settings_are_extracted_again(tmp_path: Path) -> None:
     image = noise(0)
     assert extracted(tmp_path, image) == 1
     assert extracted(tmp_path, image.copy()) == 0
@@ -110,19 +112,19 @@ def test_other_images_and_settings_are_other_features(tmp_path: Path) -> None:
         assert extracted(tmp_path, image, **settings) == 0
 
 
-def test_every_setting_of_features_is_in_the_key_or_known_to_matter_not() -> None:
+def test_every_feature_setting_is_in_the_key_or_known_to_be_irrelevant() -> None:
     plain = describe(Counting(FeatureConfig()), FeatureConfig())["settings"]
     assert FeatureConfig.model_fields.keys() - plain.keys() == {
         "pixel_sigma",
         "threads",
         "max_concurrency",
     }
-    learned = create_extractor(FeatureConfig())
-    left_out = plain.keys() - describe(learned, FeatureConfig())["settings"].keys()
+    network = create_extractor(FeatureConfig())
+    left_out = plain.keys() - describe(network, FeatureConfig())["settings"].keys()
     assert left_out == {"weights", "device", "engine", "precision"}
 
 
-def test_what_an_extractor_says_of_itself_is_in_the_key(
+def test_the_fingerprint_of_an_extractor_is_in_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for fingerprint in ("parameters 1", "parameters 2"):
@@ -141,7 +143,7 @@ def test_weights_engine_and_precision_are_in_the_key() -> None:
     configs = [FeatureConfig(**each) for each in settings]
     prints = [describe(create_extractor(config), config)["fingerprint"] for config in configs]
     assert len(set(prints)) == len(prints)
-    # Asked for by name or chosen, whatever the number of threads: the same.
+    # The same engine, given by name or chosen, gives the same key for any number of threads.
     chosen = [
         describe(create_extractor(config), config)
         for config in (configs[0], FeatureConfig(threads=1))
@@ -159,14 +161,14 @@ def test_the_int8_model_is_in_the_key(tmp_path: Path) -> None:
     model.write_bytes(quantised_path(None).read_bytes())
     config = FeatureConfig(weights=str(weights), precision="int8")
     first = describe(create_extractor(config), config)
-    # A zip file may have anything before it.
+    # A zip file may have any bytes before it.
     model.write_bytes(b"other" + model.read_bytes())
     assert describe(create_extractor(config), config)["fingerprint"] != first["fingerprint"]
 
 
 def test_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learned = create_extractor(FeatureConfig())
-    names = {name.rpartition(".")[2] for name in code_files(learned)}
+    network = create_extractor(FeatureConfig())
+    names = {name.rpartition(".")[2] for name in code_files(network)}
     expected = {
         "superpoint_extractor",
         "keypoints",
@@ -176,18 +178,18 @@ def test_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "choice",
         "openvino_model",
     }
-    # What is imported only where it is needed, too.
+    # Modules imported on demand count too.
     expected |= {"descriptors", "torch_engine", "dense_heads"}
     assert expected <= names
     assert not names & {"matching", "stereo", "feature_cache"}, (
-        "they may change without another feature"
+        "a change there does not change features"
     )
     assert __name__ in code_files(Counting(FeatureConfig()))
-    before = code_digest(learned)
+    before = code_digest(network)
     edited = tmp_path / "keypoints.py"
     edited.write_bytes(Path(str(keypoints.__file__)).read_bytes() + b"\n")
     monkeypatch.setattr(keypoints, "__file__", str(edited))
-    assert code_digest(learned) != before
+    assert code_digest(network) != before
 
 
 def test_another_processor_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +199,7 @@ def test_another_processor_is_in_the_key(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "junk"])
-def test_damaged_files_are_made_anew(
+def test_damaged_files_are_extracted_again(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = noise(0)
@@ -208,7 +210,7 @@ def test_damaged_files_are_made_anew(
         "cut": good[:-1],
         "empty": b"",
         "flipped": good[:-1] + bytes([good[-1] ^ 1]),
-        "junk": b"not a file of ours",
+        "junk": b"not a cache file",
     }
     path.write_bytes(bad[damage])
     assert extracted(tmp_path, image) == 1
@@ -217,7 +219,7 @@ def test_damaged_files_are_made_anew(
     assert extracted(tmp_path, image) == 0
 
 
-def test_a_file_of_another_image_or_setting_is_not_taken(tmp_path: Path) -> None:
+def test_a_file_of_another_image_or_setting_is_not_used(tmp_path: Path) -> None:
     extracted(tmp_path / "a", noise(0))
     extracted(tmp_path / "b", noise(1))
     (mine,), (other,) = files(tmp_path / "a"), files(tmp_path / "b")
@@ -228,13 +230,13 @@ def test_a_file_of_another_image_or_setting_is_not_taken(tmp_path: Path) -> None
     assert extracted(tmp_path / "a", noise(0)) == 1
 
 
-def test_settings_are_there_to_be_read(tmp_path: Path) -> None:
+def test_settings_are_stored_in_readable_form(tmp_path: Path) -> None:
     extracted(tmp_path, noise(0), max_keypoints=123)
     (path,) = tmp_path.rglob("settings.json")
     assert json.loads(path.read_text())["settings"]["max_keypoints"] == 123
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OutputError, match="features cannot be kept in") as caught:
@@ -242,7 +244,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_disk_that_fills_up_ends_no_run(
+def test_a_full_disk_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cached = CachedExtractor(Counting(FeatureConfig()), FeatureConfig(), tmp_path)
@@ -266,7 +268,8 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
         "config = FeatureConfig(extractor='orb')\n"
         "cached = CachedExtractor(create_extractor(config), config, Path(sys.argv[1]))\n"
         "for seed in range(40):\n"
-        "    cached.extract(np.random.default_rng(seed).integers(0, 256, (120, 160), dtype=np.uint8))\n"
+        "    cached.extract(np.random.default_rng(seed).integers(0, "
+        "256, (120, 160), dtype=np.uint8))\n"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path)]
     running = [

@@ -111,7 +111,7 @@ def test_plugin_is_found_and_configured() -> None:
         ("inheriting", ("inheriting 70", "inheriting", "inheriting 70", 1)),
     ],
 )
-def test_what_a_plugin_does_not_say_has_a_default(
+def test_attributes_missing_in_a_plugin_have_defaults(
     name: str, expected: tuple[str, str, str, int]
 ) -> None:
     extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=70))
@@ -125,7 +125,7 @@ def test_what_a_plugin_does_not_say_has_a_default(
 
 
 @pytest.mark.usefixtures("toy")
-def test_old_names_of_attributes_are_accepted_with_a_line(
+def test_old_names_of_plugin_attributes_are_read_with_a_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     extractor = create_extractor(FeatureConfig(extractor="old"))
@@ -155,7 +155,7 @@ def test_plugin_cannot_take_a_built_in_name() -> None:
     ("name", "text"),
     [("broken", "no licence server"), ("absent", "toy_absent"), ("not-one", "found int")],
 )
-def test_failing_plugin_is_named_in_one_line(name: str, text: str) -> None:
+def test_a_failing_plugin_is_named_in_one_line(name: str, text: str) -> None:
     with pytest.raises(MissingDependencyError, match=text) as caught:
         create_extractor(FeatureConfig(extractor=name))
     assert repr(name) in str(caught.value)
@@ -164,7 +164,7 @@ def test_failing_plugin_is_named_in_one_line(name: str, text: str) -> None:
 
 
 @pytest.mark.usefixtures("toy")
-def test_plugins_own_errors_pass() -> None:
+def test_errors_raised_by_a_plugin_are_passed_on() -> None:
     with pytest.raises(SpslamError, match="max_keypoints=7"):
         create_extractor(FeatureConfig(extractor="picky"))
 

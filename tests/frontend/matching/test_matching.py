@@ -1,4 +1,4 @@
-"""Matching against plain loops, and its properties."""
+"""Matching compared with plain loops, and properties of matching."""
 
 import numpy as np
 import pytest
@@ -55,8 +55,8 @@ def test_match_equals_the_plain_one(
 
 @given(seeds, counts, counts, st.floats(0.5, 60), st.sampled_from([0.0, 0.1, 2.0]))
 @settings(deadline=None, max_examples=120)
-def test_match_near_respects_the_gate_and_is_mutual_in_it(
-    seed: int, n0: int, n1: int, radius: float, sparse_share: float
+def test_match_near_is_mutual_within_the_gate(
+    seed: int, n0: int, n1: int, radius: float, sparse_fraction: float
 ) -> None:
     rng = np.random.default_rng(seed)
     d0, d1 = unit(rng, n0), unit(rng, n1)
@@ -64,8 +64,8 @@ def test_match_near_respects_the_gate_and_is_mutual_in_it(
     p0[rng.random(n0) < 0.1] = np.nan
     radii = radius * rng.uniform(0.5, 1.5, n0)
     with pytest.MonkeyPatch.context() as patch:
-        # Both ways of comparing, whatever the number of candidates.
-        patch.setattr(matching, "_SPARSE_FRACTION", sparse_share)
+        # Test both code paths, whatever the number of candidates.
+        patch.setattr(matching, "_SPARSE_FRACTION", sparse_fraction)
         found = MATCHER.match_near(p0, d0, p1, d1, radii, 1.3)
     allowed = np.linalg.norm(p0[:, None] - p1[None], axis=2) <= radii[:, None]
     assert found.tolist() == plain_match(d0, d1, allowed, 1.3)
@@ -99,7 +99,7 @@ def test_pairs_are_all_pairs_within_the_radius(seed: int, n0: int, n1: int, radi
     ]
 
 
-def test_points_on_the_rim_are_in() -> None:
+def test_points_exactly_at_the_radius_are_included() -> None:
     p0, p1 = (
         np.array([[10.0, 20.0]]),
         np.array([[30.0, 20.0], [-10.0, 20.0], [10.0, 40.0], [10.0, 0.0], [25.0, 35.0]]),
@@ -107,7 +107,7 @@ def test_points_on_the_rim_are_in() -> None:
     assert sorted(pairs_within_radius(p0, p1, 20.0)[1].tolist()) == [0, 1, 2, 3]
 
 
-def test_far_predictions_and_points_that_are_not_finite() -> None:
+def test_far_predictions_and_non_finite_points_match_nothing() -> None:
     p0 = np.array([[1e300, 0], [np.inf, 0], [np.nan, 1], [-1e18, 5], [3, 3]])
     p1 = np.array([[3.0, 3.5], [np.nan, 3]])
     index0, index1 = pairs_within_radius(p0, p1, 2.0)
@@ -117,7 +117,7 @@ def test_far_predictions_and_points_that_are_not_finite() -> None:
     assert index0.tolist() == [0]
 
 
-def test_epipolar_gate() -> None:
+def test_epipolar_gate_keeps_points_near_the_line() -> None:
     rng = np.random.default_rng(0)
     n = 50
     d0 = unit(rng, n)
@@ -137,7 +137,7 @@ def test_epipolar_gate() -> None:
     assert MATCHER.match_epipolar(p0, d0, p1, d0, np.zeros((3, 3)), 3.0, 1.3).tolist() == [-1] * n
 
 
-def test_ratio_refuses_ambiguous_matches() -> None:
+def test_ratio_test_rejects_ambiguous_matches() -> None:
     d0 = np.array([[1, 0, 0]], np.float32)
     near = np.array([np.cos(0.3), np.sin(0.3), 0], np.float32)
     also = np.array([np.cos(0.32), 0, np.sin(0.32)], np.float32)
@@ -163,11 +163,11 @@ def test_expand_ranges() -> None:
 
 @pytest.mark.parametrize("kept", [np.float32, np.float16])
 @pytest.mark.parametrize("many", [0, 3, 1000])
-def test_pairs_are_compared_as_a_whole_where_the_beginning_does_not_rule_them_out(
+def test_pruning_on_a_descriptor_prefix_gives_the_same_matches(
     kept: type, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some agree in the beginning alone, some in the end alone."""
-    # In two steps, as it is chosen, and at once.
+    """Some pairs agree only at the start of the descriptors, some only at the end."""
+    # 0: compare in two steps; 3: chosen by the number of candidates; 1000: in one step.
     monkeypatch.setattr(matching, "_MANY_CANDIDATES", many)
     rng = np.random.default_rng(3)
     n, size = 400, 64

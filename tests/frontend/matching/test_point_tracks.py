@@ -14,7 +14,7 @@ LENGTH = 5
 
 
 def points(rows: list[int], shift: float = 0.0) -> Features:
-    """Points with descriptors of their own, moved to the right by `shift`."""
+    """Points with distinct descriptors, moved to the right by `shift`."""
     rng = np.random.default_rng(0)
     pixels, descriptors = rng.uniform(0, 100, (30, 2)), rng.normal(size=(30, 16))
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
@@ -22,7 +22,7 @@ def points(rows: list[int], shift: float = 0.0) -> Features:
     return Features(keypoints, np.ones(len(rows), np.float32), descriptors[rows].astype(np.float32))
 
 
-def test_positions_follow_a_point_through_every_order_of_key_points() -> None:
+def test_tracks_do_not_depend_on_the_order_of_keypoints() -> None:
     tracks = PointTracks(LENGTH, 0.1)
     rng = np.random.default_rng(1)
     for step in range(8):
@@ -37,7 +37,7 @@ def test_positions_follow_a_point_through_every_order_of_key_points() -> None:
         assert np.isnan(tracks.positions[:, kept:]).all()
 
 
-def test_a_point_that_was_missed_begins_anew() -> None:
+def test_a_missed_point_starts_a_new_track() -> None:
     tracks = PointTracks(LENGTH, 0.1)
     for rows in ([0, 1, 2], [0, 1, 2], [0, 2], [2, 1, 0]):
         tracks.update(points(rows))
@@ -45,7 +45,7 @@ def test_a_point_that_was_missed_begins_anew() -> None:
     assert np.isnan(tracks.positions[1, 1:]).all()
 
 
-def test_what_looks_different_is_no_track_and_nothing_seen_ends_all() -> None:
+def test_different_descriptors_do_not_match_and_an_empty_frame_ends_all_tracks() -> None:
     tracks = PointTracks(LENGTH, 0.1)
     tracks.update(points([0, 1, 2]))
     tracks.update(points([3, 4]))
@@ -56,7 +56,7 @@ def test_what_looks_different_is_no_track_and_nothing_seen_ends_all() -> None:
     assert tracks.lengths.tolist() == [1, 1]
 
 
-# ORB's key points of coarse levels are as coarse.
+# ORB's keypoints of coarse pyramid levels are less precise.
 @pytest.mark.parametrize(("extractor", "error_px"), [("orb", 1.5), ("superpoint", 0.5)])
 def test_a_shifted_image_gives_tracks_of_the_shift(extractor: str, error_px: float) -> None:
     rng = np.random.default_rng(2)
@@ -64,7 +64,7 @@ def test_a_shifted_image_gives_tracks_of_the_shift(extractor: str, error_px: flo
     scene = np.kron(coarse, np.ones((8, 8), np.uint8))
     front_end = create_extractor(FeatureConfig(extractor=extractor))
     tracks = PointTracks(LENGTH, front_end.max_descriptor_distance)
-    # By whole cells of the network, so that it sees the same at every step.
+    # Shift by whole cells of the network, so that it sees the same image at every step.
     for step in range(4):
         tracks.update(
             front_end.extract(np.ascontiguousarray(scene[40:280, 80 - 8 * step : 400 - 8 * step]))

@@ -24,7 +24,7 @@ def texture(seed: int, shape: tuple[int, int] = (160, 320)) -> NDArray[np.float3
 
 
 def shifted(image: NDArray[np.float32], disparity: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The right image of a left one whose disparity is given for the right image's pixels."""
+    """Render the right image of a left one; the disparity is given per right pixel."""
     y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     # OpenCV's cubic kernel would shift quarter pixels by 0.03.
     moved = map_coordinates(image, [y, x + disparity], order=5, mode="reflect")
@@ -51,7 +51,7 @@ def test_constant_disparity(disparity: float) -> None:
 
 def test_slanted_surface() -> None:
     left = texture(2)
-    # Of the right image's pixels; u = u' + d(u') has to be solved for those of the left one.
+    # Disparity per right pixel; the disparity at a left pixel solves u = u' + d(u').
     slope, offset = 0.05, 12.0
     x = np.arange(left.shape[1], dtype=np.float64)
     right = shifted(left, np.tile(offset + slope * x, (left.shape[0], 1)))
@@ -62,7 +62,7 @@ def test_slanted_surface() -> None:
     assert np.nanmedian(np.abs(error)) < 0.05
 
 
-def test_gates() -> None:
+def test_disparity_limits_exclude_matches() -> None:
     left = texture(3)
     right = shifted(left, np.full(left.shape, 20.0))
 
@@ -75,7 +75,7 @@ def test_gates() -> None:
     assert fraction(StereoConfig(min_disparity=21.0)) == 0
 
 
-def test_other_rows_are_another_place() -> None:
+def test_points_of_other_rows_do_not_match() -> None:
     left = texture(7)
     right = shifted(left, np.full(left.shape, 20.0))
     matcher = BlockStereoMatcher(StereoConfig())
@@ -83,7 +83,7 @@ def test_other_rows_are_another_place() -> None:
     assert np.isfinite(u_right).mean() < 0.05
 
 
-def test_wrong_candidates_are_refused_by_their_grey_values() -> None:
+def test_patches_with_other_grey_values_do_not_match() -> None:
     left, other = texture(4), texture(5)
     matcher = BlockStereoMatcher(StereoConfig())
     u_right = matcher.match(np.rint(left).astype(np.uint8), grid(), np.rint(other).astype(np.uint8))
@@ -92,7 +92,7 @@ def test_wrong_candidates_are_refused_by_their_grey_values() -> None:
     assert not np.isfinite(matcher.match(flat, grid(), flat)).any()
 
 
-def test_points_at_the_border_and_none_at_all() -> None:
+def test_points_at_the_border_and_empty_input() -> None:
     image = np.rint(texture(6)).astype(np.uint8)
     corners = np.array([[0, 0], [319, 159], [319, 0], [0, 159]], np.float32)
     matcher = BlockStereoMatcher(StereoConfig(min_disparity=0.0))
@@ -103,7 +103,7 @@ def test_points_at_the_border_and_none_at_all() -> None:
     assert matcher.match(image, np.zeros((0, 2), np.float32), image).shape == (0,)
 
 
-def test_what_only_the_left_image_shows() -> None:
+def test_points_outside_the_right_image_have_no_match() -> None:
     left = texture(9)
     right = shifted(left, np.full(left.shape, 60.0))
     x, y = np.meshgrid(np.arange(4.3, 50, 4.1), np.arange(15.6, 145, 6.3))
@@ -122,7 +122,7 @@ def test_rendered_depth() -> None:
         frame, inverse = stereo[index], 1 / rgbd[index].depth
         corners = cv2.goodFeaturesToTrack(frame.image, 300, 0.01, 6)[:, 0].astype(np.float64)
         true = map_coordinates(inverse, corners.T[::-1], order=1) * frame.camera.bf
-        # Where depth jumps, a patch shows two of them.
+        # At depth edges a patch covers two depths.
         x, y = np.rint(corners).astype(int).T
         jump = (cv2.dilate(inverse, np.ones((9, 9))) - cv2.erode(inverse, np.ones((9, 9))))[
             y, x
@@ -159,7 +159,7 @@ def test_real_pair(test_data: Path, name: str) -> None:
     u_right = BlockStereoMatcher(StereoConfig()).match(left, keypoints, right)
     known = np.isfinite(u_right)
     assert known.mean() > 0.6
-    # Dense matching is coarse, but knows gross errors.
+    # Dense matching is imprecise but reveals gross errors.
     block = cv2.StereoSGBM.create(0, 192, 5, P1=200, P2=800, uniquenessRatio=10, disp12MaxDiff=1)
     dense = block.compute(left, right) / 16.0
     x, y = np.rint(keypoints[known]).astype(int).T

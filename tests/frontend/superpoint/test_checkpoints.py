@@ -1,4 +1,4 @@
-"""Weights of every layout give the outputs of a plain implementation; everything else is refused in one line."""
+"""Weights of every format give the outputs of a plain implementation; others are refused."""
 
 import logging
 from pathlib import Path
@@ -74,7 +74,7 @@ def open_state() -> dict[str, Tensor]:
         state[f"{names[layer]}.conv.{kind}"] = value
         if kind == "bias":
             prefix = f"{names[layer]}.bn"
-            # Negative scales, too: then the order of norm and pooling matters.
+            # Include negative scales: then the order of norm and pooling matters.
             state[f"{prefix}.weight"] = torch.randn(len(value), generator=generator)
             state[f"{prefix}.bias"] = torch.randn(len(value), generator=generator)
             state[f"{prefix}.running_mean"] = torch.rand(len(value), generator=generator)
@@ -86,7 +86,7 @@ def open_state() -> dict[str, Tensor]:
 def plain_forward(
     state: dict[str, Tensor], x: Tensor, names: dict[str, str]
 ) -> tuple[Tensor, Tensor]:
-    """Convolution, ReLU, norm as written in the papers' releases, layer by layer."""
+    """Convolution, ReLU and norm as in the papers' releases, layer by layer."""
 
     def layer(x: Tensor, name: str, relu: bool = True) -> Tensor:
         key, norm = names[name].format("conv"), names[name].format("bn")
@@ -126,7 +126,7 @@ TRANSFORMERS_NAMES |= {f"D{j}": f"descriptor_decoder.conv_descriptor_{j}" for j 
 
 
 def transformers_state(prefix: str = "", widths: tuple[int, ...] = WIDTHS) -> dict[str, Tensor]:
-    """The names in what `save_pretrained` of transformers 5.24 writes."""
+    """The state with the names that `save_pretrained` of transformers 5.24 writes."""
     state = {}
     for name, value in magic_leap_state(widths).items():
         layer, kind = name.removeprefix("conv").split(".")
@@ -143,7 +143,7 @@ def assert_same_outputs(path: Path, state: dict[str, Tensor], names: dict[str, s
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_magic_leap_layout(tmp_path: Path) -> None:
+def test_magic_leap_format(tmp_path: Path) -> None:
     path, state = tmp_path / "superpoint_v1.pth", magic_leap_state(FULL_WIDTHS)
     torch.save(state, path)
     assert_same_outputs(path, state, MAGIC_LEAP_NAMES)
@@ -152,14 +152,14 @@ def test_magic_leap_layout(tmp_path: Path) -> None:
     assert network.sampling == Sampling("bilinear", align_corners=True)
 
 
-def test_open_layout(tmp_path: Path) -> None:
+def test_open_format(tmp_path: Path) -> None:
     path, state = tmp_path / "superpoint_v6.pth", open_state()
     torch.save(state, path)
     assert_same_outputs(path, state, OPEN_NAMES)
     assert load_superpoint(path).sampling == Sampling("bilinear", align_corners=False)
 
 
-def test_open_layout_as_safetensors_keeps_its_rule(tmp_path: Path) -> None:
+def test_open_format_as_safetensors_keeps_its_sampling(tmp_path: Path) -> None:
     path, state = tmp_path / "open.safetensors", open_state()
     save_file(state, path)
     assert_same_outputs(path, state, OPEN_NAMES)
@@ -167,8 +167,8 @@ def test_open_layout_as_safetensors_keeps_its_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("widths", [WIDTHS, FULL_WIDTHS])
-def test_transformers_layout(tmp_path: Path, widths: tuple[int, ...]) -> None:
-    """As a folder, as its file and as the older kind of file; all three have Magic Leap's rule."""
+def test_transformers_format(tmp_path: Path, widths: tuple[int, ...]) -> None:
+    """As a folder, as its file and as the older kind of file; all use Magic Leap's sampling."""
     state = transformers_state(widths=widths)
     for name, save in (("model.safetensors", save_file), ("pytorch_model.bin", torch.save)):
         folder = tmp_path / name.partition(".")[0] / "superpoint"
@@ -186,7 +186,7 @@ def test_transformers_layout(tmp_path: Path, widths: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
-def test_transformers_layout_in_half_precision(tmp_path: Path, kind: torch.dtype) -> None:
+def test_transformers_format_in_half_precision(tmp_path: Path, kind: torch.dtype) -> None:
     state = {key: value.to(kind) for key, value in transformers_state().items()}
     save_file(state, tmp_path / "model.fp16.safetensors", {"format": "pt"})
     assert_same_outputs(
@@ -198,10 +198,10 @@ def test_transformers_layout_in_half_precision(tmp_path: Path, kind: torch.dtype
 @pytest.mark.parametrize(
     "prefix", ["model.", "superpoint.", "module.", "keypoint_detector.", "net.extractor."]
 )
-def test_a_network_within_another_is_found(
+def test_a_network_inside_another_is_found(
     tmp_path: Path, prefix: str, suffix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in LightGlue's and SuperGlue's files of transformers."""
+    """As in transformers' files of LightGlue and SuperGlue."""
     path, state = tmp_path / f"whole.{suffix}", transformers_state(prefix)
     save = save_file if suffix == "safetensors" else torch.save
     save(state, path)
@@ -219,7 +219,7 @@ def test_a_network_within_another_is_found(
         assert f"took the SuperPoint at {prefix[:-1]} and left out 2 tensors" in caplog.text
 
 
-def test_magic_leaps_network_within_another_is_found(tmp_path: Path) -> None:
+def test_magic_leaps_network_inside_another_is_found(tmp_path: Path) -> None:
     path, state = tmp_path / "lightglue.pth", magic_leap_state()
     torch.save(
         {"extractor." + key: value for key, value in state.items()} | {"a.b": torch.zeros(1)}, path
@@ -229,7 +229,7 @@ def test_magic_leaps_network_within_another_is_found(tmp_path: Path) -> None:
 
 
 def test_round_trip_through_transformers(tmp_path: Path) -> None:
-    """Their own forward pass gives our maps; at their points, our scores and our descriptors."""
+    """Maps, scores and descriptors equal those of the forward pass of transformers."""
     transformers = pytest.importorskip("transformers")
     config = transformers.SuperPointConfig(
         keypoint_threshold=0.01, nms_radius=2, border_removal_distance=0
@@ -287,7 +287,7 @@ def test_metadata_names_the_sampling(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert caplog.messages == []
 
 
-def test_metadata_tells_the_largest_distance_of_a_match(tmp_path: Path) -> None:
+def test_metadata_holds_the_largest_distance_of_a_match(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     save_file(magic_leap_state(), path, {"max_distance": "0.63"})
     assert load_superpoint(path).max_descriptor_distance == 0.63
@@ -307,7 +307,7 @@ def test_built_in_weights() -> None:
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_file_and_its_network_have_one_digest(tmp_path: Path, kind: torch.dtype) -> None:
-    """Without the counters of batch norm in the file, too: models made of the network are known by it."""
+    """Also without batch norm counters: models exported from the network are identified by it."""
     state = {key: value.to(kind) for key, value in open_state().items()}
     uncounted = {
         key: value for key, value in state.items() if not key.endswith("num_batches_tracked")
@@ -331,7 +331,7 @@ class Evil:
         return (Path.touch, (Path("evil-was-here"),))
 
 
-def test_refusals_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "garbage.pth").write_bytes(b"no weights")
     (tmp_path / "garbage.safetensors").write_bytes(b"no weights")
@@ -484,20 +484,18 @@ def with_codebook(**parts: Tensor) -> dict[str, Tensor]:
             {"conv1a.weight": torch.zeros(4, 1, 5, 5)},
             r"expected .*\(4, 1, 3, 3\), found \(4, 1, 5, 5\)",
         ),
-        # A network of this width would take hundreds of gigabytes.
+        # A network of this width would need hundreds of gigabytes.
         ({"conv1a.weight": torch.zeros(300_000, 1, 1, 1)}, r"expected .*\(300000, 1, 3, 3\)"),
     ],
 )
-def test_what_is_wrong_with_one_tensor_is_named(
-    tmp_path: Path, change: dict[str, Tensor], text: str
-) -> None:
+def test_errors_name_the_wrong_tensor(tmp_path: Path, change: dict[str, Tensor], text: str) -> None:
     torch.save(magic_leap_state() | change, tmp_path / "changed.pth")
     with pytest.raises(WeightsError, match=text) as caught:
         read_checkpoint(tmp_path / "changed.pth")
     assert "\n" not in str(caught.value)
 
 
-def test_variances_below_zero(tmp_path: Path) -> None:
+def test_negative_variances_are_refused(tmp_path: Path) -> None:
     torch.save(open_state() | {"backbone.0.0.bn.running_var": -torch.ones(4)}, tmp_path / "w.pth")
     with pytest.raises(
         WeightsError, match=r"conv1a\.bn\.running_var holds variances below 0, which lead to NaN"
@@ -528,8 +526,10 @@ def test_variances_below_zero(tmp_path: Path) -> None:
         ({"centres": torch.zeros(4, 256, dtype=torch.int8)}, "codebook.centres holds int8"),
     ],
 )
-def test_codebooks_that_do_not_fit(tmp_path: Path, parts: dict[str, Tensor], text: str) -> None:
-    """Refused with the weights: those who use the network alone meet no traceback later."""
+def test_codebooks_that_do_not_fit_are_refused(
+    tmp_path: Path, parts: dict[str, Tensor], text: str
+) -> None:
+    """Refused together with the weights, so that using the network alone raises nothing later."""
     path = tmp_path / "w.safetensors"
     save_file(with_codebook(**parts), path, TRUE_RULE)
     for read in (read_checkpoint, read_codebook):
@@ -550,7 +550,7 @@ def test_codebooks_of_any_precision(tmp_path: Path, kind: torch.dtype) -> None:
     np.testing.assert_array_equal(codebook.centres, centres.float().numpy(), strict=True)
 
 
-def test_double_precision_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_double_precision_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save(
         {key: value.double() for key, value in magic_leap_state().items()}, tmp_path / "exact.pth"
     )
@@ -562,7 +562,7 @@ def test_double_precision_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "numbers were rounded to 32 bits" in caplog.text
 
 
-def test_entries_beside_tensors_are_left_out(
+def test_entries_that_are_not_tensors_are_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.save(magic_leap_state(), tmp_path / "plain.pth")
@@ -578,7 +578,7 @@ def test_entries_beside_tensors_are_left_out(
     assert "left out 3 entries that are not tensors" in caplog.text
 
 
-def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
+def test_errors_name_files_of_another_kind(tmp_path: Path) -> None:
     class Doubling(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return 2 * x
@@ -603,10 +603,10 @@ def test_files_of_another_kind_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_weights_so_large_that_maps_are_not_finite(
+def test_weights_that_give_non_finite_maps_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else every image would have no points, without a word."""
+    """Otherwise images would silently have no points."""
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "cache"))
     torch.save(
         {key: value * 1e7 for key, value in magic_leap_state().items()}, tmp_path / "large.pth"
@@ -622,7 +622,7 @@ def test_weights_so_large_that_maps_are_not_finite(
 
 
 def test_our_own_files_are_verified(tmp_path: Path) -> None:
-    """Each flipped bit is found out, or changes nothing that is read."""
+    """Each flipped bit is detected or changes nothing that is read."""
     path = tmp_path / "own.safetensors"
     torch.manual_seed(0)
     network = SuperPoint((1, 1, 1, 1, 1), descriptor_dim=4)

@@ -1,4 +1,4 @@
-"""Key-point selection against plain loops, and refinement on corners at known places."""
+"""Keypoint selection compared with plain loops, and refinement of corners at known positions."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def greedy(heat: NDArray[np.float32], threshold: float, radius: int) -> list[tup
     st.booleans(),
 )
 @settings(deadline=None, max_examples=80)
-def test_suppression_is_the_greedy_one(
+def test_suppression_equals_the_greedy_one(
     seed: int, radius: int, height: int, width: int, ties: bool
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def test_suppression_is_the_greedy_one(
 @given(st.integers(0, 2**32 - 1), st.integers(0, 6), st.integers(0, 200), st.integers(1, 50))
 @settings(deadline=None, max_examples=80)
 def test_suppression_of_points_anywhere(seed: int, radius: int, total: int, side: int) -> None:
-    # Neighbours and points at one pixel, which maxima are not.
+    # Include neighbouring and equal pixels, which maxima never have.
     pixels = np.random.default_rng(seed).integers(-side, side, (total, 2))
     kept: list[int] = []
     for index, pixel in enumerate(pixels):
@@ -57,20 +57,20 @@ def test_suppression_of_points_anywhere(seed: int, radius: int, total: int, side
     assert np.flatnonzero(suppress(*pixels.T, radius)).tolist() == kept
 
 
-def test_suppression_of_more_points_than_two_bytes_count() -> None:
+def test_suppression_of_more_than_65536_points() -> None:
     rows, columns = (3 * axis.ravel() for axis in np.mgrid[:270, :270])
     kept = suppress(np.append(rows, rows[-1] + 1), np.append(columns, columns[-1]), 1)
     assert kept[:-1].all() and not kept[-1]
 
 
-def test_no_points_on_the_flanks_of_a_silenced_one() -> None:
+def test_no_points_on_the_flanks_of_a_maximum() -> None:
     y, x = np.mgrid[:40, :60]
     heat = np.exp(-((x - 20) ** 2 + (y - 15) ** 2) / 200).astype(np.float32)
     rows, columns = find_maxima(heat, 0.1, 4, 0)
     assert (rows.tolist(), columns.tolist()) == ([15], [20])
 
 
-def test_border_is_cut_after_suppression() -> None:
+def test_border_points_are_removed_after_suppression() -> None:
     heat = np.zeros((20, 20), np.float32)
     heat[2, 10], heat[5, 10] = 0.9, 0.5
     rows, _ = find_maxima(heat, 0.1, 4, 4)
@@ -116,7 +116,7 @@ def test_spread_does_not_depend_on_the_order_of_points() -> None:
 
 
 def test_spread_of_maxima_is_that_of_any_order() -> None:
-    # In order they are not sorted again; of equals the upper, then the left one comes first.
+    # Sorted points are not sorted again; among equals the upper, then the left one comes first.
     rng = np.random.default_rng(1)
     heat = np.round(rng.random((90, 120)) * 20).astype(np.float32)
     rows, columns = find_maxima(heat, 2, 2, 0)
@@ -136,7 +136,7 @@ def test_heat_refinement_finds_the_centre_of_a_blob() -> None:
     np.testing.assert_allclose(refined, [centre], atol=0.05)
 
 
-def test_one_point_a_pixel() -> None:
+def test_there_is_one_point_per_pixel() -> None:
     keypoints = np.array([[5.1, 5.0], [4.9, 5.2], [7.0, 5.0], [5.0, 5.4]], np.float32)
     scores = np.array([0.2, 0.9, 0.1, 0.9], np.float32)
     assert first_at_each_pixel(keypoints, scores).tolist() == [1, 2]
@@ -149,6 +149,6 @@ def test_a_point_between_pixels_counts_as_much_as_one_on_a_pixel() -> None:
     gathered = gather_probability(heat)
     assert gathered[10, 10] == pytest.approx(0.4, rel=1e-5)
     assert gathered[10, 30] == pytest.approx(0.1 * (1 + 2 * np.exp(-0.5) + np.exp(-1)), rel=1e-3)
-    # Nothing comes from beyond the border, and a probability stays one.
+    # Nothing comes from beyond the border, and a probability stays at most 1.
     assert gathered[0, 0] == 0
     assert gather_probability(np.ones((9, 9), np.float32)).max() == 1

@@ -1,4 +1,4 @@
-"""The shapes that weights must have are those of the network that is built of them."""
+"""The expected shapes of weights are those of the network built from them."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from spslam.frontend.superpoint.superpoint import LITE_WIDTHS, SuperPoint
         {"widths": (4, 6, 8, 10, 12), "batch_norm": "after", "skips": True, "detector_width": 5},
     ],
 )
-def test_shapes_are_the_networks(arguments: dict[str, object]) -> None:
+def test_shapes_are_those_of_the_network(arguments: dict[str, object]) -> None:
     state = SuperPoint(**arguments).state_dict()  # type: ignore[arg-type]
     kernels = {
         key.split(".")[0][4:]: tuple(value.shape)

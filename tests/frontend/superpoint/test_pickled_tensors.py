@@ -1,4 +1,4 @@
-"""Files of torch.save: what PyTorch reads is read to the bit; what a file claims and does not hold is refused."""
+"""Files of torch.save are read bit for bit; false claims in a file are refused."""
 
 import io
 import pickle
@@ -43,7 +43,7 @@ def tensors() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("archive", FORMATS)
-def test_what_pytorch_reads(tmp_path: Path, archive: bool) -> None:
+def test_files_of_pytorch_are_read(tmp_path: Path, archive: bool) -> None:
     saved = tensors()
     torch.save(OrderedDict(saved), tmp_path / "a.pth", _use_new_zipfile_serialization=archive)
     file = PickledFile(tmp_path / "a.pth")
@@ -57,7 +57,7 @@ def test_what_pytorch_reads(tmp_path: Path, archive: bool) -> None:
 
 @pytest.mark.parametrize("archive", FORMATS)
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
-def test_floats_that_numpy_lacks(tmp_path: Path, kind: torch.dtype, archive: bool) -> None:
+def test_float_types_that_numpy_lacks(tmp_path: Path, kind: torch.dtype, archive: bool) -> None:
     saved = torch.linspace(-300, 300, 77).to(kind)
     torch.save({"a": saved}, tmp_path / "a.pth", _use_new_zipfile_serialization=archive)
     file = PickledFile(tmp_path / "a.pth")
@@ -67,7 +67,7 @@ def test_floats_that_numpy_lacks(tmp_path: Path, kind: torch.dtype, archive: boo
 
 
 @pytest.mark.parametrize("archive", FORMATS)
-def test_plain_values_beside_tensors(tmp_path: Path, archive: bool) -> None:
+def test_plain_values_next_to_tensors(tmp_path: Path, archive: bool) -> None:
     saved = {
         "epoch": 3,
         5: [1.5, None, (True, "text")],
@@ -82,7 +82,7 @@ def test_plain_values_beside_tensors(tmp_path: Path, archive: bool) -> None:
     assert isinstance(content["path"], Opaque)
 
 
-def test_names_that_python_2_wrote(tmp_path: Path) -> None:
+def test_names_written_by_python_2(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
         archive.writestr(
             "archive/data.pkl",
@@ -91,7 +91,7 @@ def test_names_that_python_2_wrote(tmp_path: Path) -> None:
     assert PickledFile(tmp_path / "a.pth").content == {"name": 1, "ä": 2, "\ufffd": 3}
 
 
-def test_checksums_may_be_left_out(tmp_path: Path) -> None:
+def test_files_without_checksums_are_read(tmp_path: Path) -> None:
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
@@ -103,7 +103,7 @@ def test_checksums_may_be_left_out(tmp_path: Path) -> None:
 
 
 def test_every_flipped_bit_of_the_numbers_is_found(tmp_path: Path) -> None:
-    """`torch.load` of PyTorch 2.13.0 loads each of these 64 without a word, with and without `mmap`."""
+    """`torch.load` of PyTorch 2.13.0 loads each of these files without an error."""
     path = tmp_path / "a.pth"
     torch.save({"a": torch.arange(6.0)}, path)
     good = path.read_bytes()
@@ -118,7 +118,7 @@ def test_every_flipped_bit_of_the_numbers_is_found(tmp_path: Path) -> None:
 
 
 def rewritten(path: Path, **parts: bytes) -> None:
-    """The archive with other members of these names, and fitting checksums."""
+    """Replace members of the archive, with correct checksums."""
     archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
     with zipfile.ZipFile(path, "w") as new:
         for name in archive.namelist():
@@ -126,7 +126,7 @@ def rewritten(path: Path, **parts: bytes) -> None:
             new.writestr(name, parts.get(last, archive.read(name)))
 
 
-def test_numbers_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_numbers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     torch.save({"a": torch.arange(6.0)}, path)
     for data in (b"", bytes(23), bytes(25)):
@@ -158,7 +158,7 @@ def test_numbers_that_are_not_there(tmp_path: Path) -> None:
         ({"dtype": "float3"}, "expected numbers of a known type, found float3"),
     ],
 )
-def test_shapes_that_lie(tmp_path: Path, change: dict[str, Any], text: str) -> None:
+def test_false_shapes_are_refused(tmp_path: Path, change: dict[str, Any], text: str) -> None:
     torch.save({"a": torch.arange(6.0)}, tmp_path / "a.pth")
     file = PickledFile(tmp_path / "a.pth")
     described = vars(file.content["a"]) | change
@@ -167,7 +167,7 @@ def test_shapes_that_lie(tmp_path: Path, change: dict[str, Any], text: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_archives_that_claim_more_than_they_hold(tmp_path: Path) -> None:
+def test_archives_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(20_000_000))
@@ -175,7 +175,7 @@ def test_archives_that_claim_more_than_they_hold(tmp_path: Path) -> None:
         PickledFile(path)
     torch.save({"a": torch.arange(6.0)}, path)
     data = bytearray(path.read_bytes())
-    # The size in the archive's directory, of the last member: a terabyte would need other fields.
+    # Size of the last member in the directory (32 bits; a terabyte would need other fields).
     entry = data.rindex(b"PK\x01\x02")
     data[entry + 24 : entry + 28] = (0xFFFFFFF0).to_bytes(4, "little")
     path.write_bytes(data)
@@ -183,8 +183,8 @@ def test_archives_that_claim_more_than_they_hold(tmp_path: Path) -> None:
         PickledFile(path)
 
 
-def test_nothing_is_run_and_nothing_takes_long(tmp_path: Path) -> None:
-    """Calls become descriptions; keys that take for ever to hash are left out; no number of a million digits."""
+def test_no_code_is_executed_and_reading_is_fast(tmp_path: Path) -> None:
+    """Calls become descriptions; keys that take very long to hash and huge numbers are left out."""
     path = tmp_path / "a.pth"
     tower: Any = ()
     for _ in range(60):
@@ -199,7 +199,7 @@ def test_nothing_is_run_and_nothing_takes_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("archive", FORMATS)
-def test_what_ends_too_early(tmp_path: Path, archive: bool) -> None:
+def test_truncated_files_are_refused(tmp_path: Path, archive: bool) -> None:
     path = tmp_path / "a.pth"
     torch.save({"a": torch.arange(60.0)}, path, _use_new_zipfile_serialization=archive)
     good = path.read_bytes()

@@ -1,4 +1,4 @@
-"""The network and its sampling against plain implementations."""
+"""The network and its sampling compared with plain implementations."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_half_width_has_the_published_shape() -> None:
 @pytest.mark.parametrize("batch_norm", ["none", "before", "after"])
 @pytest.mark.parametrize("rows", [2, 6, 16, 40])
 @pytest.mark.parametrize("skips", [False, True])
-def test_strips_change_nothing(rows: int, batch_norm: str, skips: bool) -> None:
+def test_computing_in_strips_gives_the_same_output(rows: int, batch_norm: str, skips: bool) -> None:
     network = with_skips(random_network(batch_norm=batch_norm, skips=skips))
     image = torch.rand(2, 1, 40, 48)
     whole = network(image)
@@ -50,7 +50,7 @@ def test_skips_add_to_the_logit_of_their_pixel(strided: int, stage: int) -> None
     image = torch.rand(1, 1, 32, 40)
     before, _ = network(image)
     bias = network.get_submodule(f"convS{stage}").conv.bias
-    # Of the stage's pixels, the last in the first row.
+    # The last of the stage's pixels in the first row.
     stride = 2 ** (stage if stage <= strided else stage - 1)
     bias[stride - 1] = 1.0
     added = network.detector_logits(image) - before
@@ -62,14 +62,14 @@ def test_skips_add_to_the_logit_of_their_pixel(strided: int, stage: int) -> None
 
 
 @pytest.mark.parametrize("strided", [0, 1, 2, 3])
-def test_cells_stay_where_they_are_whatever_halves_the_resolution(strided: int) -> None:
+def test_strides_and_pooling_keep_the_positions_of_cells(strided: int) -> None:
     network = random_network(strided=strided, detector_width=5)
     assert network.convPb.conv.weight.shape == (65, 5, 1, 1)
     image = torch.rand(1, 1, 96, 96)
     logits, descriptors = network(image)
     assert logits.shape == (1, 65, 12, 12)
     assert descriptors.shape == (1, 24, 12, 12)
-    # What changes in the middle of a cell changes the cells around it alike on both sides.
+    # A change in the middle of a cell changes the cells around it symmetrically.
     image[0, 0, 44:52, 44:52] += 1.0
     changed = (network(image)[1] - descriptors).abs().sum(dim=1)[0] > 1e-6
     rows = torch.nonzero(changed.any(dim=1)).flatten()
@@ -124,7 +124,7 @@ def test_sampling_at_a_cell_centre_is_the_cell() -> None:
     np.testing.assert_allclose(found[0], dense[2, 3] / np.linalg.norm(dense[2, 3]), atol=1e-6)
 
 
-def test_sampling_nothing() -> None:
+def test_sampling_at_no_points() -> None:
     assert sample_descriptors(
         np.ones((2, 2, 8), np.float32), np.zeros((0, 2), np.float32), Sampling()
     ).shape == (0, 8)

@@ -1,4 +1,4 @@
-"""Folding changes no output, files come back as they were written, and what does not fit is refused in one line."""
+"""Folding keeps outputs, files are read back as written, misfits are refused in one line."""
 
 import json
 import struct
@@ -30,7 +30,7 @@ BUILT_IN = find_weights()
 
 
 def trained_network(**arguments: object) -> SuperPoint:
-    """A network whose batch norms have statistics, scales (negative ones, too) and shifts unlike the initial ones."""
+    """A network whose batch norms are not at their initial values; some scales are negative."""
     torch.manual_seed(0)
     network = SuperPoint(WIDTHS, 24, **{"batch_norm": "before"} | arguments)
     for module in network.modules():
@@ -87,7 +87,7 @@ def test_folding_changes_no_output(strided: int) -> None:
     assert (folded.batch_norm, folded.depths, folded.strided) == ("none", (1, 2, 3, 2), strided)
 
 
-def test_folding_leaves_the_network_as_it_was() -> None:
+def test_folding_does_not_change_the_network() -> None:
     network = trained_network().train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     folded = fold_batch_norm(network)
@@ -97,7 +97,7 @@ def test_folding_leaves_the_network_as_it_was() -> None:
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 
 
-def test_folding_keeps_what_has_no_batch_norm() -> None:
+def test_folding_keeps_networks_without_batch_norm() -> None:
     network = trained_network(batch_norm="none", sampling=Sampling("bilinear", True))
     folded = fold_batch_norm(network)
     assert folded.sampling == Sampling("bilinear", True)
@@ -112,7 +112,7 @@ def test_batch_norm_after_the_relu_is_refused() -> None:
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling("bilinear", True)])
 @pytest.mark.parametrize("strided", [0, 1, 2, 3])
-def test_a_file_gives_back_network_card_and_codebook(
+def test_network_card_and_codebook_are_read_back(
     tmp_path: Path, strided: int, sampling: Sampling
 ) -> None:
     path = tmp_path / "net.safetensors"
@@ -165,12 +165,12 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
     (length,) = struct.unpack("<Q", files[0][0][:8])
     header = json.loads(files[0][0][8 : 8 + length])
     assert length % 8 == 0
-    # The library itself writes the metadata in another order each time.
+    # The library itself writes the metadata in a different order each time.
     assert list(header["__metadata__"]) == sorted(header["__metadata__"])
     assert all(isinstance(value, str) for value in header["__metadata__"].values())
 
 
-def test_markdown_says_what_the_card_says(tmp_path: Path) -> None:
+def test_markdown_holds_the_values_of_the_card(tmp_path: Path) -> None:
     network = trained_network()
     card = full_card(network)
     export_weights(network, tmp_path / "net.safetensors", card)
@@ -191,7 +191,7 @@ def test_markdown_says_what_the_card_says(tmp_path: Path) -> None:
         assert line in text.splitlines(), line
 
 
-def test_a_bare_card_has_no_empty_parts() -> None:
+def test_a_minimal_card_has_no_empty_sections() -> None:
     text = card_markdown(describe_network(trained_network(), "bare"))
     assert "##" not in text
     assert "created" not in text
@@ -206,7 +206,7 @@ def test_card_of_built_in_weights(name: str) -> None:
     assert card.descriptor_dim == {"superpoint": 256, "superpoint_lite": 128}[name]
     assert card.skips
     assert card.parameters == sum(value.numel() for value in load_superpoint(name).parameters())
-    # From nothing: no stage began with weights of another origin.
+    # Trained from scratch: no stage began with weights of another origin.
     assert {record.stage for record in card.stages} == {
         "superpoint": {"joint"},
         "superpoint_lite": {"joint", "distil"},
@@ -254,7 +254,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
         assert name in str(caught.value)
 
 
-def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:
+def test_misfits_are_not_written(tmp_path: Path) -> None:
     network = trained_network()
     card, path = full_card(network), tmp_path / "net.safetensors"
     with pytest.raises(WeightsError, match=r"\.safetensors"):

@@ -42,19 +42,19 @@ Images = list[tuple[str, np.ndarray]]
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """Few and small pairs to evaluate with."""
+    """Use few and small pairs for the evaluation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_PAIRS", 4)
-        # Extractors set PyTorch's threads: with another number sums differ in their last bits.
+        # Extractors set PyTorch's thread count; with another count sums differ in the last bits.
         patch.setattr(torch_engine, "usable_cores", lambda: 1)
         patch.setattr(evaluate, "PHOTO_SIZE", CONFIG.labels.size)
         for user in (validation, adapt_report):
             patch.setattr(
                 user, "photo_pairs", partial(homography_sets.photo_pairs, size=CONFIG.labels.size)
             )
-        # A few steps of a tiny network improve nothing; the last weights are to be the best all the same.
+        # A few steps of a tiny network improve nothing; make the last weights the best ones.
         measure, later = validation.PairValidation.__call__, itertools.count()
         patch.setattr(
             validation.PairValidation,
@@ -76,13 +76,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Adaptation:
-    """An adaptation that nothing interrupted."""
-    return run(tmp_path_factory.mktemp("whole") / "new" / "road.safetensors", start)
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Adaptation:
+    """An adaptation that was not interrupted."""
+    return run(tmp_path_factory.mktemp("uninterrupted") / "new" / "road.safetensors", start)
 
 
 def sequence(count: int = 24, seed: int = 0) -> Images:
-    """A camera that moves over a wide picture; its frames are numbered."""
+    """Numbered frames of a camera that moves over a wide picture."""
     noise = np.random.default_rng(seed).integers(0, 256, (96, 96 + 8 * count)).astype(np.uint8)
     wide = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
     return [
@@ -91,7 +91,7 @@ def sequence(count: int = 24, seed: int = 0) -> Images:
 
 
 class Stop:
-    """Asks to stop once something has happened that often; a `Reporter` at the same time."""
+    """Request a stop after a number of labels or steps; also serves as a `Reporter`."""
 
     def __init__(self, labels: int = 1000, steps: int = 1000) -> None:
         self._labels, self._steps = labels, steps
@@ -140,52 +140,52 @@ def folder_of(result: Adaptation) -> Path:
     return result.weights.parent / f"{result.weights.stem}-adaptation"
 
 
-def test_from_images_to_weights_card_and_report(whole: Adaptation, start: Path) -> None:
-    assert whole.finished and whole.weights.name == "road.safetensors"
-    assert whole.report == whole.weights.with_suffix(".html")
-    old, new = load_superpoint(start), load_superpoint(whole.weights)
+def test_from_images_to_weights_card_and_report(uninterrupted: Adaptation, start: Path) -> None:
+    assert uninterrupted.finished and uninterrupted.weights.name == "road.safetensors"
+    assert uninterrupted.report == uninterrupted.weights.with_suffix(".html")
+    old, new = load_superpoint(start), load_superpoint(uninterrupted.weights)
     assert new.widths == old.widths
     assert not torch.equal(new.conv1a.conv.weight, old.conv1a.conv.weight)
 
-    card = read_card(whole.weights)
+    card = read_card(uninterrupted.weights)
     assert card is not None
-    assert card.training_data == {"shapes": 7, "road": len(written(folder_of(whole)))}
+    assert card.training_data == {"shapes": 7, "road": len(written(folder_of(uninterrupted)))}
     assert [(record.stage, record.steps, record.init) for record in card.stages] == [
         ("adapt", STEPS, start.name)
     ]
-    assert card.metrics == {"before": whole.before, "after": whole.after}
+    assert card.metrics == {"before": uninterrupted.before, "after": uninterrupted.after}
     assert card.commands == ("spslam adapt frames",) and card.created == date(2024, 5, 6)
-    assert whole.weights.with_suffix(".md").is_file()
-    assert read_codebook(whole.weights) is not None
+    assert uninterrupted.weights.with_suffix(".md").is_file()
+    assert read_codebook(uninterrupted.weights) is not None
 
 
-def test_report_shows_figures_samples_and_curves(whole: Adaptation) -> None:
-    page = whole.report.read_text("utf-8")
-    held_out = len(find_photos(folder_of(whole) / "images" / "held-out"))
+def test_report_shows_metrics_samples_and_curves(uninterrupted: Adaptation) -> None:
+    page = uninterrupted.report.read_text("utf-8")
+    held_out = len(find_photos(folder_of(uninterrupted) / "images" / "held-out"))
     assert (
         page.count('src="data:image/jpeg') == 2 * min(held_out, 4)
         and page.count('src="data:image/png') == 1
     )
     assert (
         "spslam adapt frames" in page
-        and whole.summary.split(":")[1].split(";")[0].split("-")[0] in page
+        and uninterrupted.summary.split(":")[1].split(";")[0].split("-")[0] in page
     )
-    for metrics in (whole.before, whole.after):
+    for metrics in (uninterrupted.before, uninterrupted.after):
         assert f"{metrics['repeatability']:.3f}" in page
 
 
-def test_what_is_held_out_is_neither_trained_nor_validated_with(whole: Adaptation) -> None:
-    folder = folder_of(whole) / "images"
+def test_held_out_images_are_not_used_for_training_or_validation(uninterrupted: Adaptation) -> None:
+    folder = folder_of(uninterrupted) / "images"
     train, validation, held_out = (
         {int(path.name[:6]) for path in find_photos(folder / part)}
         for part in ("train", "validation", "held-out")
     )
     assert min(abs(one - other) for one in held_out for other in train | validation) > 1
-    assert {int(name[:6]) for name in written(folder_of(whole))} == train
+    assert {int(name[:6]) for name in written(folder_of(uninterrupted))} == train
 
 
-def test_stopped_while_training_goes_on_to_the_same_weights(
-    tmp_path: Path, start: Path, whole: Adaptation
+def test_resuming_a_stopped_training_gives_the_same_weights(
+    tmp_path: Path, start: Path, uninterrupted: Adaptation
 ) -> None:
     out = tmp_path / "new" / "road.safetensors"
     first = run(out, start, stop=Stop(steps=2))
@@ -198,13 +198,13 @@ def test_stopped_while_training_goes_on_to_the_same_weights(
     assert second.finished and written(tmp_path) == labels
     card = read_card(out)
     assert card is not None and card.stages[-1].steps == STEPS
-    assert (second.before, second.after) == (whole.before, whole.after)
-    expected = load_superpoint(whole.weights).state_dict()
+    assert (second.before, second.after) == (uninterrupted.before, uninterrupted.after)
+    expected = load_superpoint(uninterrupted.weights).state_dict()
     for key, value in load_superpoint(out).state_dict().items():
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
 
 
-def test_stopped_while_labelling_keeps_the_labels(tmp_path: Path, start: Path) -> None:
+def test_a_stop_while_labelling_keeps_the_labels(tmp_path: Path, start: Path) -> None:
     out = tmp_path / "x.safetensors"
     assert not run(out, start, stop=Stop(labels=3)).finished
     few = written(tmp_path)
@@ -214,11 +214,14 @@ def test_stopped_while_labelling_keeps_the_labels(tmp_path: Path, start: Path) -
     assert few.items() < written(tmp_path).items()
 
 
-def test_finished_is_not_done_again(whole: Adaptation, start: Path) -> None:
-    weights, labels = whole.weights.read_bytes(), written(folder_of(whole))
+def test_a_finished_adaptation_is_not_repeated(uninterrupted: Adaptation, start: Path) -> None:
+    weights, labels = uninterrupted.weights.read_bytes(), written(folder_of(uninterrupted))
     again = Stop()
-    assert run(whole.weights, start, stop=again) == whole
-    assert whole.weights.read_bytes() == weights and written(folder_of(whole)) == labels
+    assert run(uninterrupted.weights, start, stop=again) == uninterrupted
+    assert (
+        uninterrupted.weights.read_bytes() == weights
+        and written(folder_of(uninterrupted)) == labels
+    )
     assert not [text for text in again.said if text.startswith("evaluation")]
 
 
@@ -234,7 +237,7 @@ def fewer_frames() -> Images:
 def test_other_images_are_refused(
     tmp_path: Path, start: Path, images: Callable[[], Images]
 ) -> None:
-    """Also where all names are the same."""
+    """Other images are refused even where all names are the same."""
     out = tmp_path / "x.safetensors"
     run(out, start, stop=Stop(labels=1))
     with pytest.raises(DatasetError, match="other images"):
@@ -250,16 +253,14 @@ def test_other_settings_are_refused(tmp_path: Path, start: Path) -> None:
         run(out, start, optimizer=CONFIG.optimizer.model_copy(update={"learning_rate": 0.5}))
 
 
-def test_too_few_images_are_refused_and_leave_nothing_in_the_way(
-    tmp_path: Path, start: Path
-) -> None:
+def test_too_few_images_are_refused_and_leave_no_files(tmp_path: Path, start: Path) -> None:
     out = tmp_path / "x.safetensors"
     with pytest.raises(DatasetError, match=r"at least 20 images .*found 19"):
         run(out, start, sequence(19))
     assert run(out, start, stop=Stop(labels=1)).finished is False
 
 
-def test_few_images_are_warned_of(
+def test_few_images_give_a_warning(
     tmp_path: Path, start: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(tmp_path / "x.safetensors", start, stop=Stop(labels=1))
@@ -285,7 +286,7 @@ def test_impossible_outputs_are_refused_before_any_work(tmp_path: Path, start: P
 
 
 @pytest.mark.slow
-def test_minutes_are_shared_between_labels_and_training(tmp_path: Path, start: Path) -> None:
+def test_minutes_are_split_between_labels_and_training(tmp_path: Path, start: Path) -> None:
     out = tmp_path / "x.safetensors"
     config = CONFIG.model_copy(
         update={"optimizer": CONFIG.optimizer.model_copy(update={"steps": 1000000})}
@@ -371,7 +372,7 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "images" / "mine.txt").read_text() == "mine"
 
 
-def test_reads_curves_of_a_log(tmp_path: Path) -> None:
+def test_curves_are_read_from_a_log(tmp_path: Path) -> None:
     lines = [
         {"step": 1, "total": 3.0},
         {"step": 2, "validation": {"metric": 0.5}},

@@ -1,4 +1,4 @@
-"""Clusters and subspaces are found, files are read or refused."""
+"""Codebooks: clusters and subspaces are found; files are read or refused."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
 def clustered(
     seed: int, counts: tuple[int, ...], noise: float = 0.005
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Unit vectors around orthogonal axes, in random order, and the axis of each."""
+    """Unit vectors around orthogonal axes in random order, and the axis of each."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     return unit(np.eye(16)[labels] + noise * rng.normal(size=(len(labels), 16))), labels
@@ -111,14 +111,14 @@ def test_iterations_bring_descriptors_closer_to_their_centres() -> None:
 
 
 def test_no_centre_is_left_empty() -> None:
-    # Two kinds of vectors, three clusters: one of them has nothing to begin with.
+    # Two kinds of vectors and three clusters: one cluster starts empty.
     descriptors = np.repeat(np.eye(16, dtype=np.float32)[:2], 20, axis=0)
     centres = learn_codebook(descriptors, 3).centres
     assert np.isfinite(centres).all()
     np.testing.assert_allclose(np.linalg.norm(centres, axis=1), 1.0, atol=1e-6)
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors, _ = clustered(0, (50, 40, 30))
     whole = learn_codebook(descriptors, 3).centres
     monkeypatch.setattr("spslam.codebook._CHUNK", 7)
@@ -148,7 +148,7 @@ def test_the_strongest_direction_comes_first() -> None:
 
 
 @pytest.mark.parametrize("dimensions", [0, 16, 40])
-def test_nothing_is_projected_where_nothing_is_to_be_saved(dimensions: int) -> None:
+def test_no_projection_at_full_descriptor_size(dimensions: int) -> None:
     codebook = learn_codebook(clustered(0, (20, 20))[0], 2, dimensions)
     assert codebook.projection is None
     assert codebook.centres.shape == (2, 16)
@@ -158,7 +158,7 @@ def test_nothing_is_projected_where_nothing_is_to_be_saved(dimensions: int) -> N
 @pytest.mark.parametrize("kind", [GradientExtractor, BinaryExtractor])
 def test_learns_from_images_in_one_pass(kind: type[GradientExtractor]) -> None:
     images, extractor = noise_images(6), kind()
-    # One image shows nothing at all.
+    # One image has no features at all.
     images[3] = np.zeros((32, 48), np.uint8)
     codebook = learn_codebook_from_images(extractor, iter(images), clusters=4, dimensions=6)
     assert extractor.images == 6
@@ -184,7 +184,7 @@ def test_takes_some_descriptors_of_each_image() -> None:
         learn_codebook_from_images(GradientExtractor(), images, 13, per_image=4)
 
 
-def test_too_little_to_learn_from_is_refused() -> None:
+def test_too_few_descriptors_are_refused() -> None:
     with pytest.raises(WeightsError, match="found 0"):
         learn_codebook_from_images(GradientExtractor(), [], clusters=4)
     with pytest.raises(WeightsError, match="found 3"):
@@ -192,12 +192,12 @@ def test_too_little_to_learn_from_is_refused() -> None:
 
 
 def network_tensors(length: int) -> dict[str, NDArray[np.float32]]:
-    """What tells that a file is of a SuperPoint, and how many numbers its descriptors have."""
+    """The tensors that mark a file as SuperPoint and give the descriptor size."""
     shapes = {"conv1a.weight": (4, 1, 3, 3), "convDb.weight": (length, 4, 1, 1)}
     return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
 
-def test_reads_what_was_stored(tmp_path: Path) -> None:
+def test_a_stored_codebook_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "book.safetensors"
     for codebook in (
         Codebook(np.eye(2, 3, dtype=np.float32)),

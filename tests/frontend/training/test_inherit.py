@@ -1,4 +1,4 @@
-"""What a small network takes over from a large one."""
+"""Initialisation of a small network from a large one."""
 
 import pytest
 import torch
@@ -41,18 +41,18 @@ def views(step: int) -> torch.Tensor:
 
 
 def network_that_needs_few_channels() -> SuperPoint:
-    """Nothing reads the last channels of its layers."""
+    """A network that does not use the last channels of its layers."""
     network = large_network()
     readers = {
-        "conv1b": 4, "conv2a": 4, "convS1": 4, "conv3b": 8, "conv4a": 8, "convS3": 8, "conv4b": 6, "convPa": 6,
-        "convDa": 6, "convPb": 5, "convDb": 10,
+        "conv1b": 4, "conv2a": 4, "convS1": 4, "conv3b": 8, "conv4a": 8, "convS3": 8,
+        "conv4b": 6, "convPa": 6, "convDa": 6, "convPb": 5, "convDb": 10,
     }  # fmt: skip
     for name, used in readers.items():
         network.get_submodule(name).conv.weight[:, used:] = 0
     return network
 
 
-def test_channels_that_nothing_reads_are_left_behind() -> None:
+def test_unused_channels_are_dropped() -> None:
     teacher = network_that_needs_few_channels()
     student = Inheritance(teacher, config(), steps=0).student(views, lambda step, losses: None)
     assert (student.widths, student.detector_width) == (NARROW, 5)
@@ -62,7 +62,7 @@ def test_channels_that_nothing_reads_are_left_behind() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_descriptors_are_read_as_the_teachers() -> None:
+def test_descriptors_equal_those_of_the_teacher() -> None:
     teacher = large_network().variant(sampling=Sampling("bilinear", align_corners=True))
     teacher.max_descriptor_distance = 0.6
     student = new_student(teacher, config())
@@ -74,7 +74,7 @@ def test_descriptors_are_read_as_the_teachers() -> None:
     assert (student.widths, student.detector_width, student.descriptor_dim) == (NARROW, 5, 24)
 
 
-def test_each_block_learns_what_the_teachers_does() -> None:
+def test_each_block_learns_the_output_of_the_teachers_block() -> None:
     history: list[dict[str, float]] = []
     teacher = large_network()
     student = Inheritance(teacher, config(strided=1), steps=60).student(
@@ -100,12 +100,12 @@ def test_each_block_learns_what_the_teachers_does() -> None:
     assert all(parameter.requires_grad for parameter in student.parameters())
 
 
-def test_a_block_is_not_spoilt_by_the_one_before() -> None:
+def test_a_bad_block_does_not_affect_the_next_one() -> None:
     teacher = large_network()
     same = config(widths=WIDE, detector_width=16, strided=1)
     losses: list[dict[str, float]] = []
     Inheritance(teacher, same, steps=1).student(views, lambda step, found: losses.append(found))
-    # Only the first stage has other kernels, and it is random in part; the others do what the teacher's do.
+    # Only the first stage has other kernels, partly random; the others do as the teacher's.
     assert losses[0]["stage1"] > 1e-3
     assert (
         max(
@@ -118,7 +118,7 @@ def test_a_block_is_not_spoilt_by_the_one_before() -> None:
 
 def test_shorter_descriptors_keep_their_cosines() -> None:
     teacher = large_network()
-    # Descriptors in a subspace of nine dimensions.
+    # The descriptors lie in a subspace of nine dimensions.
     torch.manual_seed(3)
     basis = torch.linalg.qr(torch.randn(24, 9)).Q
     weight, bias = teacher.convDb.conv.weight, teacher.convDb.conv.bias
@@ -150,7 +150,7 @@ def test_shorter_descriptors_keep_their_cosines() -> None:
         ({"skips": False}, False),
     ],
 )
-def test_only_the_same_network_with_fewer_channels_can_inherit(
+def test_only_a_narrower_network_of_the_same_shape_can_inherit(
     changes: dict[str, object], possible: bool
 ) -> None:
     assert can_inherit(large_network(), config(**changes)) == possible

@@ -1,4 +1,4 @@
-"""In which precision networks run."""
+"""Choice of the precision in which networks run."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from spslam.frontend.training.precision import Precision, autocast, has_bf16
         ("auto", False, torch.float32),
     ],
 )
-def test_auto_is_bf16_where_the_hardware_has_it(
+def test_auto_is_bf16_where_the_hardware_supports_it(
     monkeypatch: pytest.MonkeyPatch, wanted: Precision, hardware: bool, expected: torch.dtype
 ) -> None:
     monkeypatch.setattr(precision, "has_bf16", lambda kind: hardware)
@@ -29,7 +29,7 @@ def test_auto_is_bf16_where_the_hardware_has_it(
         assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == expected
 
 
-def test_a_processor_without_bf16_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_processor_without_bf16_does_not_support_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
     assert not has_bf16("cpu")
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
@@ -41,7 +41,7 @@ def test_unknown_precisions_are_refused() -> None:
         load_training_config("joint", ["optimizer.precision=fp16"])
 
 
-def test_labels_in_half_precision_are_those_in_single_precision() -> None:
+def test_labels_are_the_same_in_half_and_single_precision() -> None:
     image, _ = draw_shape("checkerboard", (120, 160), np.random.default_rng(3))
     network = load_superpoint(None)
     found = []
@@ -54,5 +54,5 @@ def test_labels_in_half_precision_are_those_in_single_precision() -> None:
     assert abs(len(single.scores) - len(half.scores)) <= 0.1 * len(single.scores)
     strongest = single.keypoints[:10]
     distance = np.linalg.norm(strongest[:, None] - half.keypoints[None], axis=-1).min(axis=1)
-    # The corners themselves are half a pixel apart at most.
+    # The corners themselves differ by half a pixel at most.
     assert np.median(distance) < 0.1 and len(strongest) == 10

@@ -1,4 +1,4 @@
-"""Recipes: the built-in ones can be followed, and what is wrong in one is one line."""
+"""Recipes: the built-in ones can be run; a mistake in a recipe gives one line."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def written(folder: Path, **steps: dict[str, object]) -> str:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_built_in_recipe_can_be_followed(name: str, tmp_path: Path) -> None:
+def test_every_built_in_recipe_is_valid(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     folders = RecipeFolders(tmp_path / "photos", tmp_path)
     for step_name, step in recipe.steps.items():
@@ -29,7 +29,7 @@ def test_every_built_in_recipe_can_be_followed(name: str, tmp_path: Path) -> Non
         assert (inputs.photos is None) == (step.command == "shapes")
 
 
-def test_the_recipe_of_the_default_network_ends_with_it() -> None:
+def test_the_recipe_of_the_default_network_produces_it() -> None:
     steps = load_recipe("superpoint_lite").steps
     name, last = list(steps.items())[-1]
     assert (name, last.name, last.init) == ("lite", "superpoint_lite", "distilled")
@@ -39,13 +39,13 @@ def test_the_recipe_of_the_default_network_ends_with_it() -> None:
         3.0,
         21,
     )
-    # Of the built-in configuration that it changes.
+    # Compare with the built-in configuration that it changes.
     assert config.loss.descriptor_weight == 1.5
     assert next(iter(steps)) == "magic"
     assert len(steps) == 17
 
 
-def test_mistakes_are_one_line(tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path) -> None:
     joint = {"command": "joint", "config": "joint"}
     with pytest.raises(ConfigError, match="step a needs b, which is no earlier step"):
         load_recipe(written(tmp_path, a=joint | {"init": "b"}, b=joint))

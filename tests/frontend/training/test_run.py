@@ -1,4 +1,4 @@
-"""Stages from files to files, at toy size: shapes, labels, detector, joint, distil."""
+"""Training stages from files to files, at toy size: shapes, labels, detector, joint, distil."""
 
 import json
 from pathlib import Path
@@ -74,7 +74,7 @@ def labels(photos: Path, magic: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_shapes_give_weights_with_their_card(magic: Path) -> None:
+def test_training_on_shapes_writes_weights_with_a_card(magic: Path) -> None:
     network = load_superpoint(magic / "weights.safetensors")
     assert network.strided == 3
     card = read_card(magic / "weights.safetensors")
@@ -87,7 +87,7 @@ def test_shapes_give_weights_with_their_card(magic: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["detector", "joint"])
-def test_labelled_photographs_train_on_from_shapes(
+def test_training_on_labelled_photographs_continues_from_shapes(
     stage: str, photos: Path, magic: Path, labels: Path, tmp_path: Path
 ) -> None:
     inputs = StageInputs(tmp_path, photos, labels, magic, commands=("second",), name="toy")
@@ -101,7 +101,7 @@ def test_labelled_photographs_train_on_from_shapes(
     assert card.commands[-1] == "second"
     assert set(card.training_data) == {"shapes", "even", "odd"}
     assert (read_codebook(weights) is not None) == (stage == "joint")
-    # The network's shape is that of the weights it began with, also for what begins with these.
+    # The network's shape is that of the initial weights, also in the next stage.
     assert load_superpoint(weights).widths == (4, 4, 8, 8, 16)
     assert initial_network(TrainingConfig().network, tmp_path).strided == 3
     validation = card.metrics["validation"]
@@ -110,7 +110,7 @@ def test_labelled_photographs_train_on_from_shapes(
 
 
 @pytest.mark.parametrize("file", ["", "weights.safetensors"])
-def test_a_network_that_is_given_skips_says_the_same_as_before(magic: Path, file: str) -> None:
+def test_adding_skips_does_not_change_the_output(magic: Path, file: str) -> None:
     config = TrainingConfig().network
     plain = initial_network(config, magic / file).eval()
     skipping = initial_network(config.model_copy(update={"skips": True}), magic / file).eval()
@@ -121,7 +121,7 @@ def test_a_network_that_is_given_skips_says_the_same_as_before(magic: Path, file
         torch.testing.assert_close(one, other)
 
 
-def test_skips_are_given_whatever_the_batch_norm(tmp_path: Path) -> None:
+def test_skips_can_be_added_with_and_without_batch_norm(tmp_path: Path) -> None:
     path = tmp_path / "open.pth"
     plain = SuperPoint((4, 4, 8, 8, 16), 16, "after")
     torch.save(plain.state_dict(), path)
@@ -129,7 +129,9 @@ def test_skips_are_given_whatever_the_batch_norm(tmp_path: Path) -> None:
     assert (network.skips, network.batch_norm) == (True, "after")
 
 
-def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_path: Path) -> None:
+def test_a_small_network_is_distilled_from_a_large_one(
+    photos: Path, magic: Path, tmp_path: Path
+) -> None:
     teacher = magic / "weights.safetensors"
     smaller = ["network.widths=[2,2,4,4,8]", "network.descriptor_dim=8"]
     weights, _ = run_stage(
@@ -146,17 +148,17 @@ def test_a_small_network_learns_from_a_large_one(photos: Path, magic: Path, tmp_
 NARROWER = ["network.widths=[2,4,4,8,12]", "network.detector_width=9", "network.descriptor_dim=8"]
 
 
-def test_a_narrower_network_takes_over_from_its_teacher_once(
+def test_a_narrower_network_inherits_from_its_teacher_once(
     photos: Path, magic: Path, tmp_path: Path
 ) -> None:
     teacher = magic / "weights.safetensors"
     shapes = settings("distil", *NARROWER, "distillation.inherit_steps=2", "schedule.log_every=1")
-    told: list[str] = []
+    reported: list[str] = []
     inputs = StageInputs(tmp_path, photos, teacher=teacher, name="small")
     weights, _ = run_stage(
-        "distil", shapes, inputs, report=lambda progress: told.append(progress.stage)
+        "distil", shapes, inputs, report=lambda progress: reported.append(progress.stage)
     )
-    assert told == ["inheriting"] * 2 + ["distil"] * 3
+    assert reported == ["inheriting"] * 2 + ["distil"] * 3
     student = load_superpoint(weights)
     assert (student.widths, student.detector_width, student.descriptor_dim) == (
         (2, 4, 4, 8, 12),
@@ -172,29 +174,29 @@ def test_a_narrower_network_takes_over_from_its_teacher_once(
         TrainingError, match=r"belongs to another student or another teacher.*--out"
     ):
         run_stage("distil", settings("distil", *NARROWER, "network.detector_width=7"), inputs)
-    # The same command, whose training has ended, does nothing once more.
-    told.clear()
+    # The same command does nothing more after the training has ended.
+    reported.clear()
     before = weights.read_bytes()
-    run_stage("distil", shapes, inputs, report=lambda progress: told.append(progress.stage))
-    assert told == []
+    run_stage("distil", shapes, inputs, report=lambda progress: reported.append(progress.stage))
+    assert reported == []
     assert weights.read_bytes() == before
 
 
-def test_a_stop_while_taking_over_keeps_nothing(photos: Path, magic: Path, tmp_path: Path) -> None:
+def test_a_stop_while_inheriting_keeps_nothing(photos: Path, magic: Path, tmp_path: Path) -> None:
     inputs = StageInputs(tmp_path / "out", photos, teacher=magic / "weights.safetensors")
     with pytest.raises(TrainingStoppedError, match="the same command starts again"):
         run_stage("distil", settings("distil", *NARROWER), inputs, stopped=lambda: True)
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_without_batch_norm_can_be_trained_on(magic: Path) -> None:
+def test_weights_without_batch_norm_can_be_trained_further(magic: Path) -> None:
     folded = initial_network(TrainingConfig().network, magic / "weights.safetensors")
     assert folded.batch_norm == "none"
     assert all(parameter.requires_grad for parameter in folded.parameters())
     assert initial_network(TrainingConfig().network, magic).batch_norm == "before"
 
 
-def test_what_is_missing_is_named(photos: Path, tmp_path: Path) -> None:
+def test_errors_name_the_missing_input(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="--photos"):
         run_stage("joint", settings("joint"), StageInputs(tmp_path / "a"))
     with pytest.raises(TrainingError, match="--labels"):
@@ -209,12 +211,12 @@ def test_what_is_missing_is_named(photos: Path, tmp_path: Path) -> None:
         )
 
 
-def test_groups_are_the_first_folders(photos: Path) -> None:
+def test_groups_are_the_top_level_folders(photos: Path) -> None:
     assert photo_groups(find_photos(photos), photos) == {"even": 6, "odd": 6}
     assert photo_groups(find_photos(photos / "odd"), photos / "odd") == {"odd": 6}
 
 
-def test_the_distance_of_matches_belongs_to_the_weights(
+def test_the_matching_distance_is_stored_with_the_weights(
     photos: Path, magic: Path, labels: Path, tmp_path: Path
 ) -> None:
     weights, result = run_stage(

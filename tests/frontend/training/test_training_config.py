@@ -1,11 +1,11 @@
-"""What the built-in training configurations say."""
+"""The built-in training configurations."""
 
 from spslam.config import config_names
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.networks import new_network
 
 
-def test_every_built_in_training_configuration_says_something() -> None:
+def test_every_built_in_training_configuration_changes_a_default() -> None:
     names = config_names("training")
     assert {"shapes", "shapes_half", "shapes_full", "detector", "joint", "adapt"} <= set(names)
     plain = TrainingConfig()
@@ -20,7 +20,7 @@ def test_later_stages_build_on_earlier_ones() -> None:
     assert adapt.optimizer.learning_rate < joint.optimizer.learning_rate
 
 
-def test_shapes_are_those_of_the_networks_in_the_box() -> None:
+def test_network_shapes_match_the_built_in_weights() -> None:
     sizes = {
         name: sum(
             value.numel() for value in new_network(load_training_config(name).network).parameters()

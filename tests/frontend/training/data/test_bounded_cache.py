@@ -1,4 +1,4 @@
-"""A cache holds what fits and nothing more."""
+"""A cache keeps the values that fit into its memory."""
 
 from spslam.frontend.training.data.bounded_cache import BoundedCache
 
@@ -13,12 +13,12 @@ def test_the_first_values_that_fit_are_kept() -> None:
     assert [get(text) for text in ("abc", "def", "gh", "abc", "def", "gh", "i")] == [
         *("abc", "def", "gh", "abc", "def", "gh", "i")
     ]
-    # "def" does not fit beside "abc"; "gh" does, and leaves no room for "i".
+    # "def" does not fit after "abc"; "gh" fits and leaves no memory for "i".
     assert made == ["abc", "def", "gh", "def", "i"]
     assert cache.bytes == 5
 
 
-def test_no_memory_keeps_nothing() -> None:
+def test_a_cache_without_memory_keeps_nothing() -> None:
     cache = BoundedCache[str](0, len)
     assert cache.get("a", lambda: "a") == "a"
     assert cache.get("a", lambda: "b") == "b"

@@ -1,4 +1,4 @@
-"""Labels find the corner nearby."""
+"""Refinement of labels at nearby corners."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from spslam.frontend.training.data.corners import corner_strength, settle_on_cor
 
 
 def saddle(centre: tuple[float, float], angle: float) -> NDArray[np.uint8]:
-    """A chessboard corner, drawn 16 times larger and averaged down."""
+    """Draw a chessboard corner 16 times larger and average it down."""
     fine = 16
     y, x = (np.mgrid[: 40 * fine, : 40 * fine] + 0.5) / fine - 0.5
     u = np.cos(angle) * (x - centre[0]) + np.sin(angle) * (y - centre[1])
@@ -31,7 +31,7 @@ def test_a_corner_is_found(centre: tuple[float, float], angle: float) -> None:
     np.testing.assert_allclose(refined[0], centre, atol=0.05)
 
 
-def test_points_stay_where_nothing_holds_them() -> None:
+def test_points_without_a_corner_nearby_stay() -> None:
     flat = np.full((40, 40), 90, np.uint8)
     start = np.array([[20.3, 19.6]], np.float32)
     np.testing.assert_allclose(settle_on_corners(flat, start), start, atol=1e-5)
@@ -43,13 +43,13 @@ def test_points_stay_where_nothing_holds_them() -> None:
 
 
 def test_points_do_not_leave_the_image() -> None:
-    # The corner that is cut off lies a pixel to the left of the image.
+    # The corner that is cut off lies one pixel left of the image.
     image = np.ascontiguousarray(saddle((6.0, 20.0), 0.5)[:, 7:])
     start = np.array([[0.2, 20.0]], np.float32)
     np.testing.assert_array_equal(settle_on_corners(image, start), start)
 
 
-def test_no_points_are_no_error() -> None:
+def test_empty_input_is_valid() -> None:
     assert settle_on_corners(np.zeros((9, 9), np.uint8), np.zeros((0, 2), np.float32)).shape == (
         0,
         2,
@@ -77,7 +77,7 @@ def test_settling_reduces_the_error_on_a_warped_photo(test_data: Path) -> None:
     assert np.median(after) < 0.4 * np.median(before)
 
 
-def test_corners_are_strong_edges_and_flat_places_weak() -> None:
+def test_corners_are_stronger_than_edges_and_flat_regions() -> None:
     image = np.full((60, 80), 60, np.uint8)
     image[20:, 30:] = 180
     points = np.array([[29.6, 19.7], [60, 19.5], [29.5, 45], [10, 10]], np.float32)
@@ -96,7 +96,7 @@ def test_strength_does_not_depend_on_contrast_but_falls_with_blur() -> None:
     np.testing.assert_allclose(corner_strength(faint, points), [sharp, soft], atol=0.05)
 
 
-def test_points_at_the_rim_have_a_strength_and_none_have_none() -> None:
+def test_points_at_the_border_have_a_strength_and_empty_input_is_valid() -> None:
     image = np.zeros((20, 30), np.uint8)
     assert corner_strength(image, np.array([[29.6, 19.7], [-0.4, 0]], np.float32)).tolist() == [
         0,

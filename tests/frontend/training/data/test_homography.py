@@ -1,4 +1,4 @@
-"""Random homographies, and what they do to images and points."""
+"""Random homographies, and how they warp images and points."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ def translation(x: float, y: float) -> torch.Tensor:
 
 
 def quads(homographies: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Patches (B, 4, 2) of the source, relative to its centre, that fill the warped image."""
+    """Source patches (B, 4, 2), relative to the image centre, that fill the warped image."""
     extent = torch.tensor([size[1], size[0]], dtype=torch.float64)
     corners = (
         torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]], dtype=torch.float64)
@@ -66,7 +66,7 @@ def pixels(size: tuple[int, int]) -> torch.Tensor:
 def blob_through(
     homography: torch.Tensor, centre: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """A Gaussian of 4 pixels (H, W) as seen through a homography (1, 3, 3), nothing interpolated."""
+    """A Gaussian of 4 pixels (H, W) seen through a homography (1, 3, 3), without interpolation."""
     offset = warp_points(pixels(size), torch.linalg.inv(homography))[0] - centre
     return torch.exp(-0.5 * (offset**2).sum(dim=-1) / 4.0**2).reshape(size)
 
@@ -77,19 +77,19 @@ def blob(centre: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), x=st.floats(60, 100), y=st.floats(45, 75))
-def test_images_and_points_are_warped_alike(seed: int, x: float, y: float) -> None:
+def test_images_and_points_are_warped_consistently(seed: int, x: float, y: float) -> None:
     homography = sample(1, HomographyConfig(rotation_deg=90.0, translation=False), seed=seed)
     point = torch.tensor([x, y], dtype=torch.float64)
     warped = warp_images(blob(point, SIZE), homography)[0, 0].double()
     expected = blob_through(homography, point, SIZE)
-    # A shift by d changes the image by d times its gradient; the d that explains the difference, by least squares.
+    # A shift by d changes the image by d · gradient; find d by least squares.
     gradient = torch.stack(torch.gradient(expected)[::-1], dim=-1).reshape(-1, 2)
     shift = torch.linalg.lstsq(gradient, (warped - expected).reshape(-1, 1)).solution
     assert shift.abs().max() < 0.01
     assert (warped - expected).abs().max() < 0.02
 
 
-def test_peak_lands_where_the_point_does() -> None:
+def test_the_peak_of_an_image_moves_with_its_point() -> None:
     homographies = sample(20, HomographyConfig())
     point = torch.tensor([80.0, 60.0], dtype=torch.float64)
     images = blob(point, SIZE).expand(20, 1, *SIZE)
@@ -123,7 +123,7 @@ def test_whole_pixel_shift() -> None:
     assert mask.sum() == 17 * 25
 
 
-def test_result_of_another_size() -> None:
+def test_warping_into_another_size() -> None:
     image = torch.rand((1, 1, 20, 30), generator=torch.Generator().manual_seed(0))
     warped = warp_images(image, translation(0, 0), (25, 16))
     assert warped.shape == (1, 1, 25, 16)
@@ -134,7 +134,7 @@ def test_result_of_another_size() -> None:
 
 
 @pytest.mark.parametrize("erosion", [1, 3, 6])
-def test_erosion_cuts_a_square_off_every_border(erosion: int) -> None:
+def test_erosion_removes_a_margin_at_every_border(erosion: int) -> None:
     mask = valid_mask(translation(10, 0), (40, 50), erosion=erosion)[0]
     expected = torch.zeros((40, 50), dtype=torch.bool)
     expected[erosion : 40 - erosion, 10 + erosion : 50 - erosion] = True
@@ -143,12 +143,12 @@ def test_erosion_cuts_a_square_off_every_border(erosion: int) -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), erosion=st.integers(0, 5))
-def test_valid_pixels_hold_no_black(seed: int, erosion: int) -> None:
+def test_valid_pixels_contain_no_black(seed: int, erosion: int) -> None:
     homographies = sample(4, STRONG, seed=seed)
     white = warp_images(torch.ones((4, 1, *SIZE)), homographies)[:, 0]
     mask = valid_mask(homographies, SIZE, erosion=erosion)
     assert (white[mask] > 1 - 1e-3).all()
-    # What is not valid although nothing is eroded has black in it, but for the outermost half pixel.
+    # Without erosion, invalid pixels contain black, except for the outermost half pixel.
     if erosion == 0:
         assert (white[~mask] < 1 + 1e-3).all()
         assert ((white > 1 - 1e-6) & ~mask).float().mean() < 0.01
@@ -156,14 +156,14 @@ def test_valid_pixels_hold_no_black(seed: int, erosion: int) -> None:
         assert not (mask & ~valid_mask(homographies, SIZE)).any()
 
 
-def test_beyond_the_horizon_nothing_is_seen() -> None:
-    # The depth is 0 in column 25 of the warped image; its middle is to the left of it.
+def test_pixels_beyond_the_horizon_are_invalid() -> None:
+    # The depth is 0 in column 25 of the warped image, whose centre lies to the left of it.
     homography = torch.linalg.inv(
         torch.tensor([[[1.0, 0, 0], [0, 1, 0], [-1 / 25, 0, 1]]], dtype=torch.float64)
     )
     mask = valid_mask(homography, (20, 40))[0]
     warped = warp_images(torch.ones((1, 1, 20, 40)), homography)[0, 0]
-    # Column x shows column x / (1 - x / 25), which reaches the last one, 39, at 15.2.
+    # Column x shows source column x / (1 - x / 25); the last one, 39, is at x = 15.2.
     assert mask[0, :16].all()
     assert not mask[:, 16:].any()
     assert torch.equal(warped[:, 17:], torch.zeros(20, 23))
@@ -197,11 +197,11 @@ def test_patches_stay_inside_without_artefacts(
     homographies = sample(16, config, size, seed)
     half = torch.tensor([size[1], size[0]], dtype=torch.float64) / 2
     assert (quads(homographies, size).abs() <= half + 1e-6).all()
-    # Half a pixel of the outermost ones lies outside of their centres.
+    # The outermost pixels reach half a pixel beyond their centres.
     assert valid_mask(homographies, size).float().mean() > 0.9
 
 
-def test_patches_may_leave_with_artefacts() -> None:
+def test_patches_may_leave_the_image_with_artefacts() -> None:
     valid = valid_mask(sample(50, STRONG), SIZE).float().mean(dim=(1, 2))
     assert (valid < 0.95).any()
     assert (valid > 0.2).all()
@@ -215,7 +215,7 @@ def test_same_seed_same_homographies() -> None:
 
 
 def test_amplitudes_are_truncated() -> None:
-    """One transformation at a time: none beyond its amplitude, and its standard deviation about half of it."""
+    """One transformation at a time: never beyond its amplitude; deviation about half of it."""
     still = HomographyConfig(
         patch_ratio=0.8,
         perspective=0,
@@ -231,7 +231,7 @@ def test_amplitudes_are_truncated() -> None:
     scaled = quads(sample(2000, still.model_copy(update={"scale": 0.3})), SIZE)
     factors = (scaled / base).mean(dim=(1, 2)) - 1
     assert factors.abs().max() <= 0.3 + 1e-9
-    # A normal cut off at two standard deviations has 0.88 of the deviation.
+    # A normal distribution cut off at two deviations has 0.88 of the deviation.
     assert abs(float(factors.std()) - 0.88 * 0.15) < 0.01
 
     tilted = quads(sample(2000, still.model_copy(update={"perspective": 0.2})), SIZE)
@@ -244,7 +244,7 @@ def test_amplitudes_are_truncated() -> None:
     angles = torch.rad2deg(torch.atan2(edge[:, 1], edge[:, 0]))
     assert angles.abs().max() <= 30 + 1e-6
     assert abs(float(angles.std()) - 30 / np.sqrt(3)) < 1
-    # A turned patch is still a rectangle, also in an image that is not square.
+    # A rotated patch is still a rectangle, also in an image that is not square.
     torch.testing.assert_close(
         torch.linalg.norm(turned - turned.mean(dim=1, keepdim=True), dim=-1).std(dim=1),
         torch.zeros(2000, dtype=torch.float64),
@@ -253,7 +253,7 @@ def test_amplitudes_are_truncated() -> None:
     )
 
 
-def test_translation_uses_the_room_there_is() -> None:
+def test_translation_uses_the_available_margin() -> None:
     config = HomographyConfig(patch_ratio=0.5, perspective=0, scale=0, rotation_deg=0)
     centres = quads(sample(2000, config), SIZE).mean(dim=1) / torch.tensor([160.0, 120.0])
     assert centres.abs().max() <= 0.25

@@ -13,7 +13,7 @@ from spslam.frontend.training.evaluation.homography_metrics import warp_points
 
 
 def picture(height: int = 300, width: int = 400, seed: int = 0) -> NDArray[np.uint8]:
-    """Soft blobs of all sizes."""
+    """A picture of soft blobs of many sizes."""
     rng = np.random.default_rng(seed)
     layers = [
         cv2.GaussianBlur(rng.normal(size=(height, width)), (0, 0), sigma) * sigma
@@ -33,14 +33,14 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 def agreement(pair: sets.ImagePair) -> float:
-    """Correlation of image 1 with image 0 warped by the homography, where both are."""
+    """Correlation of image 1 with image 0 warped by the homography, where both are valid."""
     height, width = pair.image1.shape
     warped = cv2.warpPerspective(pair.image0, pair.homography, (width, height))
     seen = cv2.warpPerspective(np.ones_like(pair.image0), pair.homography, (width, height)) > 0
     return float(np.corrcoef(warped[seen], pair.image1[seen])[0, 1])
 
 
-def test_photo_pairs_show_what_the_homography_says(
+def test_photo_pairs_agree_with_their_homography(
     photos: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sets, "photometric_noise", lambda _, image: image)
@@ -92,7 +92,7 @@ def test_photometric_noise_keeps_the_scene() -> None:
 
 
 def write_scene(folder: Path, image: str, homography: str) -> NDArray[np.float64]:
-    """A scene of two images, 300 by 400 and 280 by 360, the second a known view of the first."""
+    """A scene of two images, 300 × 400 and 280 × 360; the second is a known view of the first."""
     folder.mkdir()
     H = np.array([[0.9, 0.1, 5.0], [-0.08, 0.95, 12.0], [1e-4, -5e-5, 1.0]])
     first = cv2.cvtColor(picture(), cv2.COLOR_GRAY2BGR)
@@ -112,7 +112,9 @@ def write_scene(folder: Path, image: str, homography: str) -> NDArray[np.float64
         ("i_lamp", "{}.ppm", "H_1_{}", "illumination"),
     ],
 )
-def test_layouts(tmp_path: Path, scene: str, image: str, homography: str, group: str) -> None:
+def test_both_folder_structures_are_read(
+    tmp_path: Path, scene: str, image: str, homography: str, group: str
+) -> None:
     write_scene(tmp_path / scene, image, homography)
     for folder in (tmp_path, tmp_path / scene):
         (pair,) = sets.scene_pairs(folder, (240, 320))
@@ -134,7 +136,7 @@ def test_resized_homography_follows_the_centres_of_pixels() -> None:
     )
 
 
-def test_incomplete_scenes_are_named(tmp_path: Path) -> None:
+def test_errors_name_the_incomplete_scene(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="H_1_2"):
         list(sets.scene_pairs(tmp_path, (240, 320)))
     with pytest.raises(DatasetError, match="H_1_2"):

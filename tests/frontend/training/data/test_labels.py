@@ -48,7 +48,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Brightness(SuperPoint):
-    """A detector whose probability at a pixel is a hundredth of its brightness; it remembers what it saw."""
+    """A detector with probability brightness / 100; it records the images it saw."""
 
     def __init__(self) -> None:
         super().__init__((1, 1, 1, 1, 1), 8)
@@ -71,8 +71,8 @@ def smooth_image(height: int = 96, width: int = 128) -> np.ndarray:
     )
 
 
-def test_average_of_an_equivariant_detector_is_what_it_says_itself() -> None:
-    """Warping there and back must neither shift nor weaken."""
+def test_adapting_an_equivariant_detector_gives_its_own_output() -> None:
+    """Warping there and back must not shift or weaken the response."""
     image = smooth_image()
     config = LabelConfig(homographies=20)
     probabilities = adapt(Brightness(), image, config, generator())
@@ -84,8 +84,8 @@ def test_average_of_an_equivariant_detector_is_what_it_says_itself() -> None:
     assert np.abs(shift).max() < 0.01
 
 
-def test_neither_borders_nor_black_count() -> None:
-    """On white everything that counts is white, however much of a warp is outside."""
+def test_borders_and_black_pixels_do_not_count() -> None:
+    """On a white image all valid pixels stay white, however much of a warp is outside."""
     wild = HomographyConfig(allow_artifacts=True, rotation_deg=180.0, scale=0.8, perspective=0.3)
     config = LabelConfig(homographies=15, homography=wild)
     probabilities = adapt(Brightness(), np.full((64, 80), 255, np.uint8), config, generator())
@@ -95,7 +95,7 @@ def test_neither_borders_nor_black_count() -> None:
 
 
 @pytest.mark.parametrize("erosion", [0, 3, 5])
-def test_what_no_warp_shows_is_zero(erosion: int) -> None:
+def test_pixels_that_no_warp_shows_are_zero(erosion: int) -> None:
     config = LabelConfig(homographies=1, erosion_px=erosion)
     probabilities = adapt(Brightness(), np.full((32, 40), 255, np.uint8), config, generator())
     inner = np.zeros((32, 40), np.bool_)
@@ -156,7 +156,7 @@ def test_a_corner_is_labelled_where_it_is() -> None:
         LabelConfig(),
     )
     best = labels.keypoints[:4]
-    # Edges of the rectangle lie between pixels.
+    # The edges of the rectangle lie between pixels.
     corners = np.array([[39.5, 29.5], [89.5, 29.5], [39.5, 69.5], [89.5, 69.5]])
     distances = np.linalg.norm(best[:, None] - corners[None], axis=2)
     assert distances.min(axis=0).max() < 1.5
@@ -184,7 +184,7 @@ def test_maxima_threshold_suppression_order_and_top_k() -> None:
     np.testing.assert_array_equal(few.keypoints, labels.keypoints[:2])
 
 
-def test_mass_is_that_of_25_pixels_and_at_most_one() -> None:
+def test_mass_is_summed_over_25_pixels_and_at_most_one() -> None:
     heat = heat_with(
         {(10, 10): 0.5, (11, 12): 0.2, (10, 13): 0.1, (30, 30): 0.7, (30, 31): 0.6, (0, 0): 0.3}
     )
@@ -201,7 +201,7 @@ def test_subpixel_labels_are_at_the_centre_of_mass() -> None:
     np.testing.assert_allclose(labels.keypoints, [[20.3, 15.8]], atol=0.03)
 
 
-def test_nothing_found_is_no_error(tmp_path: Path) -> None:
+def test_an_image_without_labels_is_valid(tmp_path: Path) -> None:
     labels = find_labels(np.zeros((16, 24), np.float32), LabelConfig())
     assert [array.shape for array in (labels.keypoints, labels.scores, labels.mass)] == [
         (0, 2),
@@ -227,7 +227,7 @@ def assert_equal(one: Labels, other: Labels) -> None:
         assert getattr(one, name).dtype == np.float32
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_labels_are_read_back(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg.npz"
     write_labels(path, some_labels(), (24, 32))
     assert_equal(read_labels(path, (24, 32)), some_labels())
@@ -242,7 +242,7 @@ def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
         read_labels(tmp_path / "a.npz", (48, 64))
 
 
-def test_label_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_not_labels_are_refused(tmp_path: Path) -> None:
     whole = tmp_path / "whole.npz"
     write_labels(whole, some_labels(), (24, 32))
     data = whole.read_bytes()
@@ -282,7 +282,7 @@ def test_label_files_that_are_none(tmp_path: Path) -> None:
         ("scores", np.array(["a"] * 5), "scores"),
     ],
 )
-def test_label_files_of_other_content(
+def test_label_files_with_invalid_content_are_refused(
     tmp_path: Path, key: str, value: np.ndarray | None, said: str
 ) -> None:
     labels = some_labels()
@@ -302,7 +302,7 @@ def test_label_files_of_other_content(
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Six photographs in two folders, of two sizes."""
+    """Six photographs in two folders and of two sizes."""
     folder = tmp_path / "photos"
     rng = np.random.default_rng(1)
     for index in range(6):
@@ -338,18 +338,20 @@ def labelled(root: Path, tmp_path: Path) -> Path:
     return tmp_path / "labelled"
 
 
-def test_a_folder_of_labels(root: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    summary = label(root, tmp_path / "out", progress=lambda done, total: told.append((done, total)))
+def test_labelling_writes_one_file_per_photo(root: Path, tmp_path: Path) -> None:
+    reported: list[tuple[int, int]] = []
+    summary = label(
+        root, tmp_path / "out", progress=lambda done, total: reported.append((done, total))
+    )
     files = [label_path(tmp_path / "out", photo, root) for photo in photos_of(root)]
     assert sorted((tmp_path / "out").rglob("*.npz")) == sorted(files)
     assert tmp_path / "out" / "set1" / "2.png.npz" in files
     counts = [len(read_labels(path, FEW.size).scores) for path in files]
     assert min(counts) > 0
     assert summary == LabelSummary(done=6, skipped=0, unreadable=0, mean_labels=sum(counts) / 6)
-    assert told == [(done, 6) for done in range(1, 7)]
+    assert reported == [(done, 6) for done in range(1, 7)]
     with np.load(files[0]) as file:
-        # The photograph has another.
+        # The other photograph has another size.
         assert file["size"].tolist() == list(FEW.size)
     settings = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert settings["seed"] == 0
@@ -359,7 +361,7 @@ def test_a_folder_of_labels(root: Path, tmp_path: Path) -> None:
 
 
 def test_labels_are_those_of_adaptation(root: Path, labelled: Path) -> None:
-    """The folder holds what `adapt` and `find_labels` say with some generator: here only that it is plausible."""
+    """The folder holds labels of `adapt` and `find_labels`; here checked for plausibility only."""
     photo = photos_of(root)[0]
     image = fit_image(cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE), FEW.size)
     direct = find_labels(adapt(load_superpoint(None), image, FEW, generator(5)), FEW)
@@ -370,7 +372,7 @@ def test_labels_are_those_of_adaptation(root: Path, labelled: Path) -> None:
     assert np.median(distances) < 2
 
 
-def test_again_skips_and_changes_nothing(
+def test_labelling_again_skips_and_changes_nothing(
     root: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(labelled)
@@ -383,7 +385,7 @@ def test_again_skips_and_changes_nothing(
     assert contents(labelled) == before
 
 
-def test_resumed_and_shared_out_labels_are_the_same(
+def test_resumed_and_distributed_labelling_gives_the_same_labels(
     root: Path, labelled: Path, tmp_path: Path
 ) -> None:
     shared = tmp_path / "shared"
@@ -402,16 +404,21 @@ def test_resumed_and_shared_out_labels_are_the_same(
 @pytest.mark.slow
 def test_processes_make_the_same_labels(root: Path, labelled: Path, tmp_path: Path) -> None:
     (root / "set0" / "broken.png").write_text("no image")
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     summary = label(
-        root, tmp_path / "out", processes=2, progress=lambda done, total: told.append((done, total))
+        root,
+        tmp_path / "out",
+        processes=2,
+        progress=lambda done, total: reported.append((done, total)),
     )
     assert (summary.done, summary.unreadable) == (6, 1)
-    assert told == [(done, 7) for done in range(1, 8)]
+    assert reported == [(done, 7) for done in range(1, 8)]
     assert contents(tmp_path / "out") == contents(labelled)
 
 
-def test_names_decide_not_where_the_photos_are(root: Path, labelled: Path, tmp_path: Path) -> None:
+def test_labels_depend_on_names_not_on_the_folder(
+    root: Path, labelled: Path, tmp_path: Path
+) -> None:
     elsewhere = tmp_path / "moved" / "here"
     elsewhere.parent.mkdir()
     root.rename(elsewhere)
@@ -419,7 +426,7 @@ def test_names_decide_not_where_the_photos_are(root: Path, labelled: Path, tmp_p
     assert contents(tmp_path / "out") == contents(labelled)
 
 
-def test_seed_and_name_matter(root: Path, labelled: Path, tmp_path: Path) -> None:
+def test_labels_depend_on_seed_and_name(root: Path, labelled: Path, tmp_path: Path) -> None:
     label(root, tmp_path / "out", seed=1)
     assert all(
         contents(tmp_path / "out")[name] != data
@@ -439,7 +446,7 @@ def test_unreadable_photos_are_counted_and_logged(
     summary = label(root, tmp_path / "out")
     assert (summary.done, summary.unreadable) == (6, 1)
     assert "set0/broken.png" in caplog.text
-    # It is tried again.
+    # An unreadable photo is tried again.
     assert label(root, tmp_path / "out").unreadable == 1
 
 
@@ -478,24 +485,24 @@ def test_a_folder_of_other_settings_is_refused(
         again(overwrite=False)
     assert "\n" not in str(error.value)
     assert contents(labelled) == before
-    # Nothing of the old settings is left.
+    # No labels of the old settings are left.
     assert again(overwrite=True).done == 1
     assert set(contents(labelled)) == {"labels.json", "set0/0.png.npz"}
     assert again(overwrite=False).skipped == 1
 
 
-def test_how_many_warps_are_seen_at_once_is_no_other_setting(root: Path, labelled: Path) -> None:
+def test_the_batch_size_does_not_invalidate_labels(root: Path, labelled: Path) -> None:
     assert label(root, labelled, FEW.model_copy(update={"batch": 16})).skipped == 6
 
 
-def test_overwriting_makes_them_again(root: Path, labelled: Path) -> None:
+def test_overwrite_replaces_the_labels(root: Path, labelled: Path) -> None:
     before = contents(labelled)
     label_path(labelled, photos_of(root)[0], root).write_bytes(b"")
     assert label(root, labelled, overwrite=True).done == 6
     assert contents(labelled) == before
 
 
-def test_folders_that_are_no_label_folders(root: Path, tmp_path: Path) -> None:
+def test_folders_that_are_not_label_folders_are_refused(root: Path, tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "map.npz").write_bytes(b"precious")
@@ -514,7 +521,9 @@ def test_damaged_settings_are_refused(root: Path, labelled: Path) -> None:
         label(root, labelled)
 
 
-def test_photos_elsewhere_and_missing_weights(root: Path, tmp_path: Path) -> None:
+def test_photos_outside_the_root_and_missing_weights_are_refused(
+    root: Path, tmp_path: Path
+) -> None:
     with pytest.raises(DatasetError, match="photos below"):
         label_images([tmp_path / "x.png"], root, tmp_path / "out", None, FEW, 0)
     with pytest.raises(WeightsError):
@@ -523,7 +532,7 @@ def test_photos_elsewhere_and_missing_weights(root: Path, tmp_path: Path) -> Non
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> bool:
-    """Whether it comes true; the time is only how long a broken program is waited for."""
+    """Wait until a condition holds; the limit only matters for a broken program."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -541,13 +550,16 @@ from spslam.frontend.training.data.labelling import label_images
 if __name__ == "__main__":
     root, out = Path(sys.argv[1]), Path(sys.argv[2])
     config = LabelConfig.model_validate_json(sys.argv[4])
-    label_images(sorted(root.rglob("*.png")), root, out, None, config, 0, processes=int(sys.argv[3]))
+    photos, processes = sorted(root.rglob("*.png")), int(sys.argv[3])
+    label_images(photos, root, out, None, config, 0, processes=processes)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_in_the_middle(root: Path, labelled: Path, tmp_path: Path, processes: int) -> None:
+def test_labelling_resumes_after_being_killed(
+    root: Path, labelled: Path, tmp_path: Path, processes: int
+) -> None:
     out = tmp_path / "out"
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -574,9 +586,9 @@ def test_killed_in_the_middle(root: Path, labelled: Path, tmp_path: Path, proces
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_told(root: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_is_reported(root: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    # What the script is called in processes that are started.
+    # The name of the script's module in child processes.
     script.write_text(f"import os\nif __name__ == '__mp_main__':\n    os._exit(7)\n{SCRIPT}")
     arguments = [
         sys.executable,

@@ -46,12 +46,12 @@ def grey(value: float, count: int = 64, size: tuple[int, int] = (40, 48)) -> tor
     return torch.full((count, 1, *size), value)
 
 
-def test_no_strength_changes_nothing() -> None:
+def test_zero_strength_changes_nothing() -> None:
     images = texture()
     torch.testing.assert_close(run(images, NONE), images, atol=1e-6, rtol=0)
 
 
-def test_no_chance_changes_nothing() -> None:
+def test_zero_probability_changes_nothing() -> None:
     images = texture()
     torch.testing.assert_close(
         run(images, PhotometricConfig(chance=0.0)), images, atol=1e-6, rtol=0
@@ -60,7 +60,7 @@ def test_no_chance_changes_nothing() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), value=st.floats(0, 1))
-def test_stays_between_black_and_white(seed: int, value: float) -> None:
+def test_values_stay_between_black_and_white(seed: int, value: float) -> None:
     result = run(texture() * 0.5 + 0.5 * value, PhotometricConfig(chance=1.0), seed)
     assert torch.isfinite(result).all()
     assert result.min() >= 0
@@ -81,12 +81,12 @@ def test_each_image_has_its_own_changes() -> None:
     assert len(result[:, 0, 0, 0].unique()) == len(result)
 
 
-def test_chance_is_the_share_that_is_changed() -> None:
+def test_probability_is_the_fraction_of_changed_images() -> None:
     result = run(grey(0.5, count=2000, size=(8, 8)), only(brightness=0.3, chance=0.6))
     assert abs(float((result[:, 0, 0, 0] != 0.5).float().mean()) - 0.6) < 0.05
 
 
-def test_brightness_shifts_all_pixels_alike_within_its_range() -> None:
+def test_brightness_shifts_all_pixels_equally_within_its_range() -> None:
     images = texture(64) * 0.2 + 0.4
     shift = run(images, only(brightness=0.3)) - images
     assert shift.abs().max() <= 0.3 + 1e-5
@@ -101,13 +101,13 @@ def test_contrast_stretches_around_the_mean_within_its_range() -> None:
     factor = result.std(dim=(1, 2, 3)) / images.std(dim=(1, 2, 3))
     assert factor.min() >= 0.5 - 1e-4
     assert factor.max() <= 2 + 1e-4
-    # As often halved as doubled.
+    # Halved as often as doubled.
     assert abs(float(factor.log().mean())) < 0.1
     assert factor.min() < 0.6
     assert factor.max() > 1.8
 
 
-def test_noise_is_no_stronger_than_asked() -> None:
+def test_noise_is_at_most_as_strong_as_configured() -> None:
     result = run(grey(0.5, count=100), only(noise_sigma=0.06))
     deviation = result.std(dim=(1, 2, 3))
     assert deviation.max() < 0.065
@@ -151,7 +151,7 @@ def test_blur_keeps_the_sum_and_the_centre() -> None:
 
 
 def spread(result: torch.Tensor) -> torch.Tensor:
-    """Eigenvalues (B, 2) of the covariance of what a single bright pixel became."""
+    """Eigenvalues (B, 2) of the covariance of the blurred image of one bright pixel."""
     steps = torch.arange(float(result.shape[-1])) - result.shape[-1] // 2
     x, y = steps[None, None, :], steps[None, :, None]
     heat = result[:, 0]

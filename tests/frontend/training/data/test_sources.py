@@ -1,4 +1,4 @@
-"""What the stages are shown: the same for the same seed, and geometrically right."""
+"""Training batches of the stages: reproducible and geometrically right."""
 
 import itertools
 from dataclasses import replace
@@ -45,7 +45,7 @@ def config(*overrides: str) -> TrainingConfig:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> LabelledPhotos:
-    """Six smooth images with labels at random places."""
+    """Six smooth images with labels at random positions."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(6):
@@ -64,7 +64,7 @@ def photos(tmp_path: Path) -> LabelledPhotos:
     return LabelledPhotos(paths, tmp_path / "photos", tmp_path / "labels", SIZE)
 
 
-def test_labels_weigh_as_much_as_their_corners_tell(photos: LabelledPhotos) -> None:
+def test_the_weight_of_a_label_follows_the_strength_of_its_corner(photos: LabelledPhotos) -> None:
     index = np.array([2])
     plain = photos.labels(index)[0]
     weighing = LabelledPhotos(
@@ -77,7 +77,7 @@ def test_labels_weigh_as_much_as_their_corners_tell(photos: LabelledPhotos) -> N
     )
     weighed = weighing.labels(index)[0]
     image = photos.images(index)[0]
-    # At the places where they have settled.
+    # Evaluate at the refined positions.
     strength = corner_strength(image, settle_on_corners(image, plain.keypoints))
     np.testing.assert_allclose(weighed.mass, plain.mass * np.sqrt(strength))
     assert np.ptp(weighed.mass / plain.mass) > 0.3
@@ -93,7 +93,7 @@ def test_a_batch_does_not_depend_on_the_number_of_processes(photos: LabelledPhot
 
 
 @pytest.mark.slow
-def test_workers_read_what_the_process_itself_reads(photos: LabelledPhotos, tmp_path: Path) -> None:
+def test_workers_read_the_same_as_the_main_process(photos: LabelledPhotos, tmp_path: Path) -> None:
     shapes = open_shapes(tmp_path / "shapes", 9, SIZE, 0)
     for source in (
         PhotoSource(photos, config().data, pairs=True),
@@ -108,7 +108,9 @@ def test_workers_read_what_the_process_itself_reads(photos: LabelledPhotos, tmp_
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_photograph_that_cannot_be_read_is_one_line(photos: LabelledPhotos, workers: int) -> None:
+def test_an_unreadable_photograph_gives_a_one_line_error(
+    photos: LabelledPhotos, workers: int
+) -> None:
     for path in photos.paths:
         path.write_bytes(b"no image")
     source = PhotoSource(photos, config().data, pairs=True)
@@ -117,7 +119,7 @@ def test_a_photograph_that_cannot_be_read_is_one_line(photos: LabelledPhotos, wo
     assert "\n" not in str(found.value)
 
 
-def test_reading_leaves_the_random_numbers_of_pytorch_alone(photos: LabelledPhotos) -> None:
+def test_reading_does_not_change_the_random_state_of_pytorch(photos: LabelledPhotos) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -125,14 +127,14 @@ def test_reading_leaves_the_random_numbers_of_pytorch_alone(photos: LabelledPhot
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_decoded_photographs_stay_within_their_memory(
+def test_decoded_photographs_stay_within_the_memory_limit(
     photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
     monkeypatch.setattr(
         labelled_photos, "read_photo", lambda path: decoded.append(path.stem) or read_photo(path)
     )
-    # Room for two of the six images.
+    # The memory holds two of the six images.
     small = replace(photos, cache_bytes=2 * SIZE[0] * SIZE[1] + 1)
     order = np.array([3, 1, 4, 3, 1, 4, 0])
     found = small.images(order)
@@ -140,7 +142,7 @@ def test_decoded_photographs_stay_within_their_memory(
     np.testing.assert_array_equal(found, photos.images(order))
 
 
-def test_steps_and_seeds_differ(photos: LabelledPhotos) -> None:
+def test_batches_differ_between_steps_and_seeds(photos: LabelledPhotos) -> None:
     source = PhotoSource(photos, config().data, pairs=False)
     images = [
         step_batch(source, config(*seed), step)["image"]
@@ -150,7 +152,7 @@ def test_steps_and_seeds_differ(photos: LabelledPhotos) -> None:
     assert len({image.numpy().tobytes() for image in images}) == 4
 
 
-def test_every_epoch_shows_every_image(photos: LabelledPhotos) -> None:
+def test_every_epoch_contains_every_image(photos: LabelledPhotos) -> None:
     blocks = itertools.islice(StepSampler(len(photos), config(), Processes()), 6)
     shown = [index for step in blocks for block in step for index in block.indices]
     epochs = [shown[start : start + 6] for start in range(0, 24, 6)]
@@ -158,7 +160,7 @@ def test_every_epoch_shows_every_image(photos: LabelledPhotos) -> None:
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_points_of_a_pair_correspond_and_show_the_same(photos: LabelledPhotos) -> None:
+def test_points_of_a_pair_correspond(photos: LabelledPhotos) -> None:
     settings = config("data.photometric.chance=0")
     batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 0)
     exist = batch["points_valid"]
@@ -172,7 +174,7 @@ def test_points_of_a_pair_correspond_and_show_the_same(photos: LabelledPhotos) -
             batch[f"image{view}"], grid[:, :, None], align_corners=True
         )
         values.append(sampled[:, 0, :, 0][exist])
-    # Smooth images: what differs is the interpolation.
+    # The images are smooth: only interpolation makes a difference.
     assert (values[0] - values[1]).abs().max() < 0.05
     assert values[0].std() > 0.1
 
@@ -190,7 +192,7 @@ def test_labels_lie_at_the_points_with_their_mass(photos: LabelledPhotos) -> Non
             assert near.sum() > 0.9
 
 
-def test_a_smaller_view_is_a_part_of_the_photograph(photos: LabelledPhotos) -> None:
+def test_a_smaller_view_is_a_crop_of_the_photograph(photos: LabelledPhotos) -> None:
     settings = config("data.size=[48,64]", "data.photometric.chance=0")
     batch = step_batch(PhotoSource(photos, settings.data, pairs=True), settings, 1)
     assert batch["image0"].shape == (4, 1, 48, 64)
@@ -200,7 +202,7 @@ def test_a_smaller_view_is_a_part_of_the_photograph(photos: LabelledPhotos) -> N
     assert bool(((inside >= -0.5) & (inside <= torch.tensor([63.5, 47.5]))).all())
 
 
-def test_shapes_come_with_their_corners(tmp_path: Path) -> None:
+def test_shapes_have_their_corners_as_labels(tmp_path: Path) -> None:
     shapes = open_shapes(tmp_path, 9, SIZE, 0)
     settings = config("data.photometric.chance=0")
     batch = step_batch(ShapeSource(shapes, settings.data), settings, 0)
@@ -209,7 +211,7 @@ def test_shapes_come_with_their_corners(tmp_path: Path) -> None:
     assert all(round(float(total)) in counts for total in batch["label_map"].sum(dim=(1, 2)))
 
 
-def test_the_teacher_says_probabilities(photos: LabelledPhotos) -> None:
+def test_the_teacher_gives_probabilities(photos: LabelledPhotos) -> None:
     torch.manual_seed(0)
     teacher = SuperPoint((4, 4, 8, 8, 16), descriptor_dim=16).eval().requires_grad_(False)
     settings = config("distillation.warps=3")
@@ -223,7 +225,7 @@ def test_the_teacher_says_probabilities(photos: LabelledPhotos) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_the_teacher_sees_the_students_view_or_the_one_before_its_changes(
+def test_the_teacher_sees_the_view_of_the_student_with_or_without_photometric_changes(
     photos: LabelledPhotos, same: bool
 ) -> None:
     torch.manual_seed(0)
@@ -253,7 +255,7 @@ def test_photographs_without_labels_are_left_out(photos: LabelledPhotos, tmp_pat
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (128, 192), (100, 300), (40, 50), (333, 101)])
-def test_an_image_is_fitted_around_its_middle(shape: tuple[int, int]) -> None:
+def test_an_image_is_cropped_around_its_centre(shape: tuple[int, int]) -> None:
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     centre = (np.array(shape) - 1) / 2
     image = (128 + 100 * np.cos((x - centre[1]) / 9) * np.cos((y - centre[0]) / 9)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Figures of an extractor, and several side by side."""
+"""Metrics of one extractor and of several side by side."""
 
 import json
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_everything_given_is_evaluated(orb: dict[str, Any]) -> None:
     )
 
 
-def test_same_figures_twice(orb: dict[str, Any], data: EvaluationData) -> None:
+def test_metrics_are_reproducible(orb: dict[str, Any], data: EvaluationData) -> None:
     assert evaluate_extractor("orb", data) == orb
 
 
@@ -115,14 +115,14 @@ def test_superpoint_points_are_raw_on_shapes_and_refined_elsewhere(
     assert all(config.spread_cell == 0 and config.nms_radius == 4 for config in seen)
 
 
-def test_impossible_settings_are_a_users_error() -> None:
+def test_impossible_settings_raise_a_user_error() -> None:
     with pytest.raises(ConfigError, match="surf"):
         evaluate_extractor("surf", EvaluationData())
     with pytest.raises(ConfigError, match="nms_radius"):
         evaluate_extractor("orb", EvaluationData(), overrides={"nms_radius": -1})
 
 
-def test_json_is_contract_for_one_and_a_list_for_several(
+def test_json_is_an_object_for_one_and_a_list_for_several(
     orb: dict[str, Any], tmp_path: Path
 ) -> None:
     write_json([orb], tmp_path / "one.json")
@@ -133,7 +133,7 @@ def test_json_is_contract_for_one_and_a_list_for_several(
         write_json([orb], tmp_path / "nowhere" / "one.json")
 
 
-def test_undefined_figures_are_null(data: EvaluationData, tmp_path: Path) -> None:
+def test_undefined_metrics_are_null(data: EvaluationData, tmp_path: Path) -> None:
     flat = tmp_path / "flat.png"
     cv2.imwrite(str(flat), np.full((240, 320), 90, np.uint8))
     result = evaluate_extractor("orb", EvaluationData(photos=[flat]), overrides={"border": 60})

@@ -1,4 +1,4 @@
-"""What is measured on two images with a known homography."""
+"""Metrics of two images with a known homography."""
 
 import numpy as np
 import pytest
@@ -24,20 +24,20 @@ def grid_features(step: int = 20, seed: int = 0) -> Features:
 def moved(
     features: Features, homography: NDArray[np.float64], offset: tuple[float, float] = (0.0, 0.0)
 ) -> Features:
-    """The features as another image sees them; those outside it are gone."""
+    """Features as another image sees them, without those outside it."""
     points = (metrics.warp_points(features.keypoints, homography) + offset).astype(np.float32)
     inside = np.all((points >= 0) & (points <= [SHAPE[1] - 1, SHAPE[0] - 1]), axis=1)
     return Features(points, features.scores, features.descriptors).select(inside)
 
 
-def test_warp_points_gives_nothing_behind_the_camera() -> None:
+def test_warp_points_drops_points_behind_the_camera() -> None:
     homography = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-0.01, 0.0, 1.0]])
     mapped = metrics.warp_points(np.array([[50.0, 10.0], [150.0, 10.0]]), homography)
     np.testing.assert_allclose(mapped[0], [100.0, 20.0])
     assert np.isnan(mapped[1]).all()
 
 
-def test_what_agrees_exactly_gets_the_best_figures() -> None:
+def test_exact_agreement_gives_the_best_metrics() -> None:
     features = grid_features()
     other = moved(features, SHIFT)
     localisation = metrics.localisation_scores(features, other, SHIFT, SHAPE)
@@ -52,7 +52,7 @@ def test_localisation_error_of_moved_points(
     offset: tuple[float, float], repeatability: float
 ) -> None:
     features = grid_features()
-    # Away from the border, so that the same points are in both images.
+    # Stay away from the border, so that the same points are in both images.
     features = features.select(
         np.all((features.keypoints > 40) & (features.keypoints < [260, 190]), axis=1)
     )
@@ -78,7 +78,7 @@ def test_errors_are_measured_in_both_images() -> None:
 def test_only_the_best_points_of_the_shared_area_count() -> None:
     features = grid_features()
     rng = np.random.default_rng(1)
-    # Better than all others, but not repeated: outside what image 1 sees, they must not matter.
+    # These score higher but lie outside what image 1 sees, so they must not count.
     left = Features(
         np.stack([np.arange(2, 300, 10), np.full(30, 4)], axis=1).astype(np.float32),
         np.full(30, 9.0, np.float32),
@@ -89,7 +89,7 @@ def test_only_the_best_points_of_the_shared_area_count() -> None:
     )
     scores = metrics.localisation_scores(both, moved(features, SHIFT), SHIFT, SHAPE, count=50)
     assert scores["repeatability"] == 1.0
-    # Half as bad a detector: every second of the best is not found again.
+    # A detector half as good: every second of the best points is not repeated.
     kept = np.ones(len(features), np.bool_)
     inside = np.flatnonzero(
         np.all((features.keypoints[:, :2] < [300, 400]) & (features.keypoints >= 10), axis=1)
@@ -99,7 +99,7 @@ def test_only_the_best_points_of_the_shared_area_count() -> None:
     assert 0.6 < lost["repeatability"] < 0.75
 
 
-def test_wrong_descriptors_cost_matches() -> None:
+def test_wrong_descriptors_lower_the_matching_metrics() -> None:
     features = grid_features()
     other = moved(features, SHIFT)
     descriptors = other.descriptors.copy()
@@ -122,7 +122,7 @@ def test_binary_descriptors() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_few_features_are_a_failure_not_an_error(count: int) -> None:
+def test_too_few_features_count_as_a_failure(count: int) -> None:
     few = grid_features().select(np.arange(count) + 50)
     for pair in ((few, grid_features()), (grid_features(), few), (few, few)):
         scores = metrics.matching_scores(*pair, SHIFT, SHAPE)
@@ -134,7 +134,7 @@ def test_few_features_are_a_failure_not_an_error(count: int) -> None:
     )
 
 
-def test_homography_error_is_that_of_the_corners() -> None:
+def test_homography_error_is_the_mean_corner_error() -> None:
     features = grid_features()
     other = moved(features, np.eye(3), (3.0, 4.0))
     kept = metrics.in_shared_area(features, np.array([[1, 0, 3.0], [0, 1, 4.0], [0, 0, 1]]), SHAPE)
@@ -142,7 +142,7 @@ def test_homography_error_is_that_of_the_corners() -> None:
     assert error == pytest.approx(5.0, abs=1e-3)
 
 
-def test_magsac_makes_more_of_noisy_matches_than_ransac() -> None:
+def test_magsac_is_more_accurate_than_ransac_on_noisy_matches() -> None:
     homography = np.array([[1.02, 0.05, 3.0], [-0.04, 0.98, 2.0], [1e-4, -5e-5, 1.0]])
     size = np.array([SHAPE[1] - 1, SHAPE[0] - 1])
     errors = []
@@ -162,7 +162,7 @@ def test_magsac_makes_more_of_noisy_matches_than_ransac() -> None:
     assert fitted < 0.8
 
 
-def test_suppress_near_keeps_the_better_and_the_far() -> None:
+def test_suppress_near_keeps_the_better_of_near_points() -> None:
     points = np.array([[10, 10], [13, 14], [15.4, 10], [18.2, 10.1]], np.float32)
     features = Features(
         points, np.array([0.5, 0.9, 0.2, 0.6], np.float32), np.zeros((4, 8), np.float32)

@@ -1,4 +1,4 @@
-"""Relative pose of frames from matches."""
+"""Relative poses of frames estimated from matches."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ DESCRIPTORS /= np.linalg.norm(DESCRIPTORS, axis=1, keepdims=True)
 
 
 def pose(index: int) -> NDArray[np.float64]:
-    """`T_world_cam` of a camera that drives a bend."""
+    """`T_world_cam` of a camera that drives along a bend."""
     rotation = geometry.so3_exp(np.array([0.0, 0.02 * index, 0.0]))
     return geometry.make_transform(rotation, np.array([0.1 * index, 0.0, 0.2 * index]))
 
@@ -72,7 +72,7 @@ def test_errors_are_angles_to_the_truth() -> None:
     assert error.direction_deg == pytest.approx(180.0, abs=0.5)
 
 
-def test_no_matches_are_a_failure_not_an_error() -> None:
+def test_no_matches_count_as_a_failure() -> None:
     few = view(pose(0)).select(np.arange(5))
     error = relative_pose_error(few, few, K, pose(1))
     assert (error.rotation_deg, error.direction_deg, error.inliers) == (180.0, 180.0, 0)

@@ -1,4 +1,4 @@
-"""Corners of synthetic shapes."""
+"""Evaluation on corners of synthetic shapes."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class Squares:
         for i in range(count):
             x, y = (int(value) for value in rng.integers(20, 40, 2))
             cv2.rectangle(self.images[i], (x, y), (x + 40, y + 35), 200, -1)
-            # Of equal neighbours FAST keeps none.
+            # FAST keeps none of several equal neighbours.
             self.images[i] = cv2.GaussianBlur(self.images[i], (0, 0), 0.8)
             self._corners[i] = [[x, y], [x + 40, y], [x, y + 35], [x + 40, y + 35]]
 
@@ -35,24 +35,24 @@ SQUARES = Squares()
 
 
 @pytest.mark.parametrize("name", list(evaluation.OPENCV_DETECTORS))
-def test_classical_detectors_find_corners(name: str) -> None:
+def test_opencv_detectors_find_corners(name: str) -> None:
     keypoints, scores = evaluation.OPENCV_DETECTORS[name](SQUARES.images[0])
     assert len(keypoints) == len(scores) >= 4
     assert np.all(np.diff(scores) <= 0)
     assert np.isfinite(evaluation.detection_errors(keypoints, SQUARES.corners(0))).sum() == 4
 
 
-def test_a_corner_is_credited_once() -> None:
+def test_each_corner_is_counted_once() -> None:
     corners = np.array([[10.0, 10.0], [14.0, 10.0]], np.float32)
     found = np.array([[11.0, 10.0], [10.0, 10.0], [10.0, 11.0], [40.0, 10.0]], np.float32)
-    # The second takes what is left in reach; for the third nothing is.
+    # The second match takes the next one within reach; the third finds none.
     np.testing.assert_allclose(
         evaluation.detection_errors(found, corners), [1.0, 4.0, np.inf, np.inf]
     )
     assert np.isinf(evaluation.detection_errors(found, corners[:0])).all()
 
 
-def test_an_oracle_is_perfect_where_there_is_something_to_find() -> None:
+def test_an_oracle_has_perfect_average_precision() -> None:
     by_image = {SQUARES.images[i].tobytes(): SQUARES.corners(i) for i in range(len(SQUARES.images))}
 
     def oracle(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -63,12 +63,12 @@ def test_an_oracle_is_perfect_where_there_is_something_to_find() -> None:
     assert scores["clean"]["map"] == scores["clean"]["ap"] == 1.0
     assert scores["clean"]["mle_px"] == pytest.approx(1.5)
     assert list(scores["clean"]["primitives"]) == ["square"]
-    # Of a noisy image the oracle knows nothing.
+    # The oracle knows nothing about a noisy image.
     assert scores["noisy"]["map"] == 0.0
     assert np.isnan(scores["noisy"]["mle_px"])
 
 
-def test_false_detections_where_there_is_no_corner_lower_ap_only() -> None:
+def test_false_detections_in_images_without_corners_lower_only_ap() -> None:
     scores = evaluation.evaluate_shapes(evaluation.detect_harris, SQUARES, ("square", "nothing"))[
         "clean"
     ]
@@ -84,7 +84,7 @@ def test_noise_is_seeded_and_keeps_the_shape() -> None:
     assert np.corrcoef(noisy.ravel(), image.ravel())[0, 1] > 0.7
 
 
-def test_an_extractor_detects_thinned_points() -> None:
+def test_nonmaximum_suppression_thins_the_points_of_an_extractor() -> None:
     detect = evaluation.detector_of(
         create_extractor(FeatureConfig(extractor="orb", border=0, spread_cell=0))
     )

@@ -1,4 +1,4 @@
-"""The small measurements that choose the best weights."""
+"""The validation metrics that choose the best weights."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ def test_nearly_all_true_matches_are_within_the_matching_distance(tmp_path: Path
     cv2.imwrite(str(tmp_path / "a.png"), cv2.normalize(photo, None, 0, 255, cv2.NORM_MINMAX))
     validation = PairValidation([tmp_path / "a.png"], 1, descriptors=True)
     assert 0.5 < validation.matching_distance(load_superpoint()) < 0.9
-    # Nothing is found, nothing is known.
+    # Without features the metrics are undefined.
     cv2.imwrite(str(tmp_path / "a.png"), np.full((240, 320), 128, np.uint8))
     blank = PairValidation([tmp_path / "a.png"], 1, descriptors=True)
     assert blank.matching_distance(load_superpoint()) > 0
 
 
-def test_shapes_are_judged_by_the_mean_of_clean_and_noisy(tmp_path: Path) -> None:
+def test_the_shapes_metric_is_the_mean_of_clean_and_noisy(tmp_path: Path) -> None:
     shapes = open_shapes(tmp_path, 9, (64, 80), 3)
     network = load_superpoint()
     found = ShapeValidation(shapes)(network.train())

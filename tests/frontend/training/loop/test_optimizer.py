@@ -1,4 +1,4 @@
-"""The moving average of the weights is the exponential one, with the decay that grows at the start."""
+"""The moving average of the weights is exponential; its decay grows at the start."""
 
 import copy
 
@@ -17,7 +17,7 @@ from spslam.frontend.training.loop.optimizer import (
 
 @torch.no_grad()
 def reference_update(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Tensor by tensor: `decay` of the old value, the rest of the new one; counters are copied."""
+    """Update tensor by tensor: `decay` × old + (1 - `decay`) × new; counters are copied."""
     new = network.state_dict()
     for name, value in average.state_dict().items():
         if value.dtype.is_floating_point:
@@ -33,14 +33,14 @@ def small_network() -> SuperPoint:
 
 @torch.no_grad()
 def train_a_little(network: SuperPoint) -> None:
-    """Other weights, and other statistics of batch norm."""
+    """Change the weights and the statistics of batch norm."""
     for parameter in network.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     network.train()(torch.rand(2, 1, 32, 40))
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.998])
-def test_the_average_is_the_reference_bit_by_bit(decay: float) -> None:
+def test_the_average_equals_the_reference_bit_by_bit(decay: float) -> None:
     network = small_network()
     average = averaged_model(network, decay)
     expected = copy.deepcopy(network)
@@ -56,7 +56,7 @@ def test_the_average_is_the_reference_bit_by_bit(decay: float) -> None:
     assert not average.module.training
 
 
-def test_a_resumed_average_goes_on_with_its_decay() -> None:
+def test_a_resumed_average_continues_with_its_decay() -> None:
     network = small_network()
     whole = averaged_model(network, 0.998)
     for _ in range(4):
@@ -72,7 +72,7 @@ def test_a_resumed_average_goes_on_with_its_decay() -> None:
     assert torch.equal(*weights)
 
 
-def test_without_a_warm_up_the_rate_is_half_a_cosine() -> None:
+def test_the_learning_rate_without_warm_up_is_half_a_cosine() -> None:
     settings = OptimizerConfig(learning_rate=0.1, warmup=0, final_fraction=0.0)
     assert learning_rate(settings, 0, 0.0) == pytest.approx(0.1)
     assert learning_rate(settings, 7, 0.5) == pytest.approx(0.05)

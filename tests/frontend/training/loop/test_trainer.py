@@ -1,4 +1,4 @@
-"""The loop: resumed, shared among processes, stopped, refused."""
+"""The training loop: resuming, several processes, stopping, refusals."""
 
 import json
 import math
@@ -35,7 +35,7 @@ SMALL = [
 
 
 class Numbers:
-    """Reads nothing but the numbers of images."""
+    """Read only the numbers of images."""
 
     def __len__(self) -> int:
         return 10
@@ -45,7 +45,7 @@ class Numbers:
 
 
 class NoiseSource:
-    """Random images whose labels are their brightest places."""
+    """Random images whose labels are their brightest pixels."""
 
     reader = Numbers()
 
@@ -79,7 +79,7 @@ def network(settings: TrainingConfig) -> SuperPoint:
 
 
 def distance_from_start(judged: SuperPoint) -> dict[str, float]:
-    """A metric that grows while anything is learned."""
+    """A metric that grows while the network learns."""
     assert not judged.training
     start = network(config()).convPb.conv.weight
     return {"metric": float((judged.convPb.conv.weight - start).abs().sum())}
@@ -101,7 +101,7 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("stage", ["shapes", "detector", "joint"])
-def test_a_resumed_training_is_the_uninterrupted_one(stage: str, tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(stage: str, tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", config(), stage)
     assert (whole.finished, whole.steps) == (True, 6)
     steps = iter([False, False, False, True])
@@ -127,7 +127,7 @@ def test_overfitting_one_batch_drives_the_loss_down(tmp_path: Path) -> None:
     assert found[-1] < 0.5 * found[0]
 
 
-def test_detector_stages_leave_the_descriptors_alone(tmp_path: Path) -> None:
+def test_detector_stages_do_not_change_the_descriptors(tmp_path: Path) -> None:
     settings = config()
     before = network(settings)
     after = run(tmp_path, settings, "shapes").network
@@ -135,12 +135,12 @@ def test_detector_stages_leave_the_descriptors_alone(tmp_path: Path) -> None:
     assert not torch.equal(before.convPb.conv.weight, after.convPb.conv.weight)
 
 
-def test_the_best_validation_is_kept_and_patience_ends(tmp_path: Path) -> None:
+def test_the_best_weights_are_kept_and_patience_ends_the_training(tmp_path: Path) -> None:
     metrics = iter([0.1, 0.3, 0.9, 0.5, 0.4, 0.2, 0.1])
     settings = config("optimizer.steps=100", "schedule.validate_every=2", "schedule.patience=3")
     result = run(tmp_path, settings, validate=lambda judged: {"metric": next(metrics)})
     assert result.metrics == {"metric": 0.9}
-    # Best after four steps, then three validations without a better one.
+    # The best is after four steps; three worse validations follow.
     assert result.steps == 10
     best = torch.load(tmp_path / BEST, weights_only=True)["network"]
     assert torch.equal(
@@ -170,17 +170,17 @@ def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
     assert rates == pytest.approx(expected)
 
 
-def test_progress_tells_where_the_stage_is(tmp_path: Path) -> None:
-    told: list[Progress] = []
-    run(tmp_path, config("schedule.log_every=3"), report=told.append)
-    assert [progress.step for progress in told] == [3, 6]
-    assert told[0].fraction == pytest.approx(0.5)
-    assert told[0].images_per_second > 0
-    assert told[0].seconds_left > 0
-    assert {"total", "detector", "descriptor", "gradient_norm"} <= set(told[0].loss)
+def test_progress_reports_step_speed_and_losses(tmp_path: Path) -> None:
+    reported: list[Progress] = []
+    run(tmp_path, config("schedule.log_every=3"), report=reported.append)
+    assert [progress.step for progress in reported] == [3, 6]
+    assert reported[0].fraction == pytest.approx(0.5)
+    assert reported[0].images_per_second > 0
+    assert reported[0].seconds_left > 0
+    assert {"total", "detector", "descriptor", "gradient_norm"} <= set(reported[0].loss)
 
 
-def test_minutes_end_the_schedule(tmp_path: Path) -> None:
+def test_the_time_limit_ends_the_schedule(tmp_path: Path) -> None:
     result = run(tmp_path, config("optimizer.steps=1000000", "schedule.minutes=0.01"))
     assert result.finished
     assert 0 < result.steps < 1000000
@@ -205,10 +205,10 @@ def test_a_training_can_end_before_its_schedule(tmp_path: Path) -> None:
     assert rates[-1] == pytest.approx(free.optimizer.learning_rate, rel=0.01)
 
 
-def test_a_checkpoint_without_the_sections_that_are_free_goes_on(tmp_path: Path) -> None:
+def test_a_checkpoint_without_optional_sections_is_resumed(tmp_path: Path) -> None:
     steps = iter([False, True])
     run(tmp_path / "new", config(), stopped=lambda: next(steps))
-    # As checkpoints were written before there was such a section.
+    # Older checkpoints lack this section.
     state = torch.load(tmp_path / "new" / CHECKPOINT, weights_only=True)
     written = yaml.safe_load(state["config"])
     del written["loading"]
@@ -224,17 +224,17 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
         run(tmp_path, config("loss.temperature=0.2"))
     with pytest.raises(TrainingError, match="stage joint instead of detector"):
         run(tmp_path, config(), "detector")
-    # What only decides when something is written may change.
+    # Settings that only decide when something is written may change.
     run(tmp_path, config("schedule.checkpoint_minutes=5"))
 
 
-def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_gives_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"no checkpoint")
     with pytest.raises(TrainingError, match="no readable checkpoint"):
         run(tmp_path, config())
 
 
-def test_a_loss_that_is_not_finite_ends_with_advice(tmp_path: Path) -> None:
+def test_a_non_finite_loss_ends_with_advice(tmp_path: Path) -> None:
     class Broken(NoiseSource):
         def augment(
             self, read: dict[str, torch.Tensor], generator: torch.Generator
@@ -252,8 +252,8 @@ def test_a_loss_that_is_not_finite_ends_with_advice(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path) -> None:
-    # Batch norm would see half of a batch in each process, and bf16 is too coarse to tell equal from similar.
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+    # No batch norm: each process would see half a batch. No bf16: too coarse to show equality.
     overrides = ("network.batch_norm=false", "optimizer.steps=4", "optimizer.precision=fp32")
     settings = config(*overrides)
     alone = run(tmp_path / "one", settings)
@@ -288,7 +288,7 @@ def test_two_processes_train_as_one_with_the_double_batch(tmp_path: Path) -> Non
         torch.testing.assert_close(shared[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_processes_that_cannot_share_a_step_are_refused(tmp_path: Path) -> None:
+def test_a_batch_that_processes_cannot_split_is_refused(tmp_path: Path) -> None:
     settings = config()
     with pytest.raises(TrainingError, match=r"optimizer\.batch"):
         Trainer(

@@ -1,4 +1,4 @@
-"""The losses, their values and gradients, against loops in NumPy."""
+"""Values and gradients of the losses compared with loops in NumPy."""
 
 from collections.abc import Callable, Mapping
 
@@ -49,7 +49,7 @@ def tilt(angle: float, x: float, y: float) -> np.ndarray:
 
 
 def example(seed: int = 0) -> tuple[Tensors, Tensors]:
-    """What a network could say and what the data could know, every key of every stage, float64, some of it invalid."""
+    """Example predictions and batch: every key of every stage, float64, partly invalid."""
     rng = np.random.default_rng(seed)
     pred, batch = {}, {}
     for view in ("", "0", "1"):
@@ -92,7 +92,7 @@ def gradients(loss: Loss, pred: Tensors, batch: Tensors) -> Tensors:
 def assert_equals_slow(
     loss: Loss, slow: Callable[[Arrays, Arrays, int], float], pred: Tensors, batch: Tensors
 ) -> None:
-    """Values, and gradients at some random places by central differences of the slow version."""
+    """Compare the values, and the gradients with central differences of the slow version."""
     arrays, known = (
         {key: value.numpy().copy() for key, value in part.items()} for part in (pred, batch)
     )
@@ -243,7 +243,7 @@ def slow_sparse(pred: Arrays, batch: Arrays, index: int, sampling: Sampling) -> 
 
 
 def grouped_likelihoods(pred: Tensors, batch: Tensors) -> tuple[np.ndarray, np.ndarray]:
-    """Log likelihoods of the matches of all valid points of a batch among all of them, there and back."""
+    """Log likelihoods of the matches of all valid points of a batch, in both directions."""
     arrays = [
         {key: value.detach().double().numpy() for key, value in values.items()}
         for values in (pred, batch)
@@ -314,7 +314,7 @@ def test_detector_equals_slow(kind: str) -> None:
     )
 
 
-def test_localisation_equals_loops() -> None:
+def test_localisation_equals_slow() -> None:
     pred, batch = example()
 
     def both(*known: object) -> float:
@@ -327,9 +327,9 @@ def test_localisation_equals_loops() -> None:
     )
 
 
-def test_the_detector_that_is_right_loses_nothing_to_localisation() -> None:
+def test_localisation_loss_of_a_correct_detector_is_zero() -> None:
     logits = torch.full((1, 65, ROWS, COLUMNS), -20.0)
-    # Between two pixels of two cells.
+    # The point lies between two pixels of two cells.
     logits[0, 8 * 4 + 7, 1, 1] = logits[0, 8 * 4 + 0, 1, 2] = 20.0
     known = {
         "points_mass": torch.full((1, 1), 0.5),
@@ -346,14 +346,14 @@ def test_the_detector_that_is_right_loses_nothing_to_localisation() -> None:
 
 
 @pytest.mark.parametrize("limit", [15.0, 100.0])
-def test_consistency_equals_loops(limit: float) -> None:
+def test_consistency_equals_slow(limit: float) -> None:
     loss = ConsistencyLoss(1.0, limit=limit)
     assert_equals_slow(loss, lambda *known: slow_consistency(*known, limit), *example())
 
 
-def test_points_that_agree_cost_nothing_and_those_that_do_not_lose_probability() -> None:
+def test_consistency_lowers_the_probability_of_points_that_disagree() -> None:
     logits = torch.full((1, 65, ROWS, COLUMNS), -4.0)
-    # Two points of each view, one of which moves by two pixels.
+    # Two points in each view; one of them moves by two pixels.
     logits[0, 8 * 4 + 3, 1, 1] = logits[0, 8 * 4 + 3, 1, 2] = 4.0
     other = logits.clone()
     other[0, 8 * 4 + 3, 1, 2], other[0, 8 * 4 + 5, 1, 2] = -4.0, 4.0
@@ -369,7 +369,7 @@ def test_points_that_agree_cost_nothing_and_those_that_do_not_lose_probability()
     pred = {"logits0": logits.requires_grad_(), "logits1": other}
     ConsistencyLoss(selectivity=1.0)(pred, batch)["total"].backward()
     assert logits.grad is not None
-    # Descent raises what agrees and lowers what does not.
+    # Gradient descent raises the agreeing point and lowers the other.
     assert logits.grad[0, 8 * 4 + 3, 1, 1] < 0 < logits.grad[0, 8 * 4 + 3, 1, 2]
 
 
@@ -387,7 +387,7 @@ def test_sparse_equals_slow(sampling: Sampling) -> None:
     assert_equals_slow(loss, lambda *known: slow_sparse(*known, sampling), *example())
 
 
-def test_points_of_the_pairs_beside_are_negatives_too() -> None:
+def test_points_of_other_pairs_in_the_group_are_negatives() -> None:
     pred, batch = example()
     found = SparseDescriptorLoss(0.2, group=BATCH)(pred, batch)["total"]
     there, back = grouped_likelihoods(pred, batch)
@@ -395,11 +395,11 @@ def test_points_of_the_pairs_beside_are_negatives_too() -> None:
     expected = [float(part.mean()) for part in np.split(-(there + back), np.cumsum(counts)[:-1])]
     assert BATCH > 1 and len(expected) == BATCH
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-5)
-    # More to differ from can only make a match less likely.
+    # More negatives can only make a match less likely.
     assert bool((found > SparseDescriptorLoss(0.2)(pred, batch)["total"]).all())
 
 
-def test_groups_do_not_know_of_each_other() -> None:
+def test_groups_are_independent() -> None:
     pred, batch = example()
     twice = [
         {key: torch.cat([value, value]) for key, value in values.items()}
@@ -431,7 +431,7 @@ def test_points_go_to_the_nearest_pixel() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_points_share_their_mass_bilinearly() -> None:
+def test_points_spread_their_mass_bilinearly() -> None:
     points = torch.tensor([[[2.25, 1.5], [4.75, 0.0], [-0.25, 3.0]]])
     found = splat_points(
         points, torch.tensor([[0.8, 1.0, 1.0]]), torch.ones(1, 3, dtype=torch.bool), (4, 5), True
@@ -463,14 +463,14 @@ def test_splatting_ignores_invalid_points_and_their_order_and_is_at_most_one(
     torch.testing.assert_close(splat_points(points, mass, valid, (9, 9), subpixel), found)
 
 
-def test_channels_are_ordered_as_the_detector_orders_them() -> None:
+def test_channel_order_is_that_of_the_detector() -> None:
     probabilities = torch.rand(BATCH, *SIZE) / 64
     cells = space_to_depth(probabilities)
     logits = torch.cat([cells, 1 - cells.sum(1, keepdim=True)], dim=1).log()
     torch.testing.assert_close(detector_probabilities(logits), probabilities)
 
 
-def test_soft_targets_read_as_probabilities_are_the_labels() -> None:
+def test_soft_targets_decode_to_the_labels() -> None:
     _, batch = example()
     targets, _ = detector_targets(batch["label_map"], batch["valid"], "soft")
     torch.testing.assert_close(detector_probabilities(targets.log()), batch["label_map"])
@@ -513,7 +513,7 @@ def test_a_cell_is_valid_if_all_its_pixels_are() -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_sampling_equals_the_network_s(sampling: Sampling) -> None:
+def test_sampling_equals_that_of_the_network(sampling: Sampling) -> None:
     rng = np.random.default_rng(0)
     dense = 5 * rng.normal(size=(2, 6, 9, 16)).astype(np.float32)
     points = np.concatenate(
@@ -552,7 +552,7 @@ def test_invalid_cells_have_no_gradient_in_the_dense_losses() -> None:
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_invalid_points_are_as_if_absent(sampling: Sampling) -> None:
+def test_invalid_points_are_ignored(sampling: Sampling) -> None:
     pred, batch = example()
     loss = SparseDescriptorLoss(0.2, sampling)
     expected, expected_gradients = loss(pred, batch)["total"], gradients(loss, pred, batch)
@@ -576,7 +576,7 @@ def test_invalid_points_are_as_if_absent(sampling: Sampling) -> None:
         DistillationLoss(),
     ],
 )
-def test_nothing_valid_is_zero_and_moves_nothing(loss: Loss) -> None:
+def test_a_batch_without_valid_entries_has_zero_loss_and_gradient(loss: Loss) -> None:
     pred, batch = example()
     nothing = {
         key: torch.zeros_like(value) if "valid" in key else value for key, value in batch.items()
@@ -596,7 +596,7 @@ def test_nothing_valid_is_zero_and_moves_nothing(loss: Loss) -> None:
         DistillationLoss(),
     ],
 )
-def test_pairs_do_not_know_of_each_other(loss: Loss) -> None:
+def test_pairs_are_independent(loss: Loss) -> None:
     pred, batch = example()
     swapped = loss(*({key: value.flip(0) for key, value in part.items()} for part in (pred, batch)))
     for key, value in loss(pred, batch).items():
@@ -615,7 +615,7 @@ def test_the_order_of_points_and_views_does_not_matter() -> None:
     }
     torch.testing.assert_close(SparseDescriptorLoss(0.2)(other, other)["total"], expected)
 
-    # A shift keeps distances, so the views can be exchanged for the hinge loss as well.
+    # A shift keeps distances, so the views can be swapped for the hinge loss too.
     shift = torch.eye(3, dtype=torch.float64).repeat(BATCH, 1, 1)
     shift[:, 0, 2] = 5.0
     forth, back = {**batch, "homography": shift}, {**other, "homography": torch.linalg.inv(shift)}
@@ -657,7 +657,7 @@ def test_the_right_detection_costs_less_than_a_wrong_one(kind: str) -> None:
     assert (blind < wrong).all()
 
 
-def test_the_student_that_repeats_its_teacher_costs_least() -> None:
+def test_a_student_equal_to_its_teacher_has_the_lowest_loss() -> None:
     _, batch = example()
     perfect = {
         "logits": batch["teacher_probabilities"].log(),
@@ -698,7 +698,7 @@ def test_losses_add_up_by_weight() -> None:
         DistillationLoss(),
     ],
 )
-def test_half_precision_goes_in_and_single_precision_comes_out(loss: Loss) -> None:
+def test_half_precision_input_gives_single_precision_losses(loss: Loss) -> None:
     pred, batch = example()
     half = {key: value.bfloat16() for key, value in pred.items()}
     batch = {
@@ -755,7 +755,7 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
         torch.testing.assert_close(found["descriptor"], kinds[descriptor](pred, batch)["total"])
 
 
-def test_the_generator_of_the_losses_decides_ties() -> None:
+def test_the_generator_of_the_losses_breaks_ties() -> None:
     label_map = torch.zeros(1, 8, 8 * 100)
     label_map[0, 2, 1::8] = label_map[0, 4, 6::8] = 1.0
     pred = {

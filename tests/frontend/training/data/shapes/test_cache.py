@@ -1,4 +1,4 @@
-"""A set of shapes is what is drawn, whoever draws it, and is never read from a damaged file."""
+"""A set of shapes: the cache does not change it, and damaged files are not used."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ def same(first: shape_cache.ShapeDataset, second: shape_cache.ShapeDataset) -> b
     )
 
 
-def test_dataset_holds_what_is_drawn(tmp_path: Path) -> None:
+def test_the_dataset_holds_the_drawn_shapes(tmp_path: Path) -> None:
     dataset = open_shapes(tmp_path / "new" / "cache", 20, (64, 80), 5)
     assert len(dataset) == 20
     assert isinstance(dataset.images, np.memmap)
@@ -44,7 +44,7 @@ def test_cache_is_read_not_drawn_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
-def test_other_settings_have_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_settings_use_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_shapes(tmp_path, 10, (64, 80), 5)
     for count, size, seed in ((9, (64, 80), 5), (10, (64, 88), 5), (10, (64, 80), 6)):
         other = open_shapes(tmp_path, count, size, seed)
@@ -87,7 +87,7 @@ def test_number_of_processes_does_not_matter(
     )
 
 
-def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_only_costs_the_cache(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(OutputError, match="choose another folder"):

@@ -1,4 +1,4 @@
-"""The junctions of synthetic shapes must lie where the picture shows them, and where nothing hides them."""
+"""Labels of synthetic shapes lie exactly at the visible junctions of the picture."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ def distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def coverage(polygon: np.ndarray, size: tuple[int, int], samples: int = 8) -> np.ndarray:
-    """(H, W): the share of each pixel that a polygon covers, by counting samples between its edges' crossings."""
+    """Fraction (H, W) of each pixel that a polygon covers, counted by even-odd samples."""
     height, width = size
     x = (np.arange(width * samples) + 0.5) / samples - 0.5
     y = ((np.arange(height * samples) + 0.5) / samples - 0.5)[:, None]
@@ -35,7 +35,7 @@ def coverage(polygon: np.ndarray, size: tuple[int, int], samples: int = 8) -> np
 
 
 def interior(corners: np.ndarray) -> np.ndarray:
-    """The corners inside the others' convex hull and away from the picture's border."""
+    """Corners inside the convex hull of all corners and away from the picture's border."""
     hull = cv2.convexHull(corners)
     deep = np.array(
         [cv2.pointPolygonTest(hull, (float(x), float(y)), True) > 5 for x, y in corners]
@@ -51,10 +51,10 @@ def strong_corners(image: np.ndarray) -> np.ndarray:
     return np.stack([columns, rows], axis=1) + 6
 
 
-# --- where the labels are --------------------------------------------------------------------------------------
+# --- where the labels are ---
 
 
-def test_crossings_of_a_board_are_where_the_saddle_is() -> None:
+def test_checkerboard_labels_lie_at_the_saddle_points() -> None:
     errors = []
     for i in range(40):
         image, corners = draw("checkerboard", i)
@@ -80,7 +80,7 @@ def test_corners_of_a_polygon_agree_with_the_picture() -> None:
         y, x = np.indices(SIZE)
         gy, gx = np.gradient(expected)
         blurred = cv2.GaussianBlur(expected, (0, 0), 1.0)
-        # Moved by (dx, dy), times the contrast; the background is a plane around the polygon; blur is unknown.
+        # A shift by (dx, dy) times the contrast; the background is a plane; the blur is unknown.
         basis = np.stack([expected, gx, gy, blurred, np.ones(SIZE), x / 160, y / 120], axis=-1)
         near = cv2.dilate(expected, np.ones((7, 7))) > 0.01
         contrast, a, b, more, *_ = np.linalg.lstsq(
@@ -91,7 +91,7 @@ def test_corners_of_a_polygon_agree_with_the_picture() -> None:
     assert np.abs(np.mean(shifts, axis=0)).max() < 0.03
 
 
-def test_filling_neither_moves_nor_grows_a_polygon() -> None:
+def test_filling_does_not_move_or_grow_a_polygon() -> None:
     rng = np.random.default_rng(2)
     size = (64, 80)
     for _ in range(12):
@@ -116,7 +116,7 @@ def test_filling_neither_moves_nor_grows_a_polygon() -> None:
             assert abs(centre_drawn - centre) < 0.03
 
 
-def test_an_ends_label_is_the_end_of_the_line() -> None:
+def test_the_label_of_a_line_end_is_the_end_of_the_line() -> None:
     line = np.array([[20.3, 30.6], [60.2, 31.1]])
     scene = Scene(np.zeros((64, 80), np.float32), faces=[(stroke_outline(line, 2.0), 200)])
     mass = render_scene(scene, 0.3) / 200
@@ -126,7 +126,7 @@ def test_an_ends_label_is_the_end_of_the_line() -> None:
     assert (y * mass).sum() / mass.sum() == pytest.approx(line[:, 1].mean(), abs=0.05)
 
 
-# --- what is labelled ------------------------------------------------------------------------------------------
+# --- what is labelled ---
 
 
 def square(left: float, top: float, side: float) -> np.ndarray:
@@ -136,7 +136,7 @@ def square(left: float, top: float, side: float) -> np.ndarray:
 
 
 def covered(*polygons: np.ndarray) -> np.ndarray:
-    """The labels after these polygons are drawn one over another, sorted."""
+    """Sorted labels after drawing these polygons one over another."""
     scene = Scene(np.zeros(SIZE, np.float32))
     for polygon in polygons:
         assert cover_with(scene, polygon, np.random.default_rng(0), [0])
@@ -170,8 +170,8 @@ def test_junctions_below_a_later_shape_vanish() -> None:
     assert distances(np.array(hidden), labels).min() > 1
 
 
-def test_an_edge_hidden_before_makes_no_junction() -> None:
-    # The second hides where the third would meet the first.
+def test_a_hidden_edge_makes_no_junction() -> None:
+    # The second square hides where the third would meet the first.
     labels = covered(square(20, 20, 40), square(30, 30, 50), square(50, 50, 45))
     assert distances(np.array([[60.0, 50.0], [50.0, 60.0]]), labels).min() > 3
     assert distances(np.array([[80.0, 50.0], [50.0, 80.0]]), labels).min(axis=1).max() < 1e-3
@@ -181,10 +181,8 @@ def test_unclear_junctions_are_refused() -> None:
     scene = Scene(np.zeros(SIZE, np.float32))
     rng = np.random.default_rng(0)
     assert cover_with(scene, square(20, 20, 40), rng, [0])
-    assert not cover_with(scene, square(62, 30, 30), rng, [0])  # two pixels beside it
-    assert not cover_with(
-        scene, square(58, 58, 30), rng, [0]
-    )  # two crossings beside a hidden corner
+    assert not cover_with(scene, square(62, 30, 30), rng, [0])  # two pixels away
+    assert not cover_with(scene, square(58, 58, 30), rng, [0])  # two crossings near a hidden corner
     assert not cover_with(
         scene, np.array([[10.0, 15], [110, 25], [60, 70]]), rng, [0]
     )  # nearly parallel
@@ -206,14 +204,14 @@ def test_every_strong_corner_is_labelled(primitive: str) -> None:
             )
             unlabelled += int((near > 3.5).sum())
     assert strong > 60
-    # Blur moves the strongest response of an acute corner into it.
+    # Blur moves the strongest response of an acute corner into the corner.
     assert unlabelled <= 0.03 * strong
 
 
 @pytest.mark.parametrize(
     "primitive", [name for name in PRIMITIVES if name not in ("ellipses", "noise")]
 )
-def test_every_label_is_visible_and_apart(primitive: str) -> None:
+def test_every_label_is_visible_and_separate(primitive: str) -> None:
     total = 0
     for i in range(40):
         image, corners = draw(primitive, i)
@@ -256,7 +254,7 @@ def test_shapes_and_types(primitive: str, size: tuple[int, int]) -> None:
             assert len(corners) == 0
 
 
-def test_same_lot_same_picture() -> None:
+def test_same_seed_same_picture() -> None:
     for primitive in PRIMITIVES:
         first, second, other = draw(primitive, 3), draw(primitive, 3), draw(primitive, 4)
         assert np.array_equal(first[0], second[0])
@@ -269,7 +267,7 @@ def test_unknown_primitive() -> None:
         draw("hexagram", 0)
 
 
-# --- the cache -------------------------------------------------------------------------------------------------
+# --- the contact sheet ---
 
 
 def test_contact_sheet() -> None:
