@@ -2,67 +2,17 @@
 
 import numpy as np
 import pytest
+from small_map import SIZE, assert_consistent, map_of_three_views, observations, pose
 
-from spslam import geometry
 from spslam.camera import Camera
-from spslam.frame import Observations
 from spslam.map.io import load_map, save_map
 from spslam.map.map import NO_POINT, Map, Origin
 from spslam.map.table import Table
 
-SIZE = 8
-
-
-def observations(count: int, index: int = 0) -> Observations:
-    rng = np.random.default_rng(index)
-    descriptors = rng.normal(size=(count, SIZE)).astype(np.float32)
-    return Observations(
-        index=index,
-        timestamp=0.1 * index,
-        pixels=rng.uniform(0, 100, (count, 2)),
-        descriptors=descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
-        scores=np.ones(count, np.float32),
-        u_right=np.full(count, np.nan),
-        depth=np.full(count, np.nan),
-        delays=np.zeros(count),
-    )
-
-
-def pose(x: float) -> np.ndarray:
-    T = np.eye(4)
-    T[0, 3] = x
-    return T
-
 
 @pytest.fixture
 def three_views() -> Map:
-    """Three key frames of four key points; points 0..3 come from the first, which the others see in part."""
-    slam_map = Map(SIZE)
-    first = slam_map.add_keyframe(observations(4, 0), pose(0.0), np.full(4, NO_POINT))
-    slam_map.add_points(
-        first, np.array([[0, 0, 5.0], [1, 0, 5], [0, 1, 5], [1, 1, 5]]), np.arange(4)
-    )
-    slam_map.add_keyframe(observations(4, 1), pose(1.0), np.array([0, 1, 2, NO_POINT]))
-    slam_map.add_keyframe(observations(4, 2), pose(2.0), np.array([NO_POINT, 1, NO_POINT, 0]))
-    return slam_map
-
-
-def assert_consistent(slam_map: Map) -> None:
-    linked = slam_map.observations["point"]
-    linked = linked[linked >= 0]
-    rows = slam_map.point_rows(linked)
-    assert (rows >= 0).all(), "an observation names a point that is gone"
-    assert np.array_equal(slam_map.points["id"][rows], linked)
-    assert np.array_equal(
-        slam_map.observation_counts(), np.bincount(rows, minlength=len(slam_map.points))
-    )
-    keyframes = slam_map.observations["keyframe"]
-    assert (np.diff(keyframes) >= 0).all()
-    assert np.isin(keyframes, slam_map.keyframes["id"]).all()
-    pairs = np.stack([keyframes, slam_map.observations["point"]], axis=1)[
-        slam_map.observations["point"] >= 0
-    ]
-    assert len(np.unique(pairs, axis=0)) == len(pairs), "a key frame sees a point twice"
+    return map_of_three_views()
 
 
 def test_who_sees_what(three_views: Map) -> None:
@@ -127,94 +77,6 @@ def test_newest_view_describes(three_views: Map) -> None:
     expected = three_views.observations["descriptor"][three_views.observation_rows(2)][1]
     assert np.array_equal(three_views.points["descriptor"][row], expected.astype(np.float32))
     assert three_views.points["distance"][row] == pytest.approx(np.linalg.norm([1 - 2, 0, 5]))
-
-
-@pytest.fixture
-def two_submaps(three_views: Map) -> Map:
-    """As `three_views`, with a part of two more key frames that share three points."""
-    three_views.begin_submap()
-    first = three_views.add_keyframe(observations(4, 3), pose(10.0), np.full(4, NO_POINT))
-    rows = np.arange(3) + three_views.observation_rows(first).start
-    three_views.add_points(first, np.array([[10.0, 0, 4], [11, 0, 4], [10, 1, 4]]), rows)
-    three_views.add_keyframe(observations(4, 4), pose(10.5), np.array([4, 5, 6, NO_POINT]))
-    three_views.loops.append(1, i=3, j=4, S_i_j=pose(0.5), information=np.eye(7), inliers=50)
-    return three_views
-
-
-def test_parts_know_their_keyframes_and_points(two_submaps: Map) -> None:
-    assert two_submaps.submaps.tolist() == [0, 1]
-    assert two_submaps.keyframes_of(1).tolist() == [3, 4]
-    assert two_submaps.points_of(0).tolist() == [0, 1, 2, 3]
-    assert two_submaps.points_of(1).tolist() == [4, 5, 6]
-    assert two_submaps.first_keyframes().tolist() == [0, 3]
-    assert (two_submaps.submap_of(2), two_submaps.submap_of(3)) == (0, 1)
-    points, poses = two_submaps.scene_of(1)
-    assert points[:, 2].tolist() == [4, 4, 4]
-    assert poses[:, 0, 3].tolist() == [10.0, 10.5]
-
-
-def test_a_moved_part_keeps_its_shape_and_takes_the_scale(two_submaps: Map) -> None:
-    two_submaps.refresh_normals(two_submaps.points["id"])
-    normals, distances = two_submaps.points["normal"].copy(), two_submaps.points["distance"].copy()
-    before = two_submaps.scene_of(0)
-    R = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    S = np.eye(4)
-    S[:3, :3], S[:3, 3] = 2.0 * R, [1.0, 2.0, 3.0]
-    points, poses = two_submaps.scene_of(1)
-    two_submaps.move_submap(1, S, 0)
-    assert two_submaps.submaps.tolist() == [0]
-    assert two_submaps.submap == 0, "key frames to come are in the joint part"
-    assert two_submaps.positions[4:] == pytest.approx(points @ S[:3, :3].T + S[:3, 3])
-    assert two_submaps.T_world_keyframe[3:, :3, :3] == pytest.approx(np.array([R, R]))
-    assert two_submaps.T_world_keyframe[3:, :3, 3] == pytest.approx(
-        poses[:, :3, 3] @ S[:3, :3].T + S[:3, 3]
-    )
-    assert two_submaps.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
-    assert two_submaps.points["distance"] == pytest.approx(
-        distances * np.array([1, 1, 1, 1, 2, 2, 2])
-    )
-    assert two_submaps.loops["S_i_j"][0, :3, 3] == pytest.approx([1.0, 0.0, 0.0])
-    assert np.array_equal(two_submaps.positions[:4], before[0])
-    two_submaps.refresh_normals(two_submaps.points["id"])
-    assert two_submaps.points["normal"][4:] == pytest.approx(normals[4:] @ R.T)
-
-
-def test_revisits_stay_right_when_lengths_change(two_submaps: Map) -> None:
-    """Around one of the two key frames only, as after a drift of scale: metres there become twice, here three times."""
-    S_i_j, information = (
-        two_submaps.loops["S_i_j"][0].copy(),
-        two_submaps.loops["information"][0].copy(),
-    )
-    two_submaps.rescale_loops(np.array([1, 3, 4]), np.array([7.0, 2.0, 3.0]))
-    in_j = np.array([0.3, -0.2, 4.0])
-    in_i = geometry.apply(S_i_j, in_j)
-    assert geometry.apply(two_submaps.loops["S_i_j"][0], 3 * in_j) == pytest.approx(2 * in_i)
-    # A residual of lengths around j is three times as long, and as likely.
-    residual, lengths = (
-        np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]),
-        np.array([3.0] * 3 + [1.0] * 4),
-    )
-    scaled = lengths * residual
-    assert scaled @ two_submaps.loops["information"][0] @ scaled == pytest.approx(
-        residual @ information @ residual
-    )
-
-
-def test_another_map_is_taken_up_whole(two_submaps: Map, three_views: Map) -> None:
-    mine = Map(SIZE)
-    mine.add_keyframe(observations(2, 9), pose(0.0), np.full(2, NO_POINT))
-    mine.add_points(0, np.ones((2, 3)), np.arange(2))
-    ids = mine.append_map(two_submaps)
-    assert_consistent(mine)
-    assert ids.tolist() == [1, 2, 3, 4, 5]
-    assert mine.submaps.tolist() == [0, 1, 2]
-    assert mine.keyframes["session"].tolist() == [0, 1, 1, 1, 1, 1]
-    assert mine.points_of(2).tolist() == [6, 7, 8]
-    assert mine.observation_counts()[2:].tolist() == two_submaps.observation_counts().tolist()
-    assert (mine.loops["i"].tolist(), mine.loops["j"].tolist()) == ([4], [5])
-    assert np.array_equal(mine.positions[2:], two_submaps.positions)
-    new = mine.add_keyframe(observations(0, 10), pose(1.0), np.zeros(0, np.int64))
-    assert new == 6, "ids are never used twice"
 
 
 def test_table_grows_and_compacts() -> None:
