@@ -30,6 +30,7 @@ from spslam.errors import MapError, SpslamError
 from spslam.map.export import choose_submap, describe_map, submap_graph, write_colmap
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Map, Origin
+from spslam.map.submaps import append_map
 from spslam.trajectory import Trajectory
 from spslam.visualization.saved_run import build_map_view
 
@@ -74,7 +75,7 @@ def saved(landmarks, tmp_path: Path) -> Saved:
     found = scene.map_of([scene.pose(0.1 * i) for i in range(3)])
     found.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
     found.loops.append(1, i=0, j=2, S_i_j=scene.pose(0.2), information=np.eye(7), inliers=77)
-    found.append_map(scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
+    append_map(found, scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
     return Saved(tmp_path, found)
 
 
@@ -274,7 +275,7 @@ def used(path: Path, folder: Path) -> None:
         Trajectory(np.zeros(0), np.zeros((0, 4, 4))),
         min_covisibility=30,
     )
-    found.map.append_map(found.map)
+    append_map(found.map, found.map)
     save_map(folder / "again.npz", found.map)
     assert len(load_map(folder / "again.npz").map.keyframes) == len(found.map.keyframes)
 

@@ -14,6 +14,7 @@ from spslam.datasets.world.disturbed import Mover, parse_disturbance
 from spslam.map.archive import read_archive, write_archive
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Origin
+from spslam.map.submaps import append_map
 from spslam.run.output import RENAMED_METRICS, read_metrics, with_old_names
 
 LABELS = {"sequence": "demo", "sensor": "mono", "extractor": "orb"}
@@ -51,7 +52,7 @@ def map_file(landmarks, tmp_path: Path) -> Path:
     scene = landmarks.box()
     slam_map = scene.map_of([scene.pose(0.1 * i) for i in range(3)])
     slam_map.origin = Origin("stereo", scene.camera, "superpoint 0123456789ab", "baseline")
-    slam_map.append_map(scene.map_of([scene.pose(0.1 * i) for i in range(2)]))
+    append_map(slam_map, scene.map_of([scene.pose(0.1 * i) for i in range(2)]))
     save_map(tmp_path / "map.npz", slam_map)
     return tmp_path / "map.npz"
 

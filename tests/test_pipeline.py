@@ -20,6 +20,7 @@ from spslam.frame import Frame, FrameAssociations, Observations
 from spslam.interfaces import EQUAL_STAMP, LeftOut
 from spslam.map.io import load_map, save_map
 from spslam.map.map import ARBITRARY, Map, Origin
+from spslam.map.submaps import rescale_submap
 from spslam.pipeline import RunResult, Status, run, track_all
 from spslam.reports.writers import OUTPUTS
 from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
@@ -171,7 +172,7 @@ class FakeSlam:
 
     def rescale(self, factor: float, source: str) -> None:
         self.size *= factor
-        self.map.rescale(0, factor)
+        rescale_submap(self.map, 0, factor)
         self.map.origin = Origin("mono", CAMERA, "none", source)
 
     def save_map(self, path: Path) -> None:

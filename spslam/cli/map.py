@@ -184,9 +184,10 @@ def _export_g2o(path: Path, slam_map: Map, submap: int, min_covisibility: int) -
 
 
 def _export_ply(path: Path, slam_map: Map, submap: int) -> str:
+    from spslam.map.submaps import scene_of
     from spslam.reports.plots import write_ply
 
-    points, _ = slam_map.scene_of(submap)
+    points, _ = scene_of(slam_map, submap)
     write_ply(path, points)
     return f"{len(points)} points of submap {submap} in {path}"
 

@@ -15,7 +15,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.codebook import KEY_PREFIX
 from spslam.frame import Sensor
-from spslam.map.map import Map, Origin
+from spslam.map.map import NO_POINT, Map, Origin
 
 # Largest length, time or pixel, in any unit: the square of a larger one could overflow.
 _LARGEST = 1e20
@@ -103,11 +103,48 @@ def check_descriptors(
         )
 
 
+def check_tables(slam_map: Map, next_ids: tuple[int, int]) -> None:
+    """Check that the tables of a map fit together.
+
+    Args:
+        slam_map: Map whose tables were filled.
+        next_ids: Ids of its next point and its next keyframe.
+
+    Raises:
+        ValueError: Ids do not ascend or do not exist, or poses or points are not finite.
+    """
+    next_point_id, next_keyframe_id = next_ids
+    point_ids, keyframe_ids = slam_map.points["id"], slam_map.keyframes["id"]
+    linked = slam_map.observations["point"]
+    for ids, end in ((point_ids, next_point_id), (keyframe_ids, next_keyframe_id)):
+        # Comparisons instead of differences: differences of arbitrary ids can overflow.
+        if (ids[1:] <= ids[:-1]).any() or (len(ids) and not 0 <= ids[0] <= ids[-1] < end):
+            raise ValueError("ids do not ascend")
+    if (slam_map.observations["keyframe"][1:] < slam_map.observations["keyframe"][:-1]).any():
+        raise ValueError("observations are out of order")
+    named = (
+        (slam_map.observations["keyframe"], keyframe_ids),
+        (linked[linked != NO_POINT], point_ids),
+        (slam_map.loops["i"], keyframe_ids),
+        (slam_map.loops["j"], keyframe_ids),
+    )
+    if not all(np.isin(ids, known).all() for ids, known in named):
+        raise ValueError("it refers to keyframes or points that are not there")
+    for values in (
+        slam_map.positions,
+        slam_map.T_world_keyframe,
+        slam_map.loops["S_i_j"],
+        slam_map.loops["information"],
+    ):
+        if not np.isfinite(values).all():
+            raise ValueError("poses or points are not finite")
+
+
 def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
     """Check the values in a map's tables, its origin and its place index.
 
     Args:
-        slam_map: Map whose tables fit together (see `Map.restore`).
+        slam_map: Map whose tables fit together (see `check_tables`).
         places: Arrays of the place index by name; empty: no index.
 
     Raises:

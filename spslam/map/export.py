@@ -20,8 +20,9 @@ from spslam.errors import MapError, OutputError
 from spslam.interfaces import PoseGraphEdges
 from spslam.io.files import write_atomic
 from spslam.map.covisibility import essential_graph
-from spslam.map.io import FORMAT_VERSION, SavedMap
+from spslam.map.io import FORMAT_VERSION, SavedMap, fill_map
 from spslam.map.map import Map, Origin
+from spslam.map.submaps import keyframes_of, points_of, scene_of, submap_numbers
 
 Array = NDArray[np.float64]
 # Files of a COLMAP model.
@@ -73,7 +74,7 @@ def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
         "points": len(slam_map.points),
         "observations": len(slam_map.observations),
         "linked_observations": linked,
-        "submaps": [_describe_submap(slam_map, int(submap)) for submap in slam_map.submaps],
+        "submaps": [_describe_submap(slam_map, int(submap)) for submap in submap_numbers(slam_map)],
         "sessions": len(np.unique(slam_map.keyframes["session"])),
         "loops": len(slam_map.loops),
         "points_per_keyframe": round(linked / keyframes, 1) if keyframes else None,
@@ -107,7 +108,7 @@ def _describe_camera(camera: Camera) -> dict[str, Any]:
 
 
 def _describe_submap(slam_map: Map, submap: int) -> dict[str, Any]:
-    points, T_world_keyframe = slam_map.scene_of(submap)
+    points, T_world_keyframe = scene_of(slam_map, submap)
     return {
         "submap": submap,
         "keyframes": len(T_world_keyframe),
@@ -143,10 +144,10 @@ def extract_submap(slam_map: Map, submap: int) -> Map:
         slam_map: The whole map; it is not changed.
         submap: A submap that has keyframes.
     """
-    ids = slam_map.keyframes_of(submap)
+    ids = keyframes_of(slam_map, submap)
     rows: dict[str, Any] = {
         "keyframes": slam_map.keyframes["submap"] == submap,
-        "points": slam_map.point_rows(slam_map.points_of(submap)),
+        "points": slam_map.point_rows(points_of(slam_map, submap)),
         "observations": slam_map.rows_of_keyframes(ids),
         "loops": np.isin(slam_map.loops["i"], ids) & np.isin(slam_map.loops["j"], ids),
     }
@@ -157,7 +158,7 @@ def extract_submap(slam_map: Map, submap: int) -> Map:
         for name, table in slam_map.tables().items()
     }
     extracted = Map(descriptor_size=0)
-    extracted.restore(columns, slam_map.next_ids)
+    fill_map(extracted, columns, slam_map.next_ids)
     extracted.origin, extracted.submap, extracted.session = (
         slam_map.origin,
         submap,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from spslam.errors import CalibrationError, MapError
 from spslam.io.files import atomic_file
 from spslam.map.archive import UNREADABLE, Arrays, read_archive, write_archive
-from spslam.map.checks import check_descriptors, check_ids, check_map, read_origin
+from spslam.map.checks import check_descriptors, check_ids, check_map, check_tables, read_origin
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import notice
 from spslam.process.ownership import Claim, claim_file
@@ -204,6 +204,25 @@ def load_map(path: Path | str) -> SavedMap:
     return SavedMap(slam_map, places)
 
 
+def fill_map(slam_map: Map, columns: dict[str, Arrays], next_ids: tuple[int, int]) -> None:
+    """Fill the tables of an empty map.
+
+    Args:
+        slam_map: The map.
+        columns: Columns by table and name.
+        next_ids: Ids of the next point and the next keyframe.
+
+    Raises:
+        KeyError: A table is missing.
+        ValueError: Columns are missing, disagree in length or have ids that do not exist.
+    """
+    for name, table in slam_map.tables().items():
+        table.adopt(**columns[name])
+    # Only after the check are tables made by id: a damaged file could name very large ids.
+    check_tables(slam_map, next_ids)
+    slam_map.reindex(next_ids)
+
+
 def _map(arrays: Arrays) -> Map:
     """Make the map from arrays; before all checks pass, it allocates no more than their size."""
     scale = arrays["descriptor_scale"]
@@ -234,7 +253,7 @@ def _map(arrays: Arrays) -> Map:
     for name in _DESCRIBED:
         dtype = slam_map.tables()[name]["descriptor"].dtype
         columns[name]["descriptor"] = _scaled(columns[name]["descriptor"], np.float32(scale), dtype)
-    slam_map.restore(columns, (point_id, keyframe_id))
+    fill_map(slam_map, columns, (point_id, keyframe_id))
     slam_map.origin = read_origin(json.loads(str(origin)))
     slam_map.session = int(slam_map.keyframes["session"].max(initial=-1)) + 1
     return slam_map
@@ -262,7 +281,7 @@ def _number_densely(columns: dict[str, Arrays], next_point_id: int) -> int:
     if next_point_id <= _FREE_IDS + _IDS_PER_ROW * (len(ids) + len(linked)):
         return next_point_id
     if (ids[1:] <= ids[:-1]).any() or not np.isin(linked[linked != NO_POINT], ids).all():
-        # `Map.restore` refuses these ids before it makes tables.
+        # `check_tables` refuses these ids before it makes tables.
         return next_point_id
     columns["points"]["id"] = np.arange(len(ids))
     columns["observations"]["point"] = np.where(

@@ -4,20 +4,16 @@ Ids are stable and never reused. Rows are positions in the arrays and change wit
 `point` column of the observations alone defines which keyframe sees which point; all other data
 about it is derived.
 
-A map starts with one submap. When tracking is lost and the camera cannot be relocalized, a new
-submap starts, with its own world (and, for a single camera, its own scale), until a loop closure
-joins it to another.
+`spslam.map.submaps` selects, moves and joins submaps, `spslam.map.io` saves and loads maps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam import geometry
 from spslam.camera import Camera
 from spslam.frame import Observations, Sensor
 from spslam.map.table import Table
@@ -158,43 +154,6 @@ class Map:
     def pose(self, keyframe_id: int) -> Array:
         """Return a copy of a keyframe's `T_world_cam` (4, 4)."""
         return self.T_world_keyframe[self.keyframe_rows(np.asarray(keyframe_id))].copy()
-
-    @property
-    def submaps(self) -> Ids:
-        """Numbers of the submaps that have keyframes, ascending."""
-        return np.unique(self.keyframes["submap"])
-
-    def submap_of(self, keyframe_id: int) -> int:
-        """Return the submap of a keyframe."""
-        return int(self.keyframes["submap"][self.keyframe_rows(np.asarray(keyframe_id))])
-
-    def keyframes_of(self, submap: int) -> Ids:
-        """Return the ids of a submap's keyframes, oldest first."""
-        ids: Ids = self.keyframes["id"][self.keyframes["submap"] == submap]
-        return ids
-
-    def points_of(self, submap: int) -> Ids:
-        """Return the sorted ids of the points that a submap's keyframes see."""
-        if len(self.submaps) == 1:
-            return (
-                self.points["id"].copy()
-                if submap in self.keyframes["submap"]
-                else np.zeros(0, np.int64)
-            )
-        return self.points_seen_by(self.keyframes_of(submap))
-
-    def first_keyframes(self) -> Ids:
-        """Return the id of each submap's oldest keyframe, which fixes the submap's world."""
-        _, first = np.unique(self.keyframes["submap"], return_index=True)
-        ids: Ids = self.keyframes["id"][first]
-        return ids
-
-    def scene_of(self, submap: int) -> tuple[Array, Array]:
-        """Return points (P, 3) and poses of keyframes (K, 4, 4) of a submap, in its world."""
-        return (
-            self.positions[self.point_rows(self.points_of(submap))],
-            self.T_world_keyframe[self.keyframes["submap"] == submap],
-        )
 
     def observation_rows(self, keyframe_id: int) -> slice:
         """Return the rows of a keyframe's observations."""
@@ -445,96 +404,6 @@ class Map:
             self._point_rows = np.append(self._point_rows, np.full(room, -1, dtype=np.int64))
             self._views = np.append(self._views, np.zeros(room, dtype=np.int64))
 
-    def _reindex_points(self) -> None:
-        """Recompute the rows and views of all points."""
-        self._reserve_ids()
-        self._point_rows.fill(-1)
-        self._point_rows[self.points["id"]] = np.arange(len(self.points))
-        linked = self.observations["point"][self.observations["point"] >= 0]
-        self._views = np.bincount(linked, minlength=len(self._views))
-
-    # -- worlds -----------------------------------------------------------------------------------
-
-    def begin_submap(self) -> None:
-        """Start a new submap for the next keyframes."""
-        self.submap = int(self.keyframes["submap"].max(initial=-1)) + 1
-
-    def move_submap(self, submap: int, S: Array, into: int) -> None:
-        """Move a submap into the world of another and join it to that one.
-
-        The two must not share points yet.
-
-        Args:
-            submap: The submap that moves.
-            S: Similarity (4, 4) that maps coordinates of its world to those of the other's.
-            into: The submap that it becomes part of.
-        """
-        keyframe_rows = np.flatnonzero(self.keyframes["submap"] == submap)
-        point_rows = self.point_rows(self.points_of(submap))
-        scale = float(geometry.similarity_scale(S))
-        moved = S @ self.T_world_keyframe[keyframe_rows]
-        moved[:, :3, :3] /= scale
-        self.T_world_keyframe[keyframe_rows] = geometry.orthonormalize(moved)
-        self.keyframes["submap"][keyframe_rows] = into
-        self.positions[point_rows] = geometry.apply(S, self.positions[point_rows])
-        self.points["normal"][point_rows] = self.points["normal"][point_rows] @ S[:3, :3].T / scale
-        self.points["distance"][point_rows] *= scale
-        self.rescale_loops(self.keyframes["id"][keyframe_rows], np.full(len(keyframe_rows), scale))
-        if self.submap == submap:
-            self.submap = into
-
-    def rescale_loops(self, keyframe_ids: Ids, factors: Array) -> None:
-        """Adapt loop edges to a change of scale around keyframes.
-
-        Args:
-            keyframe_ids: (K,) ids, ascending.
-            factors: (K,) factors that lengths around these keyframes are multiplied by.
-        """
-        for end in ("i", "j"):
-            changed = np.flatnonzero(np.isin(self.loops[end], keyframe_ids))
-            factor = factors[np.searchsorted(keyframe_ids, self.loops[end][changed])][:, None, None]
-            if end == "i":
-                self.loops["S_i_j"][changed, :3] *= factor
-            else:
-                self.loops["S_i_j"][changed, :3, :3] /= factor
-                self.loops["information"][changed, :3] /= factor
-                self.loops["information"][changed, :, :3] /= factor
-
-    def rescale(self, submap: int, factor: float) -> None:
-        """Multiply all lengths of a submap by a factor, except measured depths."""
-        self.move_submap(submap, np.diag([factor, factor, factor, 1.0]), submap)
-
-    def append_map(self, other: Map) -> Ids:
-        """Add all submaps and sessions of another map as new ones.
-
-        Returns:
-            The new ids of its keyframes.
-        """
-        keyframe_offset, point_offset = self._next_keyframe_id, self._next_point_id
-        offsets = {
-            "submap": int(self.keyframes["submap"].max(initial=-1)) + 1,
-            "session": int(self.keyframes["session"].max(initial=-1)) + 1,
-            "born": keyframe_offset,
-            "keyframe": keyframe_offset,
-            "i": keyframe_offset,
-            "j": keyframe_offset,
-        }
-        id_offsets = {"keyframes": keyframe_offset, "points": point_offset}
-        mine, theirs = self.tables(), other.tables()
-        for name, table in theirs.items():
-            columns = {column: table[column].copy() for column in table.names}
-            for column in columns.keys() & offsets.keys():
-                columns[column] += offsets[column]
-            if name in id_offsets:
-                columns["id"] += id_offsets[name]
-            if name == "observations":
-                columns["point"][columns["point"] >= 0] += point_offset
-            mine[name].append(len(table), **columns)
-        self._next_keyframe_id += other._next_keyframe_id
-        self._next_point_id += other._next_point_id
-        self._reindex_points()
-        return other.keyframes["id"] + keyframe_offset
-
     # -- tables -----------------------------------------------------------------------------------
 
     def tables(self) -> dict[str, Table]:
@@ -551,48 +420,15 @@ class Map:
         """Ids of the next point and the next keyframe."""
         return self._next_point_id, self._next_keyframe_id
 
-    def restore(
-        self, columns: dict[str, dict[str, NDArray[Any]]], next_ids: tuple[int, int]
-    ) -> None:
-        """Fill an empty map.
+    def reindex(self, next_ids: tuple[int, int]) -> None:
+        """Recompute what is looked up by id, after the tables were filled from outside.
 
         Args:
-            columns: Columns by table and name.
-            next_ids: Ids of the next point and the next keyframe.
-
-        Raises:
-            KeyError: A table is missing.
-            ValueError: Columns are missing, disagree in length or have ids that do not exist.
+            next_ids: Ids of the next point and the next keyframe, larger than those in the tables.
         """
-        for name, table in self.tables().items():
-            table.adopt(**columns[name])
         self._next_point_id, self._next_keyframe_id = next_ids
-        self._check()
-        self._reindex_points()
-
-    def _check(self) -> None:
-        """Check that the tables fit together."""
-        point_ids, keyframe_ids = self.points["id"], self.keyframes["id"]
-        linked = self.observations["point"]
-        for ids, end in ((point_ids, self._next_point_id), (keyframe_ids, self._next_keyframe_id)):
-            # Comparisons instead of differences: differences of arbitrary ids can overflow.
-            if (ids[1:] <= ids[:-1]).any() or (len(ids) and not 0 <= ids[0] <= ids[-1] < end):
-                raise ValueError("ids do not ascend")
-        if (self.observations["keyframe"][1:] < self.observations["keyframe"][:-1]).any():
-            raise ValueError("observations are out of order")
-        named = (
-            (self.observations["keyframe"], keyframe_ids),
-            (linked[linked != NO_POINT], point_ids),
-            (self.loops["i"], keyframe_ids),
-            (self.loops["j"], keyframe_ids),
-        )
-        if not all(np.isin(ids, known).all() for ids, known in named):
-            raise ValueError("it refers to keyframes or points that are not there")
-        for values in (
-            self.positions,
-            self.T_world_keyframe,
-            self.loops["S_i_j"],
-            self.loops["information"],
-        ):
-            if not np.isfinite(values).all():
-                raise ValueError("poses or points are not finite")
+        self._reserve_ids()
+        self._point_rows.fill(-1)
+        self._point_rows[self.points["id"]] = np.arange(len(self.points))
+        linked = self.observations["point"][self.observations["point"] >= 0]
+        self._views = np.bincount(linked, minlength=len(self._views))

@@ -18,6 +18,7 @@ from spslam.evaluation.association import associate
 from spslam.interfaces import Sequence
 from spslam.io.structured_text import one_line
 from spslam.map.map import Map
+from spslam.map.submaps import submap_numbers
 from spslam.run.ground_plane import ground_heights
 from spslam.trajectory import Trajectory
 
@@ -228,7 +229,7 @@ def scale_source(slam_map: Map) -> str:
 
 
 def _which_submap(slam: Slam) -> str:
-    submaps = len(slam.map.submaps)
+    submaps = len(submap_numbers(slam.map))
     return f", submap {slam.main_submap} of {submaps} only" if submaps > 1 else ""
 
 

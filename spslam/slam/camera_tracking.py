@@ -13,6 +13,7 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Components
 from spslam.map.map import Ids, Map
+from spslam.map.submaps import submap_of
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
@@ -126,7 +127,7 @@ class CameraTracking:
         self.see(tracked.seen)
         local_keyframes, local_points = self.local_map(slam_map)
         self.reference_id = int(local_keyframes[0])
-        slam_map.submap = slam_map.submap_of(self.reference_id)
+        slam_map.submap = submap_of(slam_map, self.reference_id)
         if counts:
             self._tracker.count_visibility(slam_map, camera, tracked, local_points)
         self.motion.update(

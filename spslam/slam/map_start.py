@@ -13,6 +13,7 @@ from spslam.config import Config
 from spslam.frame import Frame, Observations, Sensor
 from spslam.interfaces import Components
 from spslam.map.map import Ids, Map
+from spslam.map.submaps import begin_submap
 from spslam.slam.initialization import DepthInitializer, InitialMap, TwoViewInitializer
 from spslam.slam.tracking import TrackedFrame, Tracker
 
@@ -55,7 +56,7 @@ class MapStart:
             slam_map.set_descriptor_size(observations.descriptors.shape[1])
         initializer = self.two_view if sensor == "mono" else self._from_depth
         submap_before = slam_map.submap
-        slam_map.begin_submap()
+        begin_submap(slam_map)
         initial = initializer.start(slam_map, camera, observations)
         if isinstance(initial, str):
             slam_map.submap = submap_before

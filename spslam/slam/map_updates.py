@@ -15,6 +15,7 @@ from spslam.errors import MapError
 from spslam.interfaces import Components
 from spslam.map.io import SavedMap
 from spslam.map.map import Map
+from spslam.map.submaps import submap_numbers
 from spslam.slam.camera_tracking import CameraTracking
 from spslam.slam.keyframe_observers import KeyframeObserver, KeyframeObservers
 from spslam.slam.loops.global_bundle import GlobalRefiner
@@ -214,7 +215,7 @@ class MapUpdates:
         """Count keyframes, points and submaps."""
         self._statistics.keyframes = len(slam_map.keyframes)
         self._statistics.points = len(slam_map.points)
-        self._statistics.submaps = len(slam_map.submaps)
+        self._statistics.submaps = len(submap_numbers(slam_map))
 
     def _keyframe_rule(self, camera: Camera) -> KeyframeRule:
         if self._rule is None:
@@ -224,11 +225,11 @@ class MapUpdates:
     def _close_loop(
         self, slam_map: Map, camera: Camera, keyframe_id: int
     ) -> ScaleCorrection | None:
-        submaps = len(slam_map.submaps)
+        submaps = len(submap_numbers(slam_map))
         scale_correction = self._loops.close(slam_map, camera, keyframe_id)
         if scale_correction is not None:
             self._observers.keyframes_rescaled(scale_correction)
             self._statistics.loops += 1
-            self._statistics.merges += submaps - len(slam_map.submaps)
+            self._statistics.merges += submaps - len(submap_numbers(slam_map))
             self._global.start(slam_map, camera)
         return scale_correction

@@ -15,6 +15,7 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.map.map import NO_POINT, Ids, Map
+from spslam.map.submaps import first_keyframes
 from spslam.slam.tracking import TrackedFrame
 
 Array = NDArray[np.float64]
@@ -198,7 +199,7 @@ class Mapper:
         """Remove redundant keyframes around `keyframe_id`, never the newest or a submap's first."""
         removed: list[RemovedKeyframe] = []
         candidates, _ = slam_map.covisible(keyframe_id)
-        first = slam_map.first_keyframes()
+        first = first_keyframes(slam_map)
         newest = int(slam_map.keyframes["id"][-1])
         for candidate in np.sort(candidates):
             if (
@@ -414,7 +415,7 @@ class Mapper:
         keyframe_ids = np.sort(np.concatenate([moving, border]))
         fixed = np.isin(keyframe_ids, border)
         # Gauge: fix the first keyframe of each submap; without any fixed keyframe, fix the oldest.
-        fixed |= np.isin(keyframe_ids, slam_map.first_keyframes())
+        fixed |= np.isin(keyframe_ids, first_keyframes(slam_map))
         if not fixed.any():
             fixed[0] = True
         problem, rows = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)

@@ -15,6 +15,7 @@ from spslam.frame import Frame, FrameAssociations, Observations
 from spslam.interfaces import Components
 from spslam.map.io import SavedMap, save_map
 from spslam.map.map import NO_POINT, Map
+from spslam.map.submaps import keyframes_of, rescale_submap
 from spslam.slam.camera_tracking import CameraTracking
 from spslam.slam.frame_checks import FrameChecks, check_descriptors, check_front_end, set_origin
 from spslam.slam.loops.loop_closing import ScaleCorrection
@@ -179,7 +180,7 @@ class Slam:
             source: where the scale comes from, one line.
         """
         submap = self.main_submap
-        self.map.rescale(submap, factor)
+        rescale_submap(self.map, submap, factor)
         keyframes = self.map.keyframes
         scales = np.where(keyframes["submap"] == submap, factor, 1.0)
         correction = ScaleCorrection(keyframes["id"].copy(), scales)
@@ -261,7 +262,7 @@ class Slam:
             )
         self._updates.begin(self.map, camera, initial.keyframe_id)
         tracking.found()
-        keyframe_ids = self.map.keyframes_of(self.map.submap).tolist()
+        keyframe_ids = keyframes_of(self.map, self.map.submap).tolist()
         self._recorder.add_keyframes(keyframe_ids, self.map)
         self._updates.add_places(self.map, keyframe_ids)
         tracking.begin(

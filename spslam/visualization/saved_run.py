@@ -23,6 +23,7 @@ from spslam.map.covisibility import covisible_pairs
 from spslam.map.export import choose_submap
 from spslam.map.io import load_map
 from spslam.map.map import Map
+from spslam.map.submaps import points_of
 from spslam.notices import notice
 from spslam.run.output import GROUND_TRUTH, METRICS, RUN_LABELS, read_metrics, read_run_config
 from spslam.slam.tracking import TrackState
@@ -63,7 +64,7 @@ def build_map_view(
     """
     keyframes, points = slam_map.keyframes, slam_map.points
     rows = np.flatnonzero(keyframes["submap"] == submap)
-    point_rows = slam_map.point_rows(slam_map.points_of(submap))
+    point_rows = slam_map.point_rows(points_of(slam_map, submap))
     ids = keyframes["id"]
     times = np.where(keyframes["session"] == session, keyframes["timestamp"], -np.inf)
     born = points["born"][point_rows]

@@ -14,6 +14,7 @@ from spslam import geometry
 from spslam.config import Config, LoopConfig
 from spslam.map.io import save_map
 from spslam.map.map import Map, Origin
+from spslam.map.submaps import append_map
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def map_file(landmarks, tmp_path: Path) -> str:
         information=np.eye(7),
         inliers=77,
     )
-    found.append_map(scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
+    append_map(found, scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
     (tmp_path / "maps").mkdir()
     save_map(tmp_path / "maps/map.npz", found, place_arrays(found))
     return str(tmp_path / "maps/map.npz")

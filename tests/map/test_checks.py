@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from command_line import refused
 from map_files import Arrays, arrays_of, place_arrays, same_map, seal
+from small_map import map_of_three_views
 
 from spslam.camera import Camera
 from spslam.errors import MapError, SpslamError
+from spslam.map.checks import check_tables
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Map, Origin
+from spslam.map.submaps import append_map
 from spslam.visualization.saved_run import load_map_view
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
@@ -30,7 +33,7 @@ def path(landmarks, tmp_path: Path) -> Path:
     S_i_j = scene.pose(0.3)
     S_i_j[:3, :3] *= 1.25
     found.loops.append(1, i=0, j=3, S_i_j=S_i_j, information=np.eye(7), inliers=77)
-    found.append_map(scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
+    append_map(found, scene.map_of([scene.pose(0.1 * i, z=0.5) for i in range(2)]))
     save_map(tmp_path / "map.npz", found, place_arrays(found))
     return tmp_path / "map.npz"
 
@@ -361,3 +364,22 @@ def test_frames_of_missing_submaps_are_refused(
     (tmp_path / "metrics.json").write_text("[" * 100_000)
     with pytest.raises(SpslamError, match="cannot be read"):
         load_map_view(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values", "message"),
+    [
+        ("points", "id", [1, 0, 2, 3], "do not ascend"),
+        ("keyframes", "id", [0, 1, 3], "do not ascend"),
+        ("observations", "keyframe", [1] + 11 * [0], "out of order"),
+        ("observations", "point", 12 * [4], "not there"),
+    ],
+)
+def test_tables_that_do_not_fit_together(
+    table: str, column: str, values: list[int], message: str
+) -> None:
+    slam_map = map_of_three_views()
+    check_tables(slam_map, slam_map.next_ids)
+    slam_map.tables()[table][column][:] = values
+    with pytest.raises(ValueError, match=message):
+        check_tables(slam_map, slam_map.next_ids)

@@ -26,6 +26,7 @@ from spslam.map.export import (
 )
 from spslam.map.io import SavedMap, load_map, save_map
 from spslam.map.map import Map, Origin
+from spslam.map.submaps import append_map, keyframes_of, move_submap, points_of, scene_of
 
 NOISE_PX = 0.5
 
@@ -51,7 +52,7 @@ def slam_map(landmarks) -> Map:
         inliers=77,
     )
     other = scene.map_of([scene.pose(0.2 * i, z=-0.5) for i in range(3)], noise_px=NOISE_PX)
-    found.append_map(other)
+    append_map(found, other)
     return found
 
 
@@ -83,12 +84,12 @@ def test_the_main_submap_has_the_most_keyframes(slam_map: Map) -> None:
 @pytest.mark.parametrize("submap", [0, 1])
 def test_an_extracted_submap_has_its_own_data_only(slam_map: Map, submap: int) -> None:
     one = extract_submap(slam_map, submap)
-    assert one.keyframes["id"].tolist() == slam_map.keyframes_of(submap).tolist()
-    assert one.points["id"].tolist() == slam_map.points_of(submap).tolist()
-    points, poses = slam_map.scene_of(submap)
+    assert one.keyframes["id"].tolist() == keyframes_of(slam_map, submap).tolist()
+    assert one.points["id"].tolist() == points_of(slam_map, submap).tolist()
+    points, poses = scene_of(slam_map, submap)
     assert np.array_equal(one.positions, points) and np.array_equal(one.T_world_keyframe, poses)
     assert len(one.loops) == (1 if submap == 0 else 0)
-    assert len(one.observations) == len(slam_map.rows_of_keyframes(slam_map.keyframes_of(submap)))
+    assert len(one.observations) == len(slam_map.rows_of_keyframes(keyframes_of(slam_map, submap)))
     assert one.points["descriptor"].shape == (len(points), 0)
     assert slam_map.points["descriptor"].shape == (len(slam_map.points), 32), "the map is unchanged"
 
@@ -131,7 +132,7 @@ def test_statistics_of_a_map(slam_map: Map, tmp_path: Path) -> None:
     assert info["points_per_keyframe"] == pytest.approx(linked / 9, abs=0.05)
     assert (info["sessions"], info["places"]) == (2, True)
     assert [(p["submap"], p["keyframes"], p["points"]) for p in info["submaps"]] == [
-        (submap, count, len(slam_map.points_of(submap))) for submap, count in ((0, 6), (1, 3))
+        (submap, count, len(points_of(slam_map, submap))) for submap, count in ((0, 6), (1, 3))
     ]
     # The box is 6 × 4 × 3 m, 3 m in front of the first camera; the second submap begins 0.5 m
     # behind that camera.
@@ -259,7 +260,7 @@ def test_colmap_model_with_empty_keyframes_and_points_behind_the_camera(
     slam_map: Map, tmp_path: Path
 ) -> None:
     slam_map.unlink(slam_map.rows_of_keyframes(np.array([2])))
-    point_id = int(slam_map.points_of(0)[3])
+    point_id = int(points_of(slam_map, 0)[3])
     slam_map.positions[slam_map.point_rows(np.array([point_id]))] = (0.0, 0.0, -50.0)
     errors = reprojection_errors(slam_map, slam_map.origin.camera)
     assert (
@@ -340,8 +341,8 @@ def test_the_weights_of_a_submap_follow_from_its_own_depths(landmarks) -> None:
     near, far = (scene.map_of([scene.pose(0.1 * i) for i in range(2)]) for _ in range(2))
     near.origin = Origin("stereo", scene.camera, "orb", "baseline")
     alone = submap_graph(near, 0, 30)[1].information
-    far.move_submap(0, np.diag([30.0, 30.0, 30.0, 1.0]), 0)
-    near.append_map(far)
+    move_submap(far, 0, np.diag([30.0, 30.0, 30.0, 1.0]), 0)
+    append_map(near, far)
     assert np.allclose(submap_graph(near, 0, 30)[1].information, alone), (
         "regardless of other submaps"
     )

@@ -17,6 +17,7 @@ from spslam.camera import Camera
 from spslam.errors import MapError, OutputError
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Map, Origin
+from spslam.map.submaps import begin_submap
 
 CAMERA = Camera(
     640, 480, 400.0, 401.0, 319.5, 239.5, "radtan", (0.1, -0.2, 0.0, 0.001), baseline_m=0.12
@@ -29,7 +30,7 @@ def slam_map(landmarks) -> Map:
     found = scene.map_of([scene.pose(0.1 * i) for i in range(4)])
     found.origin = Origin("stereo", CAMERA, "superpoint 0123456789ab", "baseline")
     found.loops.append(1, i=0, j=3, S_i_j=scene.pose(0.3), information=np.eye(7), inliers=77)
-    found.begin_submap()
+    begin_submap(found)
     scene.observe(scene.pose(5.0), 9)
     found.add_keyframe(
         scene.observe(scene.pose(5.0), 9), scene.pose(5.0), np.full(len(scene.labels[9]), -1)

@@ -36,6 +36,7 @@ from spslam.frame import Frame, Observations
 from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
 from spslam.map.io import SavedMap, load_map
 from spslam.map.map import Map
+from spslam.map.submaps import keyframes_of, scene_of, submap_numbers
 from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackedFrame, TrackResult, TrackState
@@ -250,7 +251,7 @@ def test_a_camera_that_stays_lost_starts_a_submap_and_a_loop_merges_it(sensor: s
     assert began.submap == 1 and "submap 1" in began.reason
     assert results[-1].state is TrackState.TRACKING
     assert slam.statistics.merges == 1
-    assert slam.map.submaps.tolist() == [0]
+    assert submap_numbers(slam.map).tolist() == [0]
     assert results[-1].submap == 0
     assert len(slam.trajectory()) > 195
     poses = [*first, *dark, *back]
@@ -263,13 +264,13 @@ def test_submaps_without_a_loop_stay_separate() -> None:
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
     slam, results = drive(room, [*first, *dark, *other], "stereo", SOON)
-    assert slam.map.submaps.tolist() == [0, 1]
+    assert submap_numbers(slam.map).tolist() == [0, 1]
     assert slam.main_submap == 0
     assert len(slam.trajectory()) == 60, "frames of the other submap are left out"
     assert 35 < slam.statistics.frames_elsewhere <= 40
     assert slam.statistics.merges == 0
     assert results[-1].submap == 1
-    assert len(slam.trajectory(keyframes_only=True)) == len(slam.map.keyframes_of(0))
+    assert len(slam.trajectory(keyframes_only=True)) == len(keyframes_of(slam.map, 0))
 
 
 def test_tracking_returns_to_the_old_submap_at_its_place() -> None:
@@ -326,7 +327,7 @@ def test_a_saved_map_is_extended(tmp_path: Path) -> None:
     again.finish()
     assert {r.state for r in results} == {TrackState.TRACKING}
     assert again.map.T_world_keyframe[:, 0, 3].max() > reached + 1.0
-    assert again.map.submaps.tolist() == [0]
+    assert submap_numbers(again.map).tolist() == [0]
     expected = geometry.inverse(corridor(-9.0, 1)[0]) @ np.array(poses)
     found = again.trajectory().T_world_cam
     assert np.linalg.norm(found[:, :3, 3] - expected[:, :3, 3], axis=1).max() < 0.03, (
@@ -392,10 +393,10 @@ def test_a_scale_is_applied_to_the_main_submap_only() -> None:
     room = PointRoom(4000, size=LONG)
     room.blind = set(range(60, 65))
     slam, _ = drive(room, [*first, *dark, *other], "mono", SOON)
-    before = [slam.map.scene_of(submap) for submap in (0, 1)]
+    before = [scene_of(slam.map, submap) for submap in (0, 1)]
     slam.rescale(3.0, "a test")
     for submap, factor in ((0, 3.0), (1, 1.0)):
-        points, T_world_keyframe = slam.map.scene_of(submap)
+        points, T_world_keyframe = scene_of(slam.map, submap)
         assert points == pytest.approx(factor * before[submap][0])
         assert T_world_keyframe[:, :3, 3] == pytest.approx(factor * before[submap][1][:, :3, 3])
 

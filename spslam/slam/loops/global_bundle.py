@@ -19,6 +19,7 @@ from spslam.camera import Camera
 from spslam.config import GlobalBundleConfig
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 from spslam.map.map import Ids, Map
+from spslam.map.submaps import keyframes_of, points_of
 from spslam.slam.mapping import bundle_problem, drop_single_views
 
 logger = logging.getLogger(__name__)
@@ -92,9 +93,9 @@ class GlobalRefiner:
 def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
     has_depth = camera.has_depth
     submap = slam_map.submap
-    point_ids = slam_map.points_of(submap)
+    point_ids = points_of(slam_map, submap)
     point_ids = point_ids[slam_map.views(point_ids) >= (1 if has_depth else 2)]
-    keyframe_ids = slam_map.keyframes_of(submap)
+    keyframe_ids = keyframes_of(slam_map, submap)
     fixed = np.zeros(len(keyframe_ids), dtype=bool)
     fixed[0] = True
     problem, _ = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
@@ -115,7 +116,7 @@ def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
     correction = target @ geometry.inverse(before[anchor])
     slam_map.T_world_keyframe[keyframe_rows] = geometry.orthonormalize(correction @ before)
 
-    point_rows = slam_map.point_rows(slam_map.points_of(copy.submap))
+    point_rows = slam_map.point_rows(points_of(slam_map, copy.submap))
     born = np.clip(
         np.searchsorted(ids, slam_map.points["born"][point_rows], side="right") - 1, 0, None
     )

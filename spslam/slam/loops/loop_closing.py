@@ -25,6 +25,7 @@ from spslam.frame import Observations
 from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
 from spslam.map.covisibility import essential_graph, median_depth
 from spslam.map.map import Ids, Map
+from spslam.map.submaps import first_keyframes, keyframes_of, move_submap, rescale_loops, submap_of
 from spslam.notices import notice
 from spslam.slam.loops.loop_detection import LoopCandidates, travelled
 from spslam.slam.loops.pose_graph import spread_gap
@@ -153,7 +154,7 @@ class LoopCloser:
             edge = self._verify(slam_map, camera, keyframe_id, int(candidate))
             if edge is None:
                 continue
-            if slam_map.submap_of(edge.i) == slam_map.submap_of(edge.j):
+            if submap_of(slam_map, edge.i) == submap_of(slam_map, edge.j):
                 self._last_closed = keyframe_id
                 return self._correct(slam_map, camera, edge)
             if self._seen_before(slam_map, edge):
@@ -283,7 +284,7 @@ class LoopCloser:
             return "too few common points to determine the scale"
         if not np.isfinite(found.estimate.covariance).all():
             return "its inliers do not determine the pose"
-        if slam_map.submap_of(candidate) != slam_map.submap_of(keyframe_id):
+        if submap_of(slam_map, candidate) != submap_of(slam_map, keyframe_id):
             objection = self._objection_to_joint(slam_map, camera, keyframe_id, found, scale)
             if objection:
                 self.doubted.add(keyframe_id)
@@ -328,12 +329,12 @@ class LoopCloser:
         Returns:
             None if that is unknown, or if the camera was carried away.
         """
-        here = slam_map.submap_of(keyframe_id)
+        here = submap_of(slam_map, keyframe_id)
         older, younger = sorted((here, place.submap))
         departure = self._departures.get(younger)
         if departure is None:
             return None
-        first_id = int(slam_map.keyframes_of(younger)[0])
+        first_id = int(keyframes_of(slam_map, younger)[0])
         first = slam_map.pose(first_id)
         timestamp = float(
             slam_map.keyframes["timestamp"][slam_map.keyframe_rows(np.asarray(first_id))]
@@ -356,7 +357,7 @@ class LoopCloser:
         """Find other places in other submaps that a keyframe fits, by similarity."""
         known, similarity = self._place_recognition.similarities(keyframe_id)
         other = slam_map.keyframes["id"][
-            slam_map.keyframes["submap"] != slam_map.submap_of(keyframe_id)
+            slam_map.keyframes["submap"] != submap_of(slam_map, keyframe_id)
         ]
         wanted = np.isin(known, other)
         least = self._config.min_covisibility
@@ -400,7 +401,7 @@ class LoopCloser:
         with_scale = not camera.has_depth
         _append(slam_map, edge)
         ids = slam_map.keyframes["id"]
-        fixed = np.isin(ids, slam_map.first_keyframes())
+        fixed = np.isin(ids, first_keyframes(slam_map))
         before = slam_map.T_world_keyframe.copy()
         edges = essential_graph(slam_map, with_scale, self._config.min_covisibility)
         after = spread_gap(self._pose_graph, before, edges, fixed, with_scale)
@@ -408,7 +409,7 @@ class LoopCloser:
         # Scale before fusion: after it, keyframes of another scale see the points of the old side.
         slam_map.points["distance"][:] *= _scale_of_points(slam_map, after)
         scale_correction = ScaleCorrection(ids.copy(), geometry.similarity_scale(after))
-        slam_map.rescale_loops(scale_correction.keyframe_ids, scale_correction.scales)
+        rescale_loops(slam_map, scale_correction.keyframe_ids, scale_correction.scales)
         rigid = after.copy()
         rigid[:, :3, :3] /= scale_correction.scales[:, None, None]
         slam_map.T_world_keyframe[:] = geometry.orthonormalize(rigid)
@@ -417,7 +418,7 @@ class LoopCloser:
 
     def _seen_before(self, slam_map: Map, edge: LoopEdge) -> bool:
         """Whether an earlier keyframe found the same relative pose of the two submaps."""
-        submaps = slam_map.submap_of(edge.i), slam_map.submap_of(edge.j)
+        submaps = submap_of(slam_map, edge.i), submap_of(slam_map, edge.j)
         S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
         before, self._joint = self._joint, (*submaps, S_old_new)
         if before is None or before[:2] != submaps:
@@ -442,13 +443,13 @@ class LoopCloser:
 
     def _join(self, slam_map: Map, camera: Camera, edge: LoopEdge) -> ScaleCorrection:
         """Move the younger submap into the world of the older, fuse both and refine the seam."""
-        old, new = slam_map.submap_of(edge.i), slam_map.submap_of(edge.j)
+        old, new = submap_of(slam_map, edge.i), submap_of(slam_map, edge.j)
         S_old_new = slam_map.pose(edge.i) @ edge.S_i_j @ geometry.inverse(slam_map.pose(edge.j))
         into, moving = min(old, new), max(old, new)
         S = S_old_new if moving == new else geometry.inverse(S_old_new)
         moved = slam_map.keyframes["submap"] == moving
         _append(slam_map, edge)
-        slam_map.move_submap(moving, S, into)
+        move_submap(slam_map, moving, S, into)
         scale_correction = ScaleCorrection(
             slam_map.keyframes["id"].copy(),
             np.where(moved, float(geometry.similarity_scale(S)), 1.0),

@@ -9,6 +9,7 @@ from spslam.errors import MapError
 from spslam.interfaces import Components
 from spslam.map.io import SavedMap
 from spslam.map.map import Map, Origin
+from spslam.map.submaps import append_map, submap_numbers, submap_of
 from spslam.slam.loops.global_bundle import GlobalRefiner
 from spslam.slam.loops.loop_closing import LoopCloser, keyframe_observations
 from spslam.slam.mapping import Mapper
@@ -41,18 +42,18 @@ def merge_maps(config: Config, components: Components, first: SavedMap, second: 
     slam_map = first.map
     if first.places:
         components.place_recognition.restore(first.places)
-    added = slam_map.append_map(second.map)
+    added = append_map(slam_map, second.map)
     for keyframe_id in added.tolist():
         components.place_recognition.add(
             keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors
         )
     closer = _loop_closer(config, components)
-    separate = len(slam_map.submaps)
+    separate = len(submap_numbers(slam_map))
     closed = 0
     for keyframe_id in added.tolist():
-        slam_map.submap = slam_map.submap_of(keyframe_id)
+        slam_map.submap = submap_of(slam_map, keyframe_id)
         closed += closer.close(slam_map, origin.camera, keyframe_id) is not None
-    if len(slam_map.submaps) == separate:
+    if len(submap_numbers(slam_map)) == separate:
         doubt = (
             f" ({len(closer.doubted)} keyframes fit two similar places about as well)"
             if closer.doubted

@@ -17,6 +17,7 @@ from spslam import geometry
 from spslam.config import Config, RelocalizationConfig
 from spslam.map.covisibility import median_depth
 from spslam.map.map import Ids, Map
+from spslam.map.submaps import submap_of
 from spslam.slam.loops.loop_detection import travelled
 from spslam.slam.tracking import TrackedFrame
 
@@ -118,7 +119,7 @@ class Departure:
         return Reach.after(
             config,
             timestamp - self.timestamp,
-            slam_map.submap_of(self.keyframe_id),
+            submap_of(slam_map, self.keyframe_id),
             slam_map.pose(self.keyframe_id) @ self.T_keyframe_cam,
             median_depth(slam_map, self.keyframe_id),
             self.fastest,
@@ -154,7 +155,7 @@ class Place:
         return cls(
             tracked,
             keyframe_id,
-            slam_map.submap_of(keyframe_id),
+            submap_of(slam_map, keyframe_id),
             median_depth(slam_map, keyframe_id),
         )
 
