@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
+from spslam.errors import Refusal
 from spslam.geometry import apply, hat, inverse, make_transform, so3_exp
 from spslam.interfaces import TwoViewEstimate
 
@@ -65,17 +66,17 @@ class EpipolarSolver:
         self.seed = seed
         self.min_point_parallax_deg = min_point_parallax_deg
 
-    def solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | str:
+    def solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | Refusal:
         """Estimate relative pose and points from matched pixels; see `TwoViewSolver.solve`."""
         finite = np.flatnonzero(all_finite(pixels0, axis=1) & all_finite(pixels1, axis=1))
         if len(finite) < max(self.min_points, _MIN_MATCHES):
-            return (
+            return Refusal(
                 f"too few matches: {len(finite)} of at least {max(self.min_points, _MIN_MATCHES)}"
             )
         matches = _Matches(pixels0[finite], pixels1[finite], camera, self.pixel_sigma)
         essential, homography = self._estimate_models(matches)
         if essential is None and homography is None:
-            return (
+            return Refusal(
                 "no model fits the matches: neither an essential matrix nor a homography was found"
             )
         candidates = {
@@ -86,17 +87,17 @@ class EpipolarSolver:
         }
         model = _choose_model(matches, essential, homography)
         if not candidates[model]:
-            return f"the {model} does not decompose into a motion: the camera only turned"
+            return Refusal(f"the {model} does not decompose into a motion: the camera only turned")
         best = max(candidates[model], key=lambda candidate: candidate.support)
         refusal = self._refusal(best, candidates["essential"] + candidates["homography"], matches)
         if refusal is not None:
-            return f"{refusal} ({model})"
+            return Refusal(f"{refusal} ({model})")
         if model == "essential":
             # Not for the homography: on a plane it determines the motion better than the epipolar
             # lines do.
             T_1_0, uncertainty = _refine(matches, best.T_1_0, best.good)
             if uncertainty > np.radians(_MAX_UNCERTAINTY_DEG):
-                return (
+                return Refusal(
                     "uncertain motion: its direction is known to "
                     f"{np.degrees(uncertainty):.1f}° (one sigma), "
                     f"expected {_MAX_UNCERTAINTY_DEG:g}° ({model})"
@@ -171,16 +172,22 @@ class EpipolarSolver:
         points, good = matches.triangulate(T_1_0)
         return _Candidate(T_1_0, points, good)
 
-    def _refusal(self, best: _Candidate, rivals: list[_Candidate], matches: _Matches) -> str | None:
+    def _refusal(
+        self, best: _Candidate, rivals: list[_Candidate], matches: _Matches
+    ) -> Refusal | None:
         """Return why the best candidate is refused, or None."""
         if best.support < self.min_points:
-            return f"too few points triangulated: {best.support} of at least {self.min_points}"
+            return Refusal(
+                f"too few points triangulated: {best.support} of at least {self.min_points}"
+            )
         parallax = np.degrees(best.parallax(matches))
         if parallax < self.min_parallax_deg:
-            return f"too little parallax: {parallax:.2f}° of at least {self.min_parallax_deg:g}°"
+            return Refusal(
+                f"too little parallax: {parallax:.2f}° of at least {self.min_parallax_deg:g}°"
+            )
         second = max((rival.support for rival in rivals if not best.resembles(rival)), default=0)
         if second > _CLEARLY_FEWER * best.support:
-            return (
+            return Refusal(
                 f"ambiguous motion: {best.support} points agree with the best solution, "
                 f"{second} with another"
             )

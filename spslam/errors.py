@@ -1,8 +1,28 @@
-"""Errors that a user can cause; all derive from `SpslamError`.
+"""Errors that a user can cause, all derived from `SpslamError`, and refusals.
 
 The command line prints such an error in one line and exits with 2. Any other exception is a bug and
 keeps its traceback. A message says what was expected, what was found and what to do.
+
+A `Refusal` is returned, not raised: the caller expects that there may be no result.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a function has no result; returned in place of it.
+
+    Attributes:
+        reason: why, in one line.
+    """
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class SpslamError(Exception):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
+from spslam.errors import Refusal
 from spslam.frame import Features, Frame, Sensor
 from spslam.timestamps import TimeUnitChoice
 from spslam.trajectory import Trajectory
@@ -327,10 +328,10 @@ class TwoViewSolver(Protocol):
 
     def solve(
         self, pixels0: NDArray[np.float64], pixels1: NDArray[np.float64], camera: Camera
-    ) -> TwoViewEstimate | str:
+    ) -> TwoViewEstimate | Refusal:
         """Estimate the relative pose from matched undistorted pixels (N, 2) each.
 
-        Returns a line that says why if there is no estimate.
+        Returns a refusal if the matches do not determine it.
         """
         ...
 

@@ -680,6 +680,7 @@ def test_without_ground_truth_errors_are_null(
     assert {
         metrics[key] for key in ("ate_rmse_m", "rpe_trans_m", "rpe_rot_deg", "scale", "alignment")
     } == {None}
+    assert metrics["not_compared"] is None, "no ground truth is no fault"
     assert (metrics["path_length_m"] is not None) == has_length
     assert (tmp_path / "out" / "trajectory.png").is_file()
 

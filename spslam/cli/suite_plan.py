@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spslam.config import Config
     from spslam.datasets.fetch.catalogue import Catalogue
     from spslam.datasets.fetch.fetching import DataFolder
+    from spslam.errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def plan_runs(
     Raises:
         BenchmarkError: an input is missing and `available` is false, or no run can be done.
     """
-    from spslam.errors import BenchmarkError
+    from spslam.errors import BenchmarkError, Refusal
 
-    looks: dict[tuple[str, ...], tuple[int, str] | str] = {}
+    looks: dict[tuple[str, ...], tuple[int, str] | Refusal] = {}
     plans: list[Plan] = []
     absent: dict[str, None] = {}
     problems: dict[str, None] = {}
@@ -85,7 +86,7 @@ def plan_runs(
         if key not in looks:
             looks[key] = _look(run)
         found = looks[key]
-        if not isinstance(found, str):
+        if not isinstance(found, Refusal):
             plans.append(_plan_run(run, found[0], run.config or found[1]))
         elif run.public and not Path(run.path).is_dir():
             absent[run.public] = None
@@ -106,12 +107,12 @@ def plan_runs(
     return plans, missing
 
 
-def _look(run: Run) -> tuple[int, str] | str:
-    """Return the number of frames and the configuration of a run, or why it cannot be read."""
+def _look(run: Run) -> tuple[int, str] | Refusal:
+    """Return the number of frames and the configuration of a run, if it can be read."""
     from spslam.config import config_for
     from spslam.datasets import open_sequence
     from spslam.datasets.world.disturbed import disturb
-    from spslam.errors import SpslamError
+    from spslam.errors import Refusal, SpslamError
 
     entry = run.entry
     try:
@@ -128,7 +129,7 @@ def _look(run: Run) -> tuple[int, str] | str:
         if entry.disturb:
             frames = disturb(frames, run.disturbances)
     except SpslamError as error:
-        return str(error)
+        return Refusal(str(error))
     return len(frames), config_for(frames.dataset, run.case.sensor)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from spslam.errors import Refusal
 from spslam.evaluation.ate import Evaluation
 from spslam.geometry import apply
 from spslam.run.frames_csv import stage_names
@@ -30,7 +31,7 @@ _STATES = [state.value for state in TrackState]
 
 
 def chart_data(
-    slam: Slam, record: RunRecord, trajectory: Trajectory, evaluation: Evaluation | str | None
+    slam: Slam, record: RunRecord, trajectory: Trajectory, evaluation: Evaluation | Refusal
 ) -> Columns:
     """Return the columns of the charts, valid as JSON: None stands for unknown values and NaN.
 
@@ -38,7 +39,7 @@ def chart_data(
     was compared with a ground truth, else from the trajectory. Long columns keep every n-th row.
     """
     compared = isinstance(evaluation, Evaluation)
-    shown = evaluation.aligned if isinstance(evaluation, Evaluation) else trajectory
+    shown = trajectory if isinstance(evaluation, Refusal) else evaluation.aligned
     truth = _truth(evaluation, trajectory)
     stamps = np.array([result.timestamp for result in record.results])
     metric = compared or (slam.map.origin is not None and slam.map.origin.metric)
@@ -91,7 +92,7 @@ def loss_rows(slam: Slam, record: RunRecord) -> list[Columns]:
     return rows
 
 
-def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> list[Columns]:
+def loop_rows(slam: Slam, begin: float, evaluation: Evaluation | Refusal) -> list[Columns]:
     """Return the loop edges between keyframes of the main submap, one row each.
 
     A row has the two `frames`, their times `t` in seconds after `begin`, whether each is from an
@@ -138,7 +139,7 @@ def _frames(record: RunRecord, stamps: FloatArray) -> Columns:
 
 
 def _path(
-    record: RunRecord, stamps: FloatArray, shown: Trajectory, evaluation: Evaluation | str | None
+    record: RunRecord, stamps: FloatArray, shown: Trajectory, evaluation: Evaluation | Refusal
 ) -> Columns:
     step = _step(len(shown))
     errors = np.full(len(shown), np.nan)
@@ -174,7 +175,7 @@ def _line(trajectory: Trajectory, begin: float, broken: BoolArray) -> Columns:
     }
 
 
-def _keyframes(slam: Slam, begin: float, evaluation: Evaluation | str | None) -> Columns:
+def _keyframes(slam: Slam, begin: float, evaluation: Evaluation | Refusal) -> Columns:
     keyframes = slam.trajectory(keyframes_only=True)
     positions = _to_shown(keyframes.positions, evaluation)
     return {
@@ -183,15 +184,15 @@ def _keyframes(slam: Slam, begin: float, evaluation: Evaluation | str | None) ->
     }
 
 
-def _truth(evaluation: Evaluation | str | None, trajectory: Trajectory) -> Trajectory | None:
-    if not isinstance(evaluation, Evaluation):
+def _truth(evaluation: Evaluation | Refusal, trajectory: Trajectory) -> Trajectory | None:
+    if isinstance(evaluation, Refusal):
         return None
     return during(evaluation.ground_truth, trajectory.timestamps)
 
 
-def _to_shown(positions: FloatArray, evaluation: Evaluation | str | None) -> FloatArray:
+def _to_shown(positions: FloatArray, evaluation: Evaluation | Refusal) -> FloatArray:
     """Transform positions (N, 3) from the map's world to the world of the drawn path."""
-    if not isinstance(evaluation, Evaluation):
+    if isinstance(evaluation, Refusal):
         return positions
     return apply(evaluation.absolute.S_truth_estimate, positions)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spslam.errors import Refusal
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
 from spslam.io.html import render_page
@@ -32,7 +33,7 @@ def write_report(
     slam: Slam,
     record: RunRecord,
     trajectory: Trajectory,
-    evaluation: Evaluation | str | None,
+    evaluation: Evaluation | Refusal,
     metrics: Metrics,
     samples: list[Sample],
 ) -> None:
@@ -43,8 +44,7 @@ def write_report(
         slam: the finished system, with the map and the configuration.
         record: results and timing of every frame.
         trajectory: estimated poses.
-        evaluation: comparison with the ground truth; text says why there is none; None without
-            ground truth.
+        evaluation: comparison with the ground truth, or why there is none.
         metrics: contents of `metrics.json`.
         samples: frames to show as images.
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from spslam import __version__
+from spslam.errors import Refusal
 from spslam.evaluation.association import in_reach
 from spslam.evaluation.ate import Evaluation
 from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, recall, recall_key
@@ -77,7 +78,7 @@ def compute_metrics(
     sequence: Sequence,
     record: RunRecord,
     trajectory: Trajectory,
-    evaluation: Evaluation | str | None,
+    evaluation: Evaluation | Refusal,
     statistics: Statistics,
     labels: dict[str, str],
     scaling: Scaling,
@@ -239,12 +240,12 @@ def _start_to_first_pose(record: RunRecord) -> float | None:
     return None if first is None else record.begun_s + first
 
 
-def _recall(record: RunRecord, missing: int, evaluation: Evaluation | str | None) -> Metrics:
+def _recall(record: RunRecord, missing: int, evaluation: Evaluation | Refusal) -> Metrics:
     """Compute the fraction of frames near their true pose, of all frames with a true pose.
 
     Unreadable and dropped frames count as frames with a true pose.
     """
-    if not isinstance(evaluation, Evaluation):
+    if isinstance(evaluation, Refusal):
         return dict.fromkeys(map(recall_key, RECALL_DISTANCES_M))
     stamps = np.array([result.timestamp for result in record.results])
     judged = int(
@@ -258,11 +259,12 @@ def _recall(record: RunRecord, missing: int, evaluation: Evaluation | str | None
 def _errors(
     sequence: Sequence,
     trajectory: Trajectory,
-    evaluation: Evaluation | str | None,
+    evaluation: Evaluation | Refusal,
     scaling: Scaling,
 ) -> Metrics:
     if isinstance(evaluation, Evaluation):
         return {**evaluation.as_metrics(), "scale_error_percent": evaluation.scale_error_percent}
+    truth = sequence.ground_truth
     return {
         "ate_rmse_m": None,
         "rpe_trans_m": None,
@@ -274,10 +276,9 @@ def _errors(
         "scale_error_percent": None,
         # The length is in metres only if the sensor or the map is metric.
         "path_length_m": trajectory.path_length_m if _metric(sequence, scaling) else None,
-        "ground_truth_frame": sequence.ground_truth.frame
-        if sequence.ground_truth is not None
-        else None,
-        "not_compared": evaluation,
+        "ground_truth_frame": None if truth is None else truth.frame,
+        # Without ground truth there is nothing to compare with: no reason is needed.
+        "not_compared": None if truth is None else evaluation.reason,
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spslam.errors import SpslamError
+from spslam.errors import Refusal, SpslamError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate
 from spslam.evaluation.disturbance import Disturbed, judge
 from spslam.interfaces import Sequence
@@ -50,7 +50,7 @@ class Results:
     notices: list[Notice]
     trajectory: Trajectory
     align: Alignment
-    evaluation: Evaluation | str | None
+    evaluation: Evaluation | Refusal
     metrics: Metrics
 
     @classmethod
@@ -95,9 +95,7 @@ class Results:
         )
 
 
-def compare(
-    trajectory: Trajectory, sequence: Sequence, align: Alignment
-) -> Evaluation | str | None:
+def compare(trajectory: Trajectory, sequence: Sequence, align: Alignment) -> Evaluation | Refusal:
     """Evaluate the trajectory against the ground truth of the sequence.
 
     Args:
@@ -106,10 +104,10 @@ def compare(
         align: alignment with the ground truth.
 
     Returns:
-        The evaluation; None without ground truth; a line of text if the evaluation failed.
+        The evaluation; a refusal without ground truth, or if the evaluation failed.
     """
     if sequence.ground_truth is None:
-        return None
+        return Refusal("the sequence has no ground truth")
     try:
         return evaluate(trajectory, sequence.ground_truth, align)
     except Exception as error:
@@ -119,7 +117,7 @@ def compare(
         notice(
             logger, "ground_truth_not_compared", "no comparison with the ground truth: %s", reason
         )
-        return reason
+        return Refusal(reason)
 
 
 def _alignment(slam: Slam, sequence: Sequence) -> Alignment:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
+from spslam.errors import Refusal
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
@@ -52,11 +53,13 @@ class DepthInitializer:
         self._tracker = tracker
         self._waiting: Observations | None = None
 
-    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> InitialMap | str:
-        """Add a first keyframe to an empty submap; return the reason as one line if that fails."""
+    def start(
+        self, slam_map: Map, camera: Camera, observations: Observations
+    ) -> InitialMap | Refusal:
+        """Add a first keyframe to an empty submap, if it has enough depth."""
         known = np.count_nonzero(np.isfinite(observations.depth))
         if known < self._config.min_points:
-            return (
+            return Refusal(
                 f"{known} of {len(observations)} keypoints have depth, "
                 f"{self._config.min_points} are needed"
             )
@@ -65,7 +68,9 @@ class DepthInitializer:
         first, self._waiting = self._waiting, None
         if first is None or observations.timestamp - first.timestamp > self._config.max_gap_s:
             self._waiting = observations
-            return "a rolling shutter waits for the next frame to estimate the camera motion"
+            return Refusal(
+                "a rolling shutter waits for the next frame to estimate the camera motion"
+            )
         started = self._start_in_motion(slam_map, camera, first, observations)
         return started or InitialMap(_map_depth(slam_map, camera, observations), before=[first])
 
@@ -156,29 +161,31 @@ class TwoViewInitializer:
 
         self._before, self._waiting = without(self._before), without(self._waiting)
 
-    def start(self, slam_map: Map, camera: Camera, observations: Observations) -> InitialMap | str:
-        """Fill an empty submap from the first view and this one; return the reason if it fails."""
+    def start(
+        self, slam_map: Map, camera: Camera, observations: Observations
+    ) -> InitialMap | Refusal:
+        """Fill an empty submap from the first view and this one, if they determine it."""
         if len(self._waiting) >= self._config.max_frames:
             self._renew(len(self._waiting))
         if len(observations) < self._config.min_points:
             self._set_aside(observations)
-            return (
+            return Refusal(
                 f"{len(observations)} keypoints in the image, {self._config.min_points} are needed"
             )
         if not self._waiting:
             self._waiting.append(observations)
-            return "first view"
-        matches0, refusal = self._match_view(observations)
+            return Refusal("first view")
+        matches0 = self._match_view(observations)
         self._waiting.append(observations)
-        if refusal:
-            return refusal
+        if isinstance(matches0, Refusal):
+            return matches0
         first, hit = self._waiting[0], np.flatnonzero(matches0 >= 0)
         pixels0, pixels1 = first.pixels[hit], observations.pixels[matches0[hit]]
         motion = np.linalg.norm(pixels1 - pixels0, axis=1)
         self.still_fractions.append(float(np.mean(motion < self._config.still_px)))
         moved = float(np.median(motion))
         if moved < self._config.min_displacement_px:
-            return (
+            return Refusal(
                 f"the camera moved {moved:.1f} px, "
                 f"{self._config.min_displacement_px:.1f} px are needed"
             )
@@ -186,12 +193,12 @@ class TwoViewInitializer:
         # far.
         still = Cells.over(pixels1, camera).agreement(motion < self._config.still_px)
         if still >= self._config.max_still_fraction:
-            return (
+            return Refusal(
                 f"{100 * still:.0f} % of the image does not move while the rest does: "
                 "an object moves in front of a camera that stands still"
             )
         solved = self._solve(pixels0, pixels1, camera)
-        if isinstance(solved, str):
+        if isinstance(solved, Refusal):
             self._refused += 1
             if (
                 self._refused >= self._config.max_refused
@@ -201,7 +208,7 @@ class TwoViewInitializer:
             return solved
         good = _triangulated(solved)
         if np.count_nonzero(good) < self._config.min_points:
-            return (
+            return Refusal(
                 f"{np.count_nonzero(good)} points triangulated, "
                 f"{self._config.min_points} are needed"
             )
@@ -215,13 +222,13 @@ class TwoViewInitializer:
         self.reset()
         return started
 
-    def _solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | str:
+    def _solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | Refusal:
         """Estimate the motion that most of the image supports, from matches (N, 2) and (N, 2).
 
         Of two motions, the solver may return the one with more matches but less of the image.
         """
         solved = self._two_view.solve(pixels0, pixels1, camera)
-        if isinstance(solved, str):
+        if isinstance(solved, Refusal):
             return solved
         cells, good = Cells.over(pixels1, camera), _triangulated(solved)
         other_motion = cells.fraction(cells.together(~good, pixels1 - pixels0))
@@ -230,13 +237,13 @@ class TwoViewInitializer:
         rest = np.flatnonzero(~good)
         other = self._two_view.solve(pixels0[rest], pixels1[rest], camera)
         agree: Mask = np.zeros(len(good), dtype=bool)
-        if not isinstance(other, str):
+        if not isinstance(other, Refusal):
             agree[rest] = _triangulated(other)
         most, rejected = cells.agreement(good), cells.agreement(~good)
         if most >= rejected + self._config.min_motion_margin:
             return solved
-        if isinstance(other, str) or cells.agreement(agree) <= most:
-            return (
+        if isinstance(other, Refusal) or cells.agreement(agree) <= most:
+            return Refusal(
                 f"{100 * rejected:.0f} % of the image moves differently from the rest: "
                 "the motion of the camera is unclear"
             )
@@ -244,8 +251,8 @@ class TwoViewInitializer:
         points[rest] = other.points
         return replace(other, points=points)
 
-    def _match_view(self, observations: Observations) -> tuple[NDArray[np.int64], str]:
-        """Match the first view with a frame; return `matches0` and the fault (empty if none).
+    def _match_view(self, observations: Observations) -> NDArray[np.int64] | Refusal:
+        """Match the first view with a frame; return `matches0` if enough match.
 
         If the first view does not match, the newest unmatched frame that does becomes the first
         view.
@@ -253,15 +260,15 @@ class TwoViewInitializer:
         matches0 = self._match(self._waiting[0], observations)
         found = int(np.count_nonzero(matches0 >= 0))
         if found >= self._config.min_points:
-            return matches0, ""
+            return matches0
         for position in self._astray[::-1]:
             other0 = self._match(self._waiting[position], observations)
             if np.count_nonzero(other0 >= 0) >= self._config.min_points:
                 self._renew(position)
-                return other0, ""
+                return other0
         self._astray = [*self._astray, len(self._waiting)][-self._config.max_unmatched :]
         self.strangers.append(found)
-        return matches0, f"{found} matches with the first view, {self._config.min_points} needed"
+        return Refusal(f"{found} matches with the first view, {self._config.min_points} needed")
 
     def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
         return self._matcher.match(

@@ -10,6 +10,7 @@ import numpy as np
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
+from spslam.errors import Refusal
 from spslam.frame import Frame, Observations, Sensor
 from spslam.interfaces import Components
 from spslam.map.map import Ids, Map
@@ -50,15 +51,15 @@ class MapStart:
 
     def start(
         self, slam_map: Map, camera: Camera, observations: Observations, sensor: Sensor
-    ) -> InitialMap | str:
-        """Start a submap with a frame; return the reason as one line if it cannot be initial."""
+    ) -> InitialMap | Refusal:
+        """Start a submap with a frame, if it can be initial."""
         if len(slam_map.keyframes) == 0 and slam_map.descriptor_size == 0:
             slam_map.set_descriptor_size(observations.descriptors.shape[1])
         initializer = self.two_view if sensor == "mono" else self._from_depth
         submap_before = slam_map.submap
         begin_submap(slam_map)
         initial = initializer.start(slam_map, camera, observations)
-        if isinstance(initial, str):
+        if isinstance(initial, Refusal):
             slam_map.submap = submap_before
         return initial
 

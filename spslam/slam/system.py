@@ -10,7 +10,7 @@ import numpy as np
 
 from spslam.camera import Camera
 from spslam.config import Config, load_config
-from spslam.errors import MapError
+from spslam.errors import MapError, Refusal
 from spslam.frame import Frame, FrameAssociations, Observations
 from spslam.interfaces import Components
 from spslam.map.io import SavedMap, save_map
@@ -256,9 +256,9 @@ class Slam:
         tracking = self._tracking
         with self.statistics.stage("tracking"):
             initial = self._start.start(self.map, camera, observations, frame.sensor)
-        if isinstance(initial, str):
+        if isinstance(initial, Refusal):
             return TrackResult(
-                observations.index, observations.timestamp, self.state, reason=initial
+                observations.index, observations.timestamp, self.state, reason=initial.reason
             )
         self._updates.begin(self.map, camera, initial.keyframe_id)
         tracking.found()

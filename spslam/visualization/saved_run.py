@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from spslam.errors import MapError, OutputError, SpslamError, TrajectoryError
+from spslam.errors import MapError, OutputError, Refusal, SpslamError, TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate, transform_trajectory
 from spslam.geometry import inverse
 from spslam.io.given_files import read_given
@@ -96,9 +96,9 @@ def build_map_view(
     )
 
 
-def truth_in_map(trajectory: Trajectory, evaluation: Evaluation | str | None) -> Trajectory | None:
+def truth_in_map(trajectory: Trajectory, evaluation: Evaluation | Refusal) -> Trajectory | None:
     """The ground truth during the trajectory, in the map's world; None without an evaluation."""
-    if not isinstance(evaluation, Evaluation):
+    if isinstance(evaluation, Refusal):
         return None
     moved = transform_trajectory(
         inverse(evaluation.absolute.S_truth_estimate), evaluation.ground_truth

@@ -59,7 +59,7 @@ def test_merged_points_share_their_views_once(three_views: Map) -> None:
     found = three_views.points["found"].copy()
     three_views.merge_points(np.array([2]), np.array([0]))
     assert_consistent(three_views)
-    # Key frames 0 and 1 saw both: one observation of each is kept.
+    # Keyframes 0 and 1 saw both: one observation of each is kept.
     assert three_views.observation_counts().tolist() == [3, 3, 1]
     assert three_views.points["found"][0] == found[0] + found[2]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from spslam.config import Config
+from spslam.errors import Refusal
 from spslam.evaluation.ate import Evaluation, evaluate
 from spslam.frame import Observations
 from spslam.geometry import make_transform
@@ -148,7 +149,7 @@ def page(
     slam, sequence = slam or FakeSlam(), sequence or FakeSequence()
     record = record or slam.record()
     trajectory, truth = slam.trajectory(), sequence.ground_truth
-    evaluation = None if truth is None else evaluate(trajectory, truth, align)
+    evaluation = Refusal("no ground truth") if truth is None else evaluate(trajectory, truth, align)
     labels = {"dataset": "fake", "extractor": "orb", "config": "default"}
     metrics = compute_metrics(
         sequence, record, trajectory, evaluation, slam.statistics, labels, Scaling("baseline")

@@ -12,6 +12,7 @@ from spslam.backend.pose import PnPSolver
 from spslam.backend.two_view import EpipolarSolver
 from spslam.camera import Camera
 from spslam.config import Config, InitializationConfig
+from spslam.errors import Refusal
 from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.map.map import Map
@@ -133,9 +134,10 @@ def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
     observations = scene.observe(np.eye(4))
     observations.depth[79:] = np.nan
     slam_map = Map(32)
-    reason = from_depth(min_points=80).start(slam_map, scene.camera, observations)
-    assert reason == f"79 of {len(observations)} keypoints have depth, 80 are needed"
-    assert from_depth().start(slam_map, scene.camera, cut(observations, 0)).startswith("0 of 0")
+    refused = from_depth(min_points=80).start(slam_map, scene.camera, observations)
+    assert refused == Refusal(f"79 of {len(observations)} keypoints have depth, 80 are needed")
+    refused = from_depth().start(slam_map, scene.camera, cut(observations, 0))
+    assert isinstance(refused, Refusal) and refused.reason.startswith("0 of 0")
     assert len(slam_map.keyframes) == 0, "a refusal leaves the map empty"
 
 
@@ -144,9 +146,9 @@ def test_too_little_depth_is_refused_with_its_numbers(scene) -> None:
 
 def start_all(
     initializer: TwoViewInitializer, scene, poses: list[np.ndarray]
-) -> tuple[Map, list[InitialMap | str]]:
+) -> tuple[Map, list[InitialMap | Refusal]]:
     slam_map = Map(32)
-    answers: list[InitialMap | str] = []
+    answers: list[InitialMap | Refusal] = []
     for index, pose in enumerate(poses):
         observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
         answers.append(initializer.start(slam_map, scene.mono, observations))
@@ -158,8 +160,8 @@ def start_all(
 def test_two_views_make_a_map_up_to_scale(scene) -> None:
     poses = [scene.pose(), scene.pose(0.02), scene.pose(0.04), scene.pose(0.5, 0.05, 0.1, -0.05)]
     slam_map, answers = start_all(two_views(), scene, poses)
-    assert answers[0] == "first view"
-    assert all(isinstance(answer, str) and "px" in answer for answer in answers[1:3])
+    assert answers[0] == Refusal("first view")
+    assert all(isinstance(answer, Refusal) and "px" in answer.reason for answer in answers[1:3])
     started = answers[3]
     assert isinstance(started, InitialMap)
     assert [o.index for o in started.between] == [1, 2]
@@ -195,7 +197,9 @@ class Undecided(EpipolarSolver):
     def solve(self, pixels0, pixels1, camera):
         self.requested = getattr(self, "requested", 0) + 1
         return (
-            "ambiguous motion" if self.requested <= 8 else super().solve(pixels0, pixels1, camera)
+            Refusal("ambiguous motion")
+            if self.requested <= 8
+            else super().solve(pixels0, pixels1, camera)
         )
 
 
@@ -299,12 +303,12 @@ def test_a_single_camera_does_not_start_if_two_motions_are_equally_large() -> No
     camera = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
     initializer.start(slam_map, camera, first)
     refused = initializer.start(slam_map, camera, second)
-    assert isinstance(refused, str) and "moves differently from the rest" in refused
+    assert isinstance(refused, Refusal) and "moves differently from the rest" in refused.reason
 
 
 def test_pure_rotation_makes_no_map(scene) -> None:
     slam_map, answers = start_all(two_views(), scene, [scene.pose(yaw=0.04 * i) for i in range(6)])
-    assert all(isinstance(answer, str) for answer in answers)
+    assert all(isinstance(answer, Refusal) for answer in answers)
     assert len(slam_map.keyframes) == len(slam_map.points) == 0
 
 
@@ -315,8 +319,8 @@ def test_a_lost_first_view_is_replaced_and_its_frames_are_kept(scene) -> None:
     slam_map, answers = start_all(
         two_views(min_points=50), scene, [scene.pose(), scene.pose(0.01), *back]
     )
-    assert isinstance(answers[2], str)
-    assert "matches with the first view, 50 needed" in answers[2]
+    assert isinstance(answers[2], Refusal)
+    assert "matches with the first view, 50 needed" in answers[2].reason
     started = answers[3]
     assert isinstance(started, InitialMap)
     assert [o.index for o in started.before] == [0, 1]
@@ -327,7 +331,7 @@ def test_a_lost_first_view_is_replaced_and_its_frames_are_kept(scene) -> None:
 def test_a_first_view_waits_for_at_most_max_frames(scene) -> None:
     initializer = two_views(max_frames=3)
     _, answers = start_all(initializer, scene, [scene.pose(0.01 * i) for i in range(8)])
-    assert [i for i, answer in enumerate(answers) if answer == "first view"] == [0, 3, 6]
+    assert [i for i, answer in enumerate(answers) if answer == Refusal("first view")] == [0, 3, 6]
     slam_map = Map(32)
     started = initializer.start(
         slam_map, scene.mono, scene.observe(scene.pose(0.6), 8, depth=False)
@@ -343,14 +347,12 @@ def test_frames_without_keypoints_are_not_a_first_view(scene) -> None:
     empty = cut(scene.observe(np.eye(4), depth=False), 0)
     slam_map = Map(32)
     for _ in range(2):
-        assert (
-            initializer.start(slam_map, scene.mono, empty)
-            == "0 keypoints in the image, 80 are needed"
+        assert initializer.start(slam_map, scene.mono, empty) == Refusal(
+            "0 keypoints in the image, 80 are needed"
         )
-    assert (
-        initializer.start(slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False))
-        == "first view"
-    )
+    assert initializer.start(
+        slam_map, scene.mono, scene.observe(np.eye(4), 1, depth=False)
+    ) == Refusal("first view")
     started = initializer.start(
         slam_map, scene.mono, scene.observe(scene.pose(0.6), 2, depth=False)
     )

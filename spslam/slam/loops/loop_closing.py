@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
+from spslam.errors import Refusal
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
 from spslam.map.covisibility import essential_graph, median_depth
@@ -186,14 +187,14 @@ class LoopCloser:
         """Verify a candidate; return its loop edge, or None if it is rejected."""
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
         scale = _RelativeScale(1.0, self._config.min_scale_sigma)
-        if not isinstance(found, str) and not camera.has_depth:
+        if not isinstance(found, Refusal) and not camera.has_depth:
             scale = self._relative_scale(slam_map, keyframe_id, found)
-        if not isinstance(found, str):
+        if not isinstance(found, Refusal):
             found = (
                 self._objection(slam_map, camera, keyframe_id, candidate, found, scale.ratio)
                 or found
             )
-        if isinstance(found, str):
+        if isinstance(found, Refusal):
             logger.info("loop %d -> %d rejected: %s", keyframe_id, candidate, found)
             return None
         S_i_j = geometry.inverse(slam_map.pose(candidate)) @ found.T_world_cam
@@ -214,8 +215,8 @@ class LoopCloser:
 
     def _recognize(
         self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
-    ) -> TrackedFrame | str:
-        """Track the keyframe by the points around an old one; return the reason if that fails."""
+    ) -> TrackedFrame | Refusal:
+        """Track the keyframe by the points around an old one."""
         companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
         # Exclude the points that tracking matched already: they would confirm the current pose
         # instead of testing it.
@@ -237,7 +238,7 @@ class LoopCloser:
         )
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_matches:
-            return f"{len(hit)} matches"
+            return Refusal(f"{len(hit)} matches")
         estimate = self._pose_solver.ransac(
             slam_map.positions[rows[matches0[hit]]],
             observations.pixels[hit],
@@ -245,16 +246,14 @@ class LoopCloser:
             camera,
         )
         if estimate is None:
-            return f"no pose agrees with {len(hit)} matches"
+            return Refusal(f"no pose agrees with {len(hit)} matches")
         wider = slam_map.points_seen_by(np.append(companions[:10], candidate))
         tracked = self._tracker.track(
             observations, slam_map, camera, estimate.T_cam_world, np.setdiff1d(wider, carried)
         )
-        return (
-            f"{np.count_nonzero(estimate.inliers)} inliers, none by projection"
-            if tracked is None
-            else tracked
-        )
+        if tracked is None:
+            return Refusal(f"{np.count_nonzero(estimate.inliers)} inliers, none by projection")
+        return tracked
 
     def _objection(
         self,
@@ -264,8 +263,8 @@ class LoopCloser:
         candidate: int,
         found: TrackedFrame,
         scale: float,
-    ) -> str:
-        """Return the reason to reject a loop, or an empty string.
+    ) -> Refusal | None:
+        """Return the reason to reject a loop, or None.
 
         Args:
             slam_map: holds both keyframes.
@@ -276,17 +275,17 @@ class LoopCloser:
             scale: length around the old place over the same length around the new keyframe.
         """
         if found.inliers < self._config.min_inliers:
-            return f"{found.inliers} inliers of {found.matches} matches"
+            return Refusal(f"{found.inliers} inliers of {found.matches} matches")
         inlier_coverage = found.inlier_coverage(camera)
         if inlier_coverage < self._config.min_inlier_coverage:
-            return f"inliers cover {100 * inlier_coverage:.0f} % of the image"
+            return Refusal(f"inliers cover {100 * inlier_coverage:.0f} % of the image")
         if not np.isfinite(scale):
-            return "too few common points to determine the scale"
+            return Refusal("too few common points to determine the scale")
         if not np.isfinite(found.estimate.covariance).all():
-            return "its inliers do not determine the pose"
+            return Refusal("its inliers do not determine the pose")
         if submap_of(slam_map, candidate) != submap_of(slam_map, keyframe_id):
             objection = self._objection_to_joint(slam_map, camera, keyframe_id, found, scale)
-            if objection:
+            if objection is not None:
                 self.doubted.add(keyframe_id)
             return objection
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
@@ -297,31 +296,31 @@ class LoopCloser:
         gap = _gap(slam_map, keyframe_id, found)
         least = self._config.min_radius_depths * median_depth(slam_map, keyframe_id)
         if gap > max(self._config.max_drift_ratio * path, least):
-            return (
+            return Refusal(
                 f"a gap of {gap:.3f} is too much drift for a path of {path:.3f}: "
                 "the places look the same"
             )
-        return ""
+        return None
 
     def _objection_to_joint(
         self, slam_map: Map, camera: Camera, keyframe_id: int, found: TrackedFrame, scale: float
-    ) -> str:
-        """Return the reason to reject a loop to another submap, or an empty string."""
+    ) -> Refusal | None:
+        """Return the reason to reject a loop to another submap, or None."""
         place = Place.of(found, slam_map)
         possible = self._can_be(slam_map, keyframe_id, place, scale)
         if possible is False:
-            return (
+            return Refusal(
                 "the camera cannot have moved that far while it was lost: the places look the same"
             )
         elsewhere = self._elsewhere(slam_map, camera, keyframe_id, place)
         for rival in place.rivals(elsewhere, slam_map, self._settings):
             if possible and not self._can_be(slam_map, keyframe_id, rival, scale):
                 continue
-            return (
+            return Refusal(
                 f"{place.inliers} inliers at the place of {place.keyframe_id}, {rival.inliers} at "
                 f"the place of {rival.keyframe_id}: the places look the same"
             )
-        return ""
+        return None
 
     def _can_be(self, slam_map: Map, keyframe_id: int, place: Place, scale: float) -> bool | None:
         """Whether the camera can have moved from one submap to the other while it was lost.
@@ -371,7 +370,9 @@ class LoopCloser:
         found = [
             self._recognize(slam_map, camera, keyframe_id, candidate) for candidate in candidates
         ]
-        return [Place.of(tracked, slam_map) for tracked in found if not isinstance(tracked, str)]
+        return [
+            Place.of(tracked, slam_map) for tracked in found if not isinstance(tracked, Refusal)
+        ]
 
     def _relative_scale(
         self, slam_map: Map, keyframe_id: int, found: TrackedFrame
