@@ -17,7 +17,7 @@ VENV ?= .venv
 SUDO ?=
 WORKERS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-# Set in many containers: every start would compile all that it imports anew, 4 of the 10 seconds of a short run.
+# Set in many containers: every start would compile all imports again, 4 of the 10 seconds of a short run.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Windows names the folder of commands and their files otherwise.

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The count ends when this function first returns a pose.
 FIRST_POSE = "Slam.track"
 # Folders beside spslam/ that are its sub-packages when installed.
-ROOMS = ("frontend", "backend", "datasets", "configs")
+LINKED_PACKAGES = ("frontend", "backend", "datasets", "configs")
 
 
 class Entered:
@@ -76,7 +76,7 @@ def _file_of_ours(code: CodeType) -> str | None:
     if not path.is_relative_to(ROOT):
         return None
     parts = path.relative_to(ROOT).parts
-    return "/".join(parts) if parts[0] in ("spslam", "run_slam.py", *ROOMS) else None
+    return "/".join(parts) if parts[0] in ("spslam", "run_slam.py", *LINKED_PACKAGES) else None
 
 
 def _imports(frame: FrameType | None) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from package_builds import (
-    ROOMS,
+    LINKED_PACKAGES,
     ROOT,
     build_wheel,
     command,
@@ -21,7 +21,7 @@ from spslam.benchmark.identity import code_sha256
 WHERE = f"""
 import importlib, spslam
 from spslam.benchmark.identity import code_sha256
-for room in {ROOMS!r}:
+for name in {LINKED_PACKAGES!r}:
     print(importlib.import_module(f"spslam.{{room}}").__file__)
 print(code_sha256())
 """
@@ -33,7 +33,7 @@ def clone(tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     folder.mkdir()
     copy_source(folder, links=False)
-    assert all((folder / "spslam" / room).is_file() for room in ROOMS)
+    assert all((folder / "spslam" / name).is_file() for name in LINKED_PACKAGES)
     return folder
 
 
@@ -49,7 +49,8 @@ def contents(wheel: Path) -> dict[str, bytes]:
 
 def assert_packages_come_from(clone: Path, printed: str) -> None:
     *files, code = printed.splitlines()
-    assert [Path(file) for file in files] == [clone / room / "__init__.py" for room in ROOMS]
+    expected = [clone / name / "__init__.py" for name in LINKED_PACKAGES]
+    assert [Path(file) for file in files] == expected
     assert code == code_sha256(), "the code digest must not depend on links"
 
 

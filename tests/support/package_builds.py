@@ -10,8 +10,8 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("frontend", "backend", "datasets", "configs")
-SOURCES = ("spslam", *ROOMS)
+LINKED_PACKAGES = ("frontend", "backend", "datasets", "configs")
+SOURCES = ("spslam", *LINKED_PACKAGES)
 FILES = ("pyproject.toml", "README.md", "LICENSE", "run_slam.py")
 
 
@@ -45,11 +45,11 @@ def copy_source(target: Path, *, links: bool) -> None:
         )
     for name in FILES:
         shutil.copy(ROOT / name, target)
-    for room in ROOMS:
-        link = target / "spslam" / room
+    for name in LINKED_PACKAGES:
+        link = target / "spslam" / name
         link.unlink()
         if links:
-            link.symlink_to(Path("..") / room, target_is_directory=True)
+            link.symlink_to(Path("..") / name, target_is_directory=True)
         else:
             link.write_text(f"../{room}", encoding="utf-8")
 

@@ -57,4 +57,4 @@ def assert_consistent(slam_map: Map) -> None:
     pairs = np.stack([keyframes, slam_map.observations["point"]], axis=1)[
         slam_map.observations["point"] >= 0
     ]
-    assert len(np.unique(pairs, axis=0)) == len(pairs), "a key frame sees a point twice"
+    assert len(np.unique(pairs, axis=0)) == len(pairs), "a keyframe sees a point twice"
