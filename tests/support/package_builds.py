@@ -51,7 +51,7 @@ def copy_source(target: Path, *, links: bool) -> None:
         if links:
             link.symlink_to(Path("..") / name, target_is_directory=True)
         else:
-            link.write_text(f"../{room}", encoding="utf-8")
+            link.write_text(f"../{name}", encoding="utf-8")
 
 
 def build_wheel(source: Path) -> Path:
