@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REPLACED = {
     r"[Kk]ey[ -]frames?\b": "keyframe",
     r"[Kk]ey[ -]points?\b": "keypoint",
@@ -45,16 +45,16 @@ REPLACED = {
 # Old names that are still read, with the files that say so; the name of a published paper; boxes
 # that are seen in a scene.
 ALLOWED = {
-    "at_once": {"frontend/extractors/registry.py", "spslam/config.py"},
+    "at_once": {"frontend/extractors/registry.py", "spslam/config/names.py"},
     "max_distance": {
         "frontend/extractors/registry.py",
         # The key in the metadata of weights files.
         "frontend/superpoint/checkpoints.py", "frontend/superpoint/weights_file.py",
         "docs/export.md",
     },
-    "share": {"spslam/config.py", "spslam/run/output.py"},
-    "coverage": {"spslam/config.py", "spslam/run/output.py"},
-    "part": {"spslam/config.py", "spslam/run/output.py"},
+    "share": {"spslam/config/names.py", "spslam/run/output.py"},
+    "coverage": {"spslam/config/names.py", "spslam/run/output.py"},
+    "part": {"spslam/config/names.py", "spslam/run/output.py"},
     "Revisited": {"spslam/map/export.py"},
     "the box": {
         "datasets/world/disturbed.py", "datasets/world/scene.py",
@@ -65,7 +65,7 @@ ALLOWED = {
 FOLDERS = ("spslam", "frontend", "backend", "datasets", "configs", "docs", "tools")
 # Tests quote the old names that are still read.
 QUOTING_TESTS = {
-    "tests/test_words.py", "tests/test_config.py", "tests/test_old_names.py",
+    "tests/tools/test_words.py", "tests/test_config.py", "tests/test_old_names.py",
     "tests/frontend/extractors/test_registry.py", "tests/frontend/superpoint/test_checkpoints.py",
     "tests/frontend/superpoint/test_weights_file.py", "tests/frontend/training/test_run.py",
 }  # fmt: skip
