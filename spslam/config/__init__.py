@@ -3,11 +3,14 @@
 from spslam.config.config import Config
 from spslam.config.front_end import DepthConfig, FeatureConfig, StereoConfig
 from spslam.config.loading import (
+    RENAMED_KEYS,
+    RENAMED_TRAINING_KEYS,
     config_for,
     config_names,
     describe_errors,
     load_config,
     load_values,
+    with_new_names,
 )
 from spslam.config.mapping import (
     BundleConfig,
@@ -16,7 +19,6 @@ from spslam.config.mapping import (
     LoopConfig,
     MappingConfig,
 )
-from spslam.config.names import RENAMED_KEYS, RENAMED_TRAINING_KEYS, with_new_names
 from spslam.config.stage import LARGEST
 from spslam.config.tracking import (
     BodyFixedConfig,

@@ -45,16 +45,16 @@ REPLACED = {
 # Old names that are still read, with the files that say so; the name of a published paper; boxes
 # that are seen in a scene.
 ALLOWED = {
-    "at_once": {"frontend/extractors/registry.py", "spslam/config/names.py"},
+    "at_once": {"frontend/extractors/registry.py", "spslam/config/loading.py"},
     "max_distance": {
         "frontend/extractors/registry.py",
         # The key in the metadata of weights files.
         "frontend/superpoint/checkpoints.py", "frontend/superpoint/weights_file.py",
         "docs/export.md",
     },
-    "share": {"spslam/config/names.py", "spslam/run/output.py"},
-    "coverage": {"spslam/config/names.py", "spslam/run/output.py"},
-    "part": {"spslam/config/names.py", "spslam/run/output.py"},
+    "share": {"spslam/config/loading.py", "spslam/run/output.py"},
+    "coverage": {"spslam/config/loading.py", "spslam/run/output.py"},
+    "part": {"spslam/config/loading.py", "spslam/run/output.py"},
     "Revisited": {"spslam/map/export.py"},
     "the box": {
         "datasets/world/disturbed.py", "datasets/world/scene.py",
