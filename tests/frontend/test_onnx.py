@@ -51,7 +51,7 @@ def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint
     for _ in range(max(4, height * width // 700)):
         x, y, w, h = (int(value) for value in rng.integers(0, [width, height, 40, 40]))
         cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
-    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
 
 
@@ -313,7 +313,8 @@ PYTHON_OF_THE_DOCS = re.findall(
 
 def coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A colour image whose green channel is the image; the others have other edges."""
-    others = [scene(*image.shape, seed) for seed in (11, 12)]
+    height, width = image.shape
+    others = [scene(height, width, seed) for seed in (11, 12)]
     return np.stack([others[0], image, others[1]], axis=2)
 
 
@@ -544,7 +545,12 @@ def test_export_is_cached_and_damage_is_found(
     assert stored is not None
     good = stored.read_bytes()
     again: list[SuperPoint] = []
-    monkeypatch.setattr(onnx_model, "convert_onnx", lambda network: again.append(network) or first)
+
+    def convert(network: SuperPoint) -> bytes:
+        again.append(network)
+        return first
+
+    monkeypatch.setattr(onnx_model, "convert_onnx", convert)
     assert converted_onnx(weights) == first
     assert again == []
     flipped = bytearray(good)

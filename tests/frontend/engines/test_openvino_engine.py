@@ -8,7 +8,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -51,11 +51,11 @@ def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint
     for _ in range(max(4, height * width // 700)):
         x, y, w, h = (int(value) for value in rng.integers(0, [width, height, 40, 40]))
         cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
-    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
 
 
-def toy_network(seed: int = 0, **arguments: object) -> SuperPoint:
+def toy_network(seed: int = 0, **arguments: Any) -> SuperPoint:
     torch.manual_seed(seed)
     network = SuperPoint(TOY_WIDTHS, descriptor_dim=24, **arguments)
     for name, parameter in network.named_parameters():

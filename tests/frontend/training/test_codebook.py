@@ -71,7 +71,9 @@ class BinaryExtractor(GradientExtractor):
 def noise_images(count: int) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(7)
     return [
-        cv2.GaussianBlur(rng.integers(0, 256, (32, 48), np.uint8), (0, 0), 1.0)
+        np.asarray(
+            cv2.GaussianBlur(rng.integers(0, 256, (32, 48), np.uint8), (0, 0), 1.0), np.uint8
+        )
         for _ in range(count)
     ]
 
@@ -220,7 +222,7 @@ def test_files_without_a_codebook(tmp_path: Path) -> None:
 
 
 def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
-    broken = {
+    broken: dict[str, dict[str, NDArray[np.float32]]] = {
         "flat": {"centres": np.zeros(6, np.float32)},
         "other": {
             "centres": np.zeros((2, 3), np.float32),
