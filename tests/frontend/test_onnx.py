@@ -21,6 +21,7 @@ from spslam.config import FeatureConfig
 from spslam.datasets.images.decoding import read_image
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frame import Features
+from spslam.frontend.engines import choice as engine_choice
 from spslam.frontend.engines import onnx_model
 from spslam.frontend.engines.choice import LIMITS, choose_engine, difference, quantised_path
 from spslam.frontend.engines.export import export_model
@@ -608,12 +609,18 @@ def test_auto_without_openvino_is_onnxruntime(
 
 @pytest.mark.slow
 def test_auto_without_parity_is_torch(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(
-        "spslam.frontend.engines.choice._cached_difference", lambda *arguments: LIMITS["int8"]
-    )
+    # Without the results of earlier comparisons, but with the exported network.
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    cached = cached_path(read_checkpoint())
+    assert cached is not None
+    write_sealed(cached, exported.read_bytes())
+    monkeypatch.setattr(engine_choice, "difference", lambda engine, reference: LIMITS["int8"])
     assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
     assert "onnxruntime fp32 is not used here" in caplog.text
 

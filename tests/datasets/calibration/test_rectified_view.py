@@ -93,8 +93,8 @@ def test_the_view_is_centred_filled_and_has_equal_rows(name: str) -> None:
     points = apply(rectifier.T_left_rectified, camera.unproject(pixels, depths))
     shifted = pixels - np.stack([camera.bf / depths, np.zeros(500)], axis=1)
     for lens, maps, where, what in (
-        (left, rectifier._maps_left, pixels, points),
-        (right, rectifier._maps_right, shifted, apply(inverse(T_left_right), points)),
+        (left, rectifier.maps_left, pixels, points),
+        (right, rectifier.maps_right, shifted, apply(inverse(T_left_right), points)),
     ):
         x, y = where.astype(np.float32).T[:, None]
         mapped = np.stack([cv2.remap(part, x, y, cv2.INTER_LINEAR)[0] for part in maps], axis=1)

@@ -310,9 +310,10 @@ def test_loop_passes_every_place_twice() -> None:
 
 
 def test_the_twin_corridors_look_the_same_twelve_metres_apart() -> None:
-    renderer = RenderedWorld(
-        replace(world_spec("demo-twins"), width=320, height=240, texels_per_m=128.0)
-    )._get_renderer()
+    spec = replace(world_spec("demo-twins"), width=320, height=240, texels_per_m=128.0)
+    faces = LAYOUTS[spec.layout]().faces()
+    atlas = world_cache.cached_atlas(spec.layout, faces, spec.texels_per_m, spec.seed)
+    renderer = Renderer(faces, atlas, RenderedWorld(spec).camera)
     # Look to the side, where neither end wall is visible.
     here = PATHS["stroll"](np.array([6.0]))[0]
     here[:3, :3] = np.eye(3)
