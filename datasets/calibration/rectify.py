@@ -47,6 +47,8 @@ class StereoRectifier:
         camera: the rectified left camera, without distortion, with the baseline.
         T_left_rectified: (4, 4) float64, maps coordinates of the rectified left camera to those
             of `left` (a rotation).
+        maps_left, maps_right: x and y, each (H, W) float32, of the unrectified pixel that each pixel
+            of the rectified left and right image shows.
         empty: fraction of the rectified view, 0 to 1, that no pixel of the lens fills; the larger
             one of left and right.
 
@@ -79,11 +81,11 @@ class StereoRectifier:
         )
         self.T_left_rectified = make_transform(view.R_left.T, np.zeros(3))
         maps = _lens_maps if opencv is None else _opencv_maps
-        self._maps_left, self._maps_right = (
+        self.maps_left, self.maps_right = (
             maps(left, view.R_left, view.K),
             maps(right, view.R_right, view.K),
         )
-        self.empty = max(_empty(left, self._maps_left), _empty(right, self._maps_right))
+        self.empty = max(_empty(left, self.maps_left), _empty(right, self.maps_right))
         if self.empty > _MOST_EMPTY:
             # Raises a clearer error if the cameras do not see the same.
             rectified_view(left, right, T_left_right)
@@ -98,7 +100,7 @@ class StereoRectifier:
         self, image_left: NDArray[np.uint8], image_right: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Rectify a raw pair of images, (H, W) uint8 each; the results have the same size."""
-        return _remap(image_left, self._maps_left), _remap(image_right, self._maps_right)
+        return _remap(image_left, self.maps_left), _remap(image_right, self.maps_right)
 
     def _tell(self) -> None:
         wide, of = (math.degrees(field_across(camera)) for camera in (self.camera, self.left))

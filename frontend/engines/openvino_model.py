@@ -44,7 +44,7 @@ _MEMBERS = ("model.xml", "model.bin")
 # Height and width of the example for the conversion, pixels.
 _TRACED_SIZE = (4 * CELL, 6 * CELL)
 # Operations that NNCF leaves in float: sums of logits, which need the precision, and the first
-# convolution, which NNCF would round weight by weight; see `_first_in_int8`.
+# convolution, which NNCF would round weight by weight; see `first_convolution_in_int8`.
 _KEPT_IN_FLOAT = [".*aten::add/.*", ".*conv1a.*"]
 # The package that `no_telemetry` hides.
 _TELEMETRY = "openvino_telemetry"
@@ -152,7 +152,7 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
     nncf = load_nncf()
     images = list(images)
     model = model.clone()
-    filters = _round_first(model, images)
+    filters = round_first_convolution(model, images)
     with no_telemetry(), signal_stack_kept():
         quantised = nncf.quantize(
             model,
@@ -163,13 +163,13 @@ def quantise(model: Model, images: Iterable[NDArray[np.uint8]]) -> Model:
             ignored_scope=nncf.IgnoredScope(patterns=_KEPT_IN_FLOAT, validate=False),
         )
     if filters is not None:
-        _first_in_int8(quantised, *filters)
+        first_convolution_in_int8(quantised, *filters)
     for key in ("weights", "version"):
         quantised.set_rt_info(_info(model, key), ["spslam", key])
     return quantised
 
 
-def _round_first(
+def round_first_convolution(
     model: Model, images: list[NDArray[np.uint8]]
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]] | None:
     """Round the filters of the first convolution to whole numbers times steps.
@@ -195,8 +195,8 @@ def _round_first(
     return whole, steps
 
 
-def _first_in_int8(quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.float32]) -> None:
-    """Make the first convolution compute in int8 with the filters of `_round_first`.
+def first_convolution_in_int8(quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.float32]) -> None:
+    """Make the first convolution compute in int8 with the filters of `round_first_convolution`.
 
     Images are bytes, so the result equals that in float.
     """

@@ -17,7 +17,8 @@ class Made(BaseSequence):
     """Ten frames; those in `bad` cannot be decoded."""
 
     def __init__(self, bad: frozenset[int] = frozenset(), count: int = 10) -> None:
-        truth = Trajectory(np.arange(count) * 0.1, np.tile(np.eye(4), (count, 1, 1)))
+        times = np.arange(count, dtype=np.float64) * 0.1
+        truth = Trajectory(times, np.tile(np.eye(4), (count, 1, 1)))
         super().__init__("made", "mono", CAMERA, "nowhere", truth, dataset="made")
         self.bad, self.count = bad, count
 

@@ -316,7 +316,7 @@ def test_real_ground_truth_agrees_with_the_images(test_data: Path) -> None:
     assert truth is not None
     first, second = sequence[1], sequence[2]
     assert second.timestamp - first.timestamp < 0.1 and first.image_right is not None
-    sift, matcher = cv2.SIFT_create(1500), cv2.BFMatcher()
+    sift, matcher = cv2.SIFT.create(1500), cv2.BFMatcher()
     found = [
         sift.detectAndCompute(image, None)
         for image in (first.image, first.image_right, second.image)

@@ -72,7 +72,7 @@ def test_nominal_fps_is_the_median_rate() -> None:
 def test_after_a_clock_step_back_repeated_times_are_left_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    times = 100 + np.arange(60) * 0.05
+    times = 100 + np.arange(60, dtype=np.float64) * 0.05
     times[48:] -= 0.58
     with caplog.at_level(logging.WARNING):
         rows, left_out = order_frames(times, "the list")
@@ -100,7 +100,8 @@ def test_lists_that_are_only_out_of_order_are_sorted(order: list[int]) -> None:
 
 
 def test_errors_of_pairing_name_the_distance_to_the_nearest_partner() -> None:
-    left, right = np.arange(10) * 0.05, 0.035 + np.arange(5) * 0.1
+    left = np.arange(10, dtype=np.float64) * 0.05
+    right = 0.035 + np.arange(5, dtype=np.float64) * 0.1
     with pytest.raises(
         DatasetError,
         match=r"none of the 10 images has a depth image within 0\.005 s: the nearest is 0\.015",

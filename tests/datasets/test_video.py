@@ -2,6 +2,7 @@ import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,7 +98,7 @@ def matroska(tmp_path: Path, write_calibration: Callable) -> Callable[..., Path]
     """Write a video of flat grey frames with given time stamps."""
     write_calibration(tmp_path / "calibration.yaml", **{"fps": None, **SIZE})
 
-    def make(stamps: np.ndarray, name: str = "walk.mkv", **options: object) -> Path:
+    def make(stamps: np.ndarray, name: str = "walk.mkv", **options: Any) -> Path:
         images = [np.full((HEIGHT, WIDTH), level(i), np.uint8) for i in range(len(stamps))]
         return write_matroska(tmp_path / name, images, list(stamps), **options)
 

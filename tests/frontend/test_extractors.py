@@ -1,6 +1,7 @@
 """Requirements that every extractor meets, on images of any size."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ def scene(height: int = 180, width: int = 250, seed: int = 0) -> NDArray[np.uint
         cv2.rectangle(
             image, (int(x), int(y)), (int(x + w), int(y + h)), int(rng.integers(0, 255)), -1
         )
-    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
 
 
@@ -101,11 +102,12 @@ def test_spread_cell_adds_points_in_regions_of_low_texture(extractor: Extractor)
 
 
 def test_images_of_a_wrong_type_raise_a_value_error(extractor: Extractor) -> None:
-    for bad in (
+    wrong: list[NDArray[Any]] = [
         np.zeros((4, 4, 3), np.uint8),
         np.zeros((4, 4), np.float32),
         np.zeros((0, 4), np.uint8),
-    ):
+    ]
+    for bad in wrong:
         with pytest.raises(ValueError, match="grey"):
             extractor.extract(bad)
 

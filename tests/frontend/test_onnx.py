@@ -21,6 +21,7 @@ from spslam.config import FeatureConfig
 from spslam.datasets.images.decoding import read_image
 from spslam.errors import ConfigError, MissingDependencyError, WeightsError
 from spslam.frame import Features
+from spslam.frontend.engines import choice as engine_choice
 from spslam.frontend.engines import onnx_model
 from spslam.frontend.engines.choice import LIMITS, choose_engine, difference, quantised_path
 from spslam.frontend.engines.export import export_model
@@ -51,7 +52,7 @@ def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint
     for _ in range(max(4, height * width // 700)):
         x, y, w, h = (int(value) for value in rng.integers(0, [width, height, 40, 40]))
         cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
-    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
 
 
@@ -313,7 +314,8 @@ PYTHON_OF_THE_DOCS = re.findall(
 
 def coloured(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A colour image whose green channel is the image; the others have other edges."""
-    others = [scene(*image.shape, seed) for seed in (11, 12)]
+    height, width = image.shape
+    others = [scene(height, width, seed) for seed in (11, 12)]
     return np.stack([others[0], image, others[1]], axis=2)
 
 
@@ -544,7 +546,12 @@ def test_export_is_cached_and_damage_is_found(
     assert stored is not None
     good = stored.read_bytes()
     again: list[SuperPoint] = []
-    monkeypatch.setattr(onnx_model, "convert_onnx", lambda network: again.append(network) or first)
+
+    def convert(network: SuperPoint) -> bytes:
+        again.append(network)
+        return first
+
+    monkeypatch.setattr(onnx_model, "convert_onnx", convert)
     assert converted_onnx(weights) == first
     assert again == []
     flipped = bytearray(good)
@@ -602,12 +609,18 @@ def test_auto_without_openvino_is_onnxruntime(
 
 @pytest.mark.slow
 def test_auto_without_parity_is_torch(
-    exported: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(
-        "spslam.frontend.engines.choice._cached_difference", lambda *arguments: LIMITS["int8"]
-    )
+    # Without the results of earlier comparisons, but with the exported network.
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    cached = cached_path(read_checkpoint())
+    assert cached is not None
+    write_sealed(cached, exported.read_bytes())
+    monkeypatch.setattr(engine_choice, "difference", lambda engine, reference: LIMITS["int8"])
     assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
     assert "onnxruntime fp32 is not used here" in caplog.text
 

@@ -13,7 +13,7 @@ MOST = 77
 
 @pytest.mark.slow
 def test_a_run_enters_no_more_files_than_before() -> None:
-    command = [sys.executable, ROOT / "tools/count_entered.py", "--most", str(MOST)]
+    command = [sys.executable, str(ROOT / "tools/count_entered.py"), "--most", str(MOST)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     assert {"run_slam.py", "spslam/pipeline.py", "spslam/slam/system.py", "backend/pose.py"} <= set(

@@ -112,7 +112,7 @@ def test_impossible_pairs_are_refused() -> None:
 def test_matches_of_real_pairs_lie_in_equal_rows(test_data: Path, sequence: str) -> None:
     frame = open_sequence(test_data / "euroc", sequence=sequence)[10]
     assert frame.image_right is not None
-    sift = cv2.SIFT_create(600)
+    sift = cv2.SIFT.create(600)
     (points0, descriptors0), (points1, descriptors1) = (
         sift.detectAndCompute(image, None) for image in (frame.image, frame.image_right)
     )

@@ -16,6 +16,8 @@ from spslam.datasets.fetch.download import Download
 from spslam.errors import FetchError
 
 DATA = np.random.default_rng(0).bytes(3_000_000)
+# More connections without bytes than a download tries.
+MORE_THAN_TRIES = 20
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def names(folder: Path) -> list[str]:
 
 def leave_part(server: FileServer, folder: Path, length: int) -> None:
     """Leave the part file of a download that broke off after `length` bytes."""
-    server.cuts = [length] + [0] * download._TRIES
+    server.cuts = [length] + [0] * MORE_THAN_TRIES
     with pytest.raises(
         FetchError, match=rf"broke off at {length} bytes of a.zip .* the same call goes on"
     ):

@@ -156,7 +156,9 @@ def test_both_cameras_have_one_scaling_in_any_reading_order(
     again = open_sequence(folder)
     for index in (3, 1):
         assert np.array_equal(again[index].image, frames[index].image)
-        assert np.array_equal(again[index].image_right, frames[index].image_right)
+        right_again, right = again[index].image_right, frames[index].image_right
+        assert right_again is not None and right is not None
+        assert np.array_equal(right_again, right)
     right = frames[0].image_right
     assert right is not None
     brightness = float(right.mean()) / float(frames[0].image.mean())

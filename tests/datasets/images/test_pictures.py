@@ -31,7 +31,7 @@ def test_image_files_below_a_folder_in_order(tmp_path: Path) -> None:
 
 def test_video_frames_need_no_calibration(tmp_path: Path) -> None:
     path = tmp_path / "walk.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
     for number in range(5):
         writer.write(cv2.cvtColor(grey(4 * number), cv2.COLOR_GRAY2BGR))
     writer.release()
@@ -98,10 +98,9 @@ def test_an_orientation_tag_is_reported_and_ignored(
     exif = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
     tagged = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
     (tmp_path / "0.jpg").write_bytes(tagged)
-    assert cv2.imread(str(tmp_path / "0.jpg"), cv2.IMREAD_GRAYSCALE).shape == (
-        64,
-        48,
-    )  # OpenCV follows the orientation tag by itself.
+    # OpenCV follows the orientation tag by itself.
+    turned = cv2.imread(str(tmp_path / "0.jpg"), cv2.IMREAD_GRAYSCALE)
+    assert turned is not None and turned.shape == (64, 48)
     with caplog.at_level(logging.WARNING):
         ((_, image),) = read_pictures(tmp_path)
     np.testing.assert_allclose(image, upright, atol=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -122,9 +123,9 @@ def test_the_depth_image_shows_the_box_and_nearer_objects_hide_it() -> None:
 def test_a_box_enters_from_outside_and_passes_or_stays() -> None:
     world = open_world("demo-small", "mono")
     for heading in (0.0, 180.0, 90.0, 25.0):
-        move = {"fraction": 0.25, "speed": 20.0, "start": 5, "heading": heading}
-        passing = disturb(world, [Mover(path="pass", **move)])
-        staying = disturb(world, [Mover(path="stay", **move)])
+        mover = Mover(fraction=0.25, speed=20.0, start=5, heading=heading)
+        passing = disturb(world, [replace(mover, path="pass")])
+        staying = disturb(world, [replace(mover, path="stay")])
         fractions = [passing.box_fraction(index) for index in range(0, 60, 3)]
         assert fractions[0] == fractions[1] == fractions[-1] == 0.0 and max(fractions) > 0.2
         late = [staying.box_fraction(index) for index in range(40, 70, 6)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spslam.frontend.engines.engine import usable_cores
 from spslam.frontend.superpoint.superpoint import SuperPoint
+from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 
 pytest.importorskip("openvino")
 
@@ -33,10 +34,14 @@ def maps(model: Any) -> list[bytes]:
     return [found.tobytes() for found in OpenVinoEngine(model, "fp32").run(image())]
 
 
+def toy_network() -> SuperPoint:
+    torch.manual_seed(0)
+    return SuperPoint((4, 4, 8, 8, 16), descriptor_dim=24).eval().requires_grad_(False)
+
+
 @pytest.fixture(scope="module")
 def model() -> Any:
-    torch.manual_seed(0)
-    return convert(SuperPoint((4, 4, 8, 8, 16), descriptor_dim=24).eval().requires_grad_(False))
+    return convert(toy_network())
 
 
 @pytest.fixture
@@ -151,13 +156,17 @@ def test_processes_may_share_a_folder(
     model: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """All processes start at the same time with an empty cache."""
-    saved = tmp_path_factory.mktemp("model") / "toy.zip"
+    network, inputs = toy_network(), tmp_path_factory.mktemp("model")
+    weights, saved = inputs / "toy.safetensors", inputs / "toy.zip"
+    export_weights(network, weights, describe_network(network, "toy"))
     write_model(saved, model)
     code = (
         "import hashlib, pathlib, numpy as np\n"
-        "from spslam.frontend.engines import openvino_model\n"
+        "from spslam.frontend.engines.openvino_model import read_model\n"
         "from spslam.frontend.engines.openvino_engine import OpenVinoEngine\n"
-        f"model = openvino_model._unpacked(pathlib.Path({str(saved)!r}).read_bytes())\n"
+        "from spslam.frontend.superpoint.checkpoints import read_checkpoint\n"
+        f"weights = read_checkpoint({str(weights)!r})\n"
+        f"model = read_model(pathlib.Path({str(saved)!r}), weights)\n"
         "image = np.random.default_rng(1).integers(0, 255, (40, 56), dtype=np.uint8)\n"
         "for _ in range(4):\n"
         "    maps = OpenVinoEngine(model, 'fp32').run(image)\n"

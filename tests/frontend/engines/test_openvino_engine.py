@@ -8,7 +8,7 @@ import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -27,8 +27,10 @@ from spslam.frontend.engines.openvino_engine import OpenVinoEngine, has_bf16
 from spslam.frontend.engines.openvino_model import (
     convert,
     converted,
+    first_convolution_in_int8,
     openvino_cache,
     read_model,
+    round_first_convolution,
     write_model,
 )
 from spslam.frontend.engines.torch_engine import TorchEngine
@@ -51,11 +53,11 @@ def scene(height: int = 184, width: int = 250, seed: int = 0) -> NDArray[np.uint
     for _ in range(max(4, height * width // 700)):
         x, y, w, h = (int(value) for value in rng.integers(0, [width, height, 40, 40]))
         cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
-    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.8), np.uint8)
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
 
 
-def toy_network(seed: int = 0, **arguments: object) -> SuperPoint:
+def toy_network(seed: int = 0, **arguments: Any) -> SuperPoint:
     torch.manual_seed(seed)
     network = SuperPoint(TOY_WIDTHS, descriptor_dim=24, **arguments)
     for name, parameter in network.named_parameters():
@@ -156,11 +158,11 @@ def test_the_first_convolution_in_int8_equals_its_rounded_filters() -> None:
     torch.manual_seed(4)
     before = convert(SuperPoint((8, 8, 8, 8, 8), 8).eval())
     rounded = before.clone()
-    found = openvino_model._round_first(rounded, [scene(seed=1), scene(seed=2)])
+    found = round_first_convolution(rounded, [scene(seed=1), scene(seed=2)])
     assert found is not None and found[0].shape == (8, 1, 3, 3) and found[0].dtype == np.int8
     image = scene(seed=3)
     expected = OpenVinoEngine(rounded, "fp32").run(image)
-    openvino_model._first_in_int8(rounded, *found)
+    first_convolution_in_int8(rounded, *found)
     int8 = OpenVinoEngine(rounded, "int8").run(image)
     start = OpenVinoEngine(before, "fp32").run(image)
     for ours, floats, first in zip(int8, expected, start, strict=True):
@@ -172,7 +174,9 @@ def test_the_first_convolution_in_int8_equals_its_rounded_filters() -> None:
 def test_built_in_networks_begin_with_an_int8_convolution() -> None:
     for name in ("superpoint", "superpoint_lite"):
         model = read_model(quantised_path(name), read_checkpoint(name))
-        first = openvino_model._first_convolution(model)
+        first = next(
+            node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"
+        )
         ends = [
             first.input_value(0).get_node().input_value(k).get_node().get_data()
             for k in range(1, 5)
@@ -282,13 +286,17 @@ def test_signals_are_handled_after_engines_are_destroyed(
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
-def test_image_sizes_share_a_model(weights: Checkpoint) -> None:
-    engine = OpenVinoEngine(converted(weights), "fp32")
+def test_image_sizes_share_a_model(
+    weights: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = converted(weights)
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
+    engine = OpenVinoEngine(model, "fp32")
     torch_engine = TorchEngine(weights.network())
     for size in ((16, 16), (16, 24), (24, 16), (24, 24), (32, 40), (40, 32), (16, 16)):
         found, expected = (each.run(scene(*size)) for each in (engine, torch_engine))
         np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
-    assert len(engine._requests) == 5
+    assert len(list(tmp_path.rglob("*.compiled"))) == 5
 
 
 @pytest.mark.slow
@@ -366,7 +374,11 @@ def test_auto_without_parity_falls_back_to_the_next_engine_and_to_torch(
     chosen = choose_engine(read_checkpoint(), FeatureConfig())
     assert chosen.name == ("openvino bf16" if has_bf16() else "openvino fp32")
     assert "openvino int8 is not used here" in caplog.text
-    monkeypatch.setattr(engine_choice, "_cached_difference", lambda *arguments: wrong)
+    folder = openvino_cache()
+    assert folder is not None
+    for stored in folder.glob("parity-*.sealed"):
+        stored.unlink()
+    monkeypatch.setattr(engine_choice, "difference", lambda engine, reference: wrong)
     assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
 
 

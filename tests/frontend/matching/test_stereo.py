@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from spslam.config import FeatureConfig, StereoConfig
+from spslam.datasets.images.decoding import read_image
 from spslam.datasets.world.world import open_world
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.matching.stereo import BlockStereoMatcher
@@ -16,11 +17,11 @@ from spslam.frontend.matching.stereo import BlockStereoMatcher
 
 def texture(seed: int, shape: tuple[int, int] = (160, 320)) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
-    image = sum(
-        cv2.GaussianBlur(rng.normal(size=shape).astype(np.float32), (0, 0), sigma) * sigma
-        for sigma in (1.2, 2.5, 5)
-    )
-    return cv2.normalize(image, None, 20, 235, cv2.NORM_MINMAX)
+    image = np.zeros(shape, np.float32)
+    for sigma in (1.2, 2.5, 5):
+        noise = rng.normal(size=shape).astype(np.float32)
+        image += sigma * np.asarray(cv2.GaussianBlur(noise, (0, 0), sigma), np.float32)
+    return np.asarray(cv2.normalize(image, image, 20, 235, cv2.NORM_MINMAX), np.float32)
 
 
 def shifted(image: NDArray[np.float32], disparity: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -31,9 +32,9 @@ def shifted(image: NDArray[np.float32], disparity: NDArray[np.float64]) -> NDArr
     return np.clip(np.rint(moved), 0, 255).astype(np.uint8)
 
 
-def grid() -> NDArray[np.float64]:
+def grid() -> NDArray[np.float32]:
     x, y = np.meshgrid(np.arange(90.3, 280, 13.7), np.arange(15.6, 145, 11.3))
-    return np.column_stack([x.ravel(), y.ravel()])
+    return np.column_stack([x.ravel(), y.ravel()]).astype(np.float32)
 
 
 @pytest.mark.parametrize("disparity", [0.9, 5.0, 17.37, 40.5])
@@ -119,14 +120,15 @@ def test_rendered_depth() -> None:
     matcher = BlockStereoMatcher(StereoConfig())
     found, errors = [], []
     for index in (0, 30, 60):
-        frame, inverse = stereo[index], 1 / rgbd[index].depth
-        corners = cv2.goodFeaturesToTrack(frame.image, 300, 0.01, 6)[:, 0].astype(np.float64)
+        frame, depth = stereo[index], rgbd[index].depth
+        assert frame.image_right is not None and depth is not None
+        inverse: NDArray[np.float32] = np.reciprocal(depth)
+        corners = cv2.goodFeaturesToTrack(frame.image, 300, 0.01, 6)[:, 0].astype(np.float32)
         true = map_coordinates(inverse, corners.T[::-1], order=1) * frame.camera.bf
         # At depth edges a patch covers two depths.
         x, y = np.rint(corners).astype(int).T
-        jump = (cv2.dilate(inverse, np.ones((9, 9))) - cv2.erode(inverse, np.ones((9, 9))))[
-            y, x
-        ] * frame.camera.bf
+        spread = cv2.morphologyEx(inverse, cv2.MORPH_GRADIENT, np.ones((9, 9)))
+        jump = spread[y, x].astype(np.float64) * frame.camera.bf
         smooth = (jump < 1) & (corners[:, 0] > true + 5)
         disparity = corners[:, 0] - matcher.match(frame.image, corners, frame.image_right)
         found.append(np.isfinite(disparity[smooth]))
@@ -152,9 +154,7 @@ def test_images_of_odd_and_of_small_size(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", ["superpoint", "orb"])
 def test_real_pair(test_data: Path, name: str) -> None:
     folder = test_data / "kitti" / "sequences" / "00"
-    left, right = (
-        cv2.imread(str(folder / f"image_{i}" / "000010.png"), cv2.IMREAD_GRAYSCALE) for i in (0, 1)
-    )
+    left, right = (read_image(folder / f"image_{i}" / "000010.png") for i in (0, 1))
     keypoints = create_extractor(FeatureConfig(extractor=name)).extract(left).keypoints
     u_right = BlockStereoMatcher(StereoConfig()).match(left, keypoints, right)
     known = np.isfinite(u_right)

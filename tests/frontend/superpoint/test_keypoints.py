@@ -54,7 +54,8 @@ def test_suppression_of_points_anywhere(seed: int, radius: int, total: int, side
     for index, pixel in enumerate(pixels):
         if np.all(np.abs(pixels[kept] - pixel).max(axis=1) > radius):
             kept.append(index)
-    assert np.flatnonzero(suppress(*pixels.T, radius)).tolist() == kept
+    rows, columns = pixels.T
+    assert np.flatnonzero(suppress(rows, columns, radius)).tolist() == kept
 
 
 def test_suppression_of_more_than_65536_points() -> None:

@@ -1,5 +1,7 @@
 """The network and its sampling compared with plain implementations."""
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint, detector
 WIDTHS = (4, 4, 8, 8, 16)
 
 
-def random_network(**arguments: object) -> SuperPoint:
+def random_network(**arguments: Any) -> SuperPoint:
     torch.manual_seed(0)
     return SuperPoint(WIDTHS, descriptor_dim=24, **arguments).eval().requires_grad_(False)
 
@@ -49,7 +51,7 @@ def test_skips_add_to_the_logit_of_their_pixel(strided: int, stage: int) -> None
     network = random_network(skips=True, strided=strided)
     image = torch.rand(1, 1, 32, 40)
     before, _ = network(image)
-    bias = network.get_submodule(f"convS{stage}").conv.bias
+    bias = network.get_parameter(f"convS{stage}.conv.bias")
     # The last of the stage's pixels in the first row.
     stride = 2 ** (stage if stage <= strided else stage - 1)
     bias[stride - 1] = 1.0
@@ -90,7 +92,9 @@ def test_probabilities_go_to_their_pixel_and_the_dustbin_is_dropped() -> None:
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_sampling_equals_grid_sample(interpolation: str, align_corners: bool) -> None:
+def test_sampling_equals_grid_sample(
+    interpolation: Literal["bicubic", "bilinear"], align_corners: bool
+) -> None:
     rng = np.random.default_rng(0)
     dense = rng.normal(size=(6, 9, 16)).astype(np.float32)
     size = np.array([72, 48])

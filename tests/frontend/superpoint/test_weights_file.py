@@ -4,6 +4,7 @@ import json
 import struct
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,14 +30,15 @@ WIDTHS = (4, 4, 8, 8, 16)
 BUILT_IN = find_weights()
 
 
-def trained_network(**arguments: object) -> SuperPoint:
+def trained_network(**arguments: Any) -> SuperPoint:
     """A network whose batch norms are not at their initial values; some scales are negative."""
     torch.manual_seed(0)
-    network = SuperPoint(WIDTHS, 24, **{"batch_norm": "before"} | arguments)
+    network = SuperPoint(WIDTHS, 24, **({"batch_norm": "before"} | arguments))
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.weight)
             torch.nn.init.normal_(module.bias)
+            assert module.running_mean is not None and module.running_var is not None
             torch.nn.init.normal_(module.running_mean, std=0.2)
             torch.nn.init.uniform_(module.running_var, 0.05, 0.5)
     return network
@@ -91,7 +93,7 @@ def test_folding_does_not_change_the_network() -> None:
     network = trained_network().train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     folded = fold_batch_norm(network)
-    folded.conv1a.conv.weight.zero_()
+    folded.get_parameter("conv1a.conv.weight").zero_()
     assert network.training
     for key, value in network.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
@@ -120,7 +122,8 @@ def test_network_card_and_codebook_are_read_back(
     network = trained_network(
         strided=strided, skips=skips, sampling=sampling, detector_width=detector_width
     )
-    network = network.to(memory_format=torch.channels_last)
+    # The stubs of PyTorch lack this argument of Module.to.
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     card, book = full_card(network), codebook()
     export_weights(network, path, card, book)
     loaded = load_superpoint(path)
@@ -269,7 +272,7 @@ def test_misfits_are_not_written(tmp_path: Path) -> None:
         )
     with pytest.raises(WeightsError, match="descriptors of 24"):
         export_weights(network, path, card, Codebook(np.eye(3, dtype=np.float32)))
-    network.conv3a.conv.weight.data[0] = torch.nan
+    network.get_parameter("conv3a.conv.weight").data[0] = torch.nan
     with pytest.raises(WeightsError, match=r"conv3a\.weight"):
         export_weights(network, path, card)
     assert not list(tmp_path.iterdir())

@@ -84,7 +84,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, start: Path) -> Adap
 def sequence(count: int = 24, seed: int = 0) -> Images:
     """Numbered frames of a camera that moves over a wide picture."""
     noise = np.random.default_rng(seed).integers(0, 256, (96, 96 + 8 * count)).astype(np.uint8)
-    wide = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    wide = np.asarray(cv2.normalize(smooth, smooth, 0, 255, cv2.NORM_MINMAX), np.uint8)
     return [
         (f"{i:06d}.png", np.ascontiguousarray(wide[:, 8 * i : 8 * i + 96])) for i in range(count)
     ]
@@ -145,7 +146,8 @@ def test_from_images_to_weights_card_and_report(uninterrupted: Adaptation, start
     assert uninterrupted.report == uninterrupted.weights.with_suffix(".html")
     old, new = load_superpoint(start), load_superpoint(uninterrupted.weights)
     assert new.widths == old.widths
-    assert not torch.equal(new.conv1a.conv.weight, old.conv1a.conv.weight)
+    weights = "conv1a.conv.weight"
+    assert not torch.equal(new.get_parameter(weights), old.get_parameter(weights))
 
     card = read_card(uninterrupted.weights)
     assert card is not None
@@ -317,7 +319,7 @@ def test_label_plan(images: int, seconds: float, expected: tuple[int, int]) -> N
 
 
 def test_verdict() -> None:
-    old = {"repeatability": 0.5, "matching_score": 0.4}
+    old: dict[str, float | None] = {"repeatability": 0.5, "matching_score": 0.4}
     assert verdict(old, {"repeatability": 0.6, "matching_score": 0.5})[0]
     improved, text = verdict(old, {"repeatability": 0.6, "matching_score": 0.3})
     assert improved and "only one" in text

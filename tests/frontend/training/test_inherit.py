@@ -48,7 +48,7 @@ def network_that_needs_few_channels() -> SuperPoint:
         "conv4b": 6, "convPa": 6, "convDa": 6, "convPb": 5, "convDb": 10,
     }  # fmt: skip
     for name, used in readers.items():
-        network.get_submodule(name).conv.weight[:, used:] = 0
+        network.get_parameter(f"{name}.conv.weight")[:, used:] = 0
     return network
 
 

@@ -46,7 +46,7 @@ def test_the_recipe_of_the_default_network_produces_it() -> None:
 
 
 def test_mistakes_are_reported_in_one_line(tmp_path: Path) -> None:
-    joint = {"command": "joint", "config": "joint"}
+    joint: dict[str, object] = {"command": "joint", "config": "joint"}
     with pytest.raises(ConfigError, match="step a needs b, which is no earlier step"):
         load_recipe(written(tmp_path, a=joint | {"init": "b"}, b=joint))
     with pytest.raises(ConfigError, match=r"unknown key steps\.a\.start"):

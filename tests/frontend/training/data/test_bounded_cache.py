@@ -7,8 +7,12 @@ def test_the_first_values_that_fit_are_kept() -> None:
     cache = BoundedCache[str](5, len)
     made: list[str] = []
 
+    def make(text: str) -> str:
+        made.append(text)
+        return text
+
     def get(text: str) -> str:
-        return cache.get(text, lambda: made.append(text) or text)
+        return cache.get(text, lambda: make(text))
 
     assert [get(text) for text in ("abc", "def", "gh", "abc", "def", "gh", "i")] == [
         *("abc", "def", "gh", "abc", "def", "gh", "i")

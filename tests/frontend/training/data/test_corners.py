@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from spslam.frontend.photos import read_photo
 from spslam.frontend.training.data.corners import corner_strength, settle_on_corners
 
 
@@ -57,19 +58,21 @@ def test_empty_input_is_valid() -> None:
 
 
 def test_settling_reduces_the_error_on_a_warped_photo(test_data: Path) -> None:
-    image = cv2.imread(str(test_data / "homography" / "leuven" / "1.png"), cv2.IMREAD_GRAYSCALE)
+    image = read_photo(test_data / "homography" / "leuven" / "1.png")
     shift = np.array([0.4, -0.3])
     moved = cv2.warpAffine(
         image,
         np.array([[1, 0, shift[0]], [0, 1, shift[1]]]),
-        image.shape[::-1],
+        (image.shape[1], image.shape[0]),
         flags=cv2.INTER_CUBIC,
     )
     corners = cv2.goodFeaturesToTrack(image, 300, 0.01, 8).reshape(-1, 2)
     corners = corners[np.all((corners > 20) & (corners < np.array(image.shape[::-1]) - 20), axis=1)]
     noise = np.random.default_rng(0).normal(0, 0.7, corners.shape).astype(np.float32)
     first = settle_on_corners(image, corners + noise)
-    second = settle_on_corners(moved, (corners + shift - noise).astype(np.float32))
+    second = settle_on_corners(
+        np.asarray(moved, np.uint8), (corners + shift - noise).astype(np.float32)
+    )
     before, after = (
         np.linalg.norm(2 * noise, axis=1),
         np.linalg.norm(second - first - shift, axis=1),

@@ -9,6 +9,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spslam.errors import DatasetError, OutputError, WeightsError
-from spslam.frontend.photos import fit_image
+from spslam.frontend.photos import fit_image, read_photo
 from spslam.frontend.superpoint.checkpoints import load_superpoint
 from spslam.frontend.superpoint.superpoint import CELL, SuperPoint
 from spslam.frontend.training.config import HomographyConfig, LabelConfig
@@ -66,9 +67,8 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def smooth_image(height: int = 96, width: int = 128) -> np.ndarray:
     noise = np.random.default_rng(0).integers(0, 256, (height, width)).astype(np.uint8)
-    return np.asarray(
-        cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX)
-    )
+    smooth = cv2.GaussianBlur(noise, (0, 0), 4)
+    return np.asarray(cv2.normalize(smooth, smooth, 0, 255, cv2.NORM_MINMAX))
 
 
 def test_adapting_an_equivariant_detector_gives_its_own_output() -> None:
@@ -176,7 +176,7 @@ def test_maxima_threshold_suppression_order_and_top_k() -> None:
     config = LabelConfig(subpixel=False, threshold=0.015)
     labels = find_labels(heat, config)
     np.testing.assert_array_equal(labels.keypoints, [[50, 30], [10, 10], [15, 10], [59, 0]])
-    np.testing.assert_array_equal(labels.scores, np.float32([0.9, 0.5, 0.3, 0.2]))
+    np.testing.assert_array_equal(labels.scores, np.array([0.9, 0.5, 0.3, 0.2], np.float32))
     assert [array.dtype for array in (labels.keypoints, labels.scores, labels.mass)] == [
         np.float32
     ] * 3
@@ -286,7 +286,7 @@ def test_label_files_with_invalid_content_are_refused(
     tmp_path: Path, key: str, value: np.ndarray | None, said: str
 ) -> None:
     labels = some_labels()
-    arrays = {
+    arrays: dict[str, Any] = {
         "keypoints": labels.keypoints,
         "scores": labels.scores,
         "mass": labels.mass,
@@ -363,7 +363,7 @@ def test_labelling_writes_one_file_per_photo(root: Path, tmp_path: Path) -> None
 def test_labels_are_those_of_adaptation(root: Path, labelled: Path) -> None:
     """The folder holds labels of `adapt` and `find_labels`; here checked for plausibility only."""
     photo = photos_of(root)[0]
-    image = fit_image(cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE), FEW.size)
+    image = fit_image(read_photo(photo), FEW.size)
     direct = find_labels(adapt(load_superpoint(None), image, FEW, generator(5)), FEW)
     stored = read_labels(label_path(labelled, photo, root), FEW.size)
     distances = np.linalg.norm(stored.keypoints[:5, None] - direct.keypoints[None], axis=2).min(
@@ -470,7 +470,7 @@ def other_weights(folder: Path) -> Path:
     ],
 )
 def test_a_folder_of_other_settings_is_refused(
-    root: Path, labelled: Path, tmp_path: Path, change: dict[str, object], said: str
+    root: Path, labelled: Path, tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     before = contents(labelled)
     weights = other_weights(tmp_path) if "weights" in change else None
@@ -479,7 +479,7 @@ def test_a_folder_of_other_settings_is_refused(
     def again(overwrite: bool) -> LabelSummary:
         return label_images(
             photos_of(root)[:1], root, labelled, weights, config, seed, overwrite=overwrite
-        )  # type: ignore[arg-type]
+        )
 
     with pytest.raises(DatasetError, match=said) as error:
         again(overwrite=False)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 from spslam.frontend.photos import fit_image, read_photo
@@ -50,7 +51,7 @@ def photos(tmp_path: Path) -> LabelledPhotos:
     paths = []
     for number in range(6):
         image = cv2.GaussianBlur(rng.integers(0, 256, SIZE).astype(np.float32), (0, 0), 4)
-        image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        image = cv2.normalize(image, image, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
         path = tmp_path / "photos" / f"{number}.png"
         path.parent.mkdir(exist_ok=True)
         cv2.imwrite(str(path), image)
@@ -131,9 +132,12 @@ def test_decoded_photographs_stay_within_the_memory_limit(
     photos: LabelledPhotos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    monkeypatch.setattr(
-        labelled_photos, "read_photo", lambda path: decoded.append(path.stem) or read_photo(path)
-    )
+
+    def read(path: Path) -> NDArray[np.uint8]:
+        decoded.append(path.stem)
+        return read_photo(path)
+
+    monkeypatch.setattr(labelled_photos, "read_photo", read)
     # The memory holds two of the six images.
     small = replace(photos, cache_bytes=2 * SIZE[0] * SIZE[1] + 1)
     order = np.array([3, 1, 4, 3, 1, 4, 0])

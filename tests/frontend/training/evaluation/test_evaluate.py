@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spslam.errors import ConfigError, OutputError
+from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.training.evaluation.evaluate import (
     EvaluationData,
     evaluate_extractor,
@@ -105,9 +106,8 @@ def test_superpoint_points_are_raw_on_shapes_and_refined_elsewhere(
 
     def spy(config: Any) -> Any:
         seen.append(config)
-        return create(config)
+        return create_extractor(config)
 
-    create = evaluate.create_extractor
     monkeypatch.setattr(evaluate, "create_extractor", spy)
     monkeypatch.setattr(evaluate, "evaluate_shapes", lambda *_: {})
     evaluate_extractor("superpoint", EvaluationData(shapes=data.shapes))
@@ -159,7 +159,8 @@ def test_table_and_plot_hold_every_result(orb: dict[str, Any], tmp_path: Path) -
         line.count("|") == header.count("|") for line in lines if line.startswith("| photos")
     )
     plot([orb, other], tmp_path / "plot.png")
-    assert cv2.imread(str(tmp_path / "plot.png")).shape[1] > 800
+    image = cv2.imread(str(tmp_path / "plot.png"))
+    assert image is not None and image.shape[1] > 800
     first = (tmp_path / "plot.png").read_bytes()
     plot([orb, other], tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes() == first

@@ -167,7 +167,8 @@ def test_suppress_near_keeps_the_better_of_near_points() -> None:
     features = Features(
         points, np.array([0.5, 0.9, 0.2, 0.6], np.float32), np.zeros((4, 8), np.float32)
     )
-    np.testing.assert_array_equal(metrics.suppress_near(features).scores, np.float32([0.9, 0.6]))
+    kept = metrics.suppress_near(features)
+    np.testing.assert_array_equal(kept.scores, np.array([0.9, 0.6], np.float32))
     assert len(metrics.suppress_near(features, 0)) == 4
     assert len(metrics.suppress_near(features.select(np.arange(0)))) == 0
 

@@ -57,7 +57,7 @@ def test_an_oracle_has_perfect_average_precision() -> None:
 
     def oracle(image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         corners = by_image.get(image.tobytes(), np.zeros((0, 2), np.float32))
-        return corners + np.float32([0.0, 1.5]), np.ones(len(corners), np.float32)
+        return corners + np.array([0.0, 1.5], np.float32), np.ones(len(corners), np.float32)
 
     scores = evaluation.evaluate_shapes(oracle, SQUARES, ("square", "nothing"))
     assert scores["clean"]["map"] == scores["clean"]["ap"] == 1.0

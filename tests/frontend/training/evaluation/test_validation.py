@@ -15,7 +15,7 @@ def test_nearly_all_true_matches_are_within_the_matching_distance(tmp_path: Path
     photo = cv2.GaussianBlur(
         np.random.default_rng(0).integers(0, 256, (240, 320), np.uint8), (0, 0), 2.0
     )
-    cv2.imwrite(str(tmp_path / "a.png"), cv2.normalize(photo, None, 0, 255, cv2.NORM_MINMAX))
+    cv2.imwrite(str(tmp_path / "a.png"), cv2.normalize(photo, photo, 0, 255, cv2.NORM_MINMAX))
     validation = PairValidation([tmp_path / "a.png"], 1, descriptors=True)
     assert 0.5 < validation.matching_distance(load_superpoint()) < 0.9
     # Without features the metrics are undefined.

@@ -1,6 +1,7 @@
 """Values and gradients of the losses compared with loops in NumPy."""
 
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,11 +31,12 @@ from spslam.frontend.training.stages import STAGES
 
 Arrays = Mapping[str, np.ndarray]
 Tensors = dict[str, torch.Tensor]
+TargetKind = Literal["hard", "soft"]
 
 BATCH, ROWS, COLUMNS, DIM, POINTS = 2, 3, 4, 5, 6
 SIZE = (8 * ROWS, 8 * COLUMNS)
 SAMPLINGS = [Sampling(mode, align) for mode in ("bicubic", "bilinear") for align in (False, True)]
-DESCRIPTOR_LOSSES = [
+DESCRIPTOR_LOSSES: list[Loss] = [
     HingeDescriptorLoss(0.9, 0.1, 20.0),
     ContrastiveDescriptorLoss(0.2),
     SparseDescriptorLoss(0.2),
@@ -69,7 +71,10 @@ def example(seed: int = 0) -> tuple[Tensors, Tensors]:
         0, 3, 1, 2
     )
     batch["teacher_descriptors"] = rng.normal(size=(BATCH, DIM, ROWS, COLUMNS))
-    return ({key: torch.tensor(value) for key, value in part.items()} for part in (pred, batch))
+    first, second = (
+        {key: torch.tensor(value) for key, value in part.items()} for part in (pred, batch)
+    )
+    return first, second
 
 
 def one_label_in_some_cells(rng: np.random.Generator) -> np.ndarray:
@@ -298,7 +303,7 @@ def slow_distillation(pred: Arrays, batch: Arrays, index: int, relational: bool)
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_detector_equals_slow(kind: str) -> None:
+def test_detector_equals_slow(kind: TargetKind) -> None:
     pred, batch = example()
 
     def both(pred: Arrays, batch: Arrays, index: int) -> float:
@@ -310,20 +315,28 @@ def test_detector_equals_slow(kind: str) -> None:
     assert_equals_slow(DetectorLoss(kind), both, pred, batch)
     single = {"logits": pred["logits"]}
     assert_equals_slow(
-        DetectorLoss(kind), lambda *known: slow_detector(*known, "", kind), single, batch
+        DetectorLoss(kind),
+        lambda pred, batch, index: slow_detector(pred, batch, index, "", kind),
+        single,
+        batch,
     )
 
 
 def test_localisation_equals_slow() -> None:
     pred, batch = example()
 
-    def both(*known: object) -> float:
-        return (slow_localisation(*known, "0") + slow_localisation(*known, "1")) / 2
+    def both(pred: Arrays, batch: Arrays, index: int) -> float:
+        return (
+            slow_localisation(pred, batch, index, "0") + slow_localisation(pred, batch, index, "1")
+        ) / 2
 
     assert_equals_slow(LocalisationLoss(), both, pred, batch)
     single = {"logits": pred["logits"]}
     assert_equals_slow(
-        LocalisationLoss(), lambda *known: slow_localisation(*known, ""), single, batch
+        LocalisationLoss(),
+        lambda pred, batch, index: slow_localisation(pred, batch, index, ""),
+        single,
+        batch,
     )
 
 
@@ -348,7 +361,9 @@ def test_localisation_loss_of_a_correct_detector_is_zero() -> None:
 @pytest.mark.parametrize("limit", [15.0, 100.0])
 def test_consistency_equals_slow(limit: float) -> None:
     loss = ConsistencyLoss(1.0, limit=limit)
-    assert_equals_slow(loss, lambda *known: slow_consistency(*known, limit), *example())
+    assert_equals_slow(
+        loss, lambda pred, batch, index: slow_consistency(pred, batch, index, limit), *example()
+    )
 
 
 def test_consistency_lowers_the_probability_of_points_that_disagree() -> None:
@@ -384,7 +399,9 @@ def test_contrastive_equals_slow() -> None:
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_sparse_equals_slow(sampling: Sampling) -> None:
     loss = SparseDescriptorLoss(0.2, sampling)
-    assert_equals_slow(loss, lambda *known: slow_sparse(*known, sampling), *example())
+    assert_equals_slow(
+        loss, lambda pred, batch, index: slow_sparse(pred, batch, index, sampling), *example()
+    )
 
 
 def test_points_of_other_pairs_in_the_group_are_negatives() -> None:
@@ -417,7 +434,10 @@ def test_distillation_equals_slow(relational: bool) -> None:
             [batch["teacher_descriptors"], torch.rand(BATCH, 2, ROWS, COLUMNS)], 1
         )
     assert_equals_slow(
-        DistillationLoss(0.7), lambda *known: slow_distillation(*known, relational), pred, batch
+        DistillationLoss(0.7),
+        lambda pred, batch, index: slow_distillation(pred, batch, index, relational),
+        pred,
+        batch,
     )
 
 
@@ -646,7 +666,7 @@ def test_the_right_correspondence_costs_less_than_a_wrong_one(loss: Loss) -> Non
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_the_right_detection_costs_less_than_a_wrong_one(kind: str) -> None:
+def test_the_right_detection_costs_less_than_a_wrong_one(kind: TargetKind) -> None:
     _, batch = example()
     targets = detector_targets(batch["label_map"], batch["valid"], "soft")[0]
     loss = DetectorLoss(kind)
@@ -714,7 +734,7 @@ def test_half_precision_input_gives_single_precision_losses(loss: Loss) -> None:
 @pytest.mark.parametrize("stage", ["shapes", "detector", "joint", "distil"])
 @pytest.mark.parametrize("descriptor", ["hinge", "contrastive", "sparse"])
 @pytest.mark.parametrize("targets", ["hard", "soft"])
-def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: str) -> None:
+def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: TargetKind) -> None:
     pred, batch = example()
     if stage in ("shapes", "detector"):
         pred = {"logits": pred["logits"]}
@@ -747,7 +767,7 @@ def test_every_configuration_has_its_loss(stage: str, descriptor: str, targets: 
         torch.testing.assert_close(found["localisation"], LocalisationLoss()(pred, batch)["total"])
     if stage == "joint":
         torch.testing.assert_close(found["consistency"], ConsistencyLoss()(pred, batch)["total"])
-        kinds = {
+        kinds: dict[str, Loss] = {
             "hinge": HingeDescriptorLoss(),
             "contrastive": ContrastiveDescriptorLoss(0.2),
             "sparse": SparseDescriptorLoss(0.2, sampling),

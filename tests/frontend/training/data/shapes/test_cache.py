@@ -77,13 +77,11 @@ def test_damaged_cache_is_drawn_again(
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_number_of_processes_does_not_matter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shape_cache, "_BLOCK", 8)
+def test_number_of_processes_does_not_matter(tmp_path: Path) -> None:
+    # A process draws 256 images at a time.
     assert same(
-        open_shapes(tmp_path / "a", 20, (32, 40), 5),
-        open_shapes(tmp_path / "b", 20, (32, 40), 5, processes=2),
+        open_shapes(tmp_path / "a", 300, (32, 40), 5),
+        open_shapes(tmp_path / "b", 300, (32, 40), 5, processes=2),
     )
 
 

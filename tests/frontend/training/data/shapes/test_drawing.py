@@ -45,7 +45,7 @@ def interior(corners: np.ndarray) -> np.ndarray:
 
 
 def strong_corners(image: np.ndarray) -> np.ndarray:
-    strength = cv2.cornerMinEigenVal(image.astype(np.float32) / 255, 3, 3)
+    strength = cv2.cornerMinEigenVal(image.astype(np.float32) / 255, 3)
     peaks = (strength == cv2.dilate(strength, np.ones((7, 7)))) & (strength > 2e-3)
     rows, columns = np.nonzero(peaks[6:-6, 6:-6])
     return np.stack([columns, rows], axis=1) + 6
@@ -219,7 +219,7 @@ def test_every_label_is_visible_and_separate(primitive: str) -> None:
         if len(corners) > 1:
             assert (distances(corners, corners) + 9 * np.eye(len(corners))).min() > 2.9
         strength = cv2.dilate(
-            cv2.cornerMinEigenVal(image.astype(np.float32) / 255, 3, 3), np.ones((7, 7))
+            cv2.cornerMinEigenVal(image.astype(np.float32) / 255, 3), np.ones((7, 7))
         )
         away = corners[((corners > 8) & (corners < np.array(SIZE[::-1]) - 9)).all(axis=1)]
         columns, rows = np.rint(away).astype(int).T
