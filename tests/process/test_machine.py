@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,5 +31,5 @@ def test_the_age_is_unknown_if_the_system_does_not_report_it(
         if text is not None:
             (tmp_path / "stat").write_text(text)
         monkeypatch.setattr(machine, "_OWN_STATUS", tmp_path / "stat")
-        monkeypatch.setattr(machine, "_IMPORTED", machine.time.perf_counter() - 7.0)
+        monkeypatch.setattr(machine, "_IMPORTED", time.perf_counter() - 7.0)
         assert machine.process_age_s() == pytest.approx(7.0, abs=0.5)
