@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, current_thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, scene_of, submap_numbers
 from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackedFrame, TrackResult, TrackState
+from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 
@@ -175,10 +176,11 @@ def test_a_pose_from_one_corner_of_the_image_is_searched_again(
     results = [
         slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses[:19])
     ]
-    track, calls = slam._tracking._tracker.track, []
+    track = Tracker.track
+    calls: list[TrackedFrame | None] = []
 
-    def corner_first(observations: Observations, *where) -> TrackedFrame | None:
-        found = track(observations, *where)
+    def corner_first(self: Tracker, observations: Observations, *where: Any) -> TrackedFrame | None:
+        found = track(self, observations, *where)
         calls.append(found)
         if found is None or len(calls) > 1:
             return found
@@ -190,7 +192,7 @@ def test_a_pose_from_one_corner_of_the_image_is_searched_again(
         )
         return replace(found, estimate=aside, point_ids=np.where(outside, -1, found.point_ids))
 
-    monkeypatch.setattr(slam._tracking._tracker, "track", corner_first)
+    monkeypatch.setattr(Tracker, "track", corner_first)
     last = slam.track(room.frame(poses[19], 1.0, "stereo"))
     assert len(calls) > 1 and last.inlier_coverage > 0.3
     assert last.inliers > 0.7 * results[-1].inliers
@@ -446,7 +448,7 @@ def test_a_keyframe_is_refined_while_the_next_frame_is_tracked(then: str) -> Non
             refined = len(bundle.threads)
             bundle.begin.clear()
         slam.track(room.frame(pose, 0.05 * (i + 1), "stereo"))
-    before = slam.map.pose(int(slam.map.keyframes["id"][-1]))
+    before = newest_pose(slam)
     if then == "next frame":
         slam.track(room.frame(poses[last + 1], 0.05 * (last + 2), "stereo"))
     elif then == "lost":
@@ -458,31 +460,40 @@ def test_a_keyframe_is_refined_while_the_next_frame_is_tracked(then: str) -> Non
         slam.finish()
     assert len(bundle.threads) == refined + 1
     assert bundle.threads[-1].startswith("local bundle")
-    assert not np.array_equal(slam.map.pose(int(slam.map.keyframes["id"][-1])), before)
+    assert not np.array_equal(newest_pose(slam), before)
     assert slam.state is (TrackState.LOST if then == "lost" else TrackState.TRACKING)
+
+
+def newest_pose(slam: Slam) -> np.ndarray:
+    """`T_world_cam` of the newest keyframe."""
+    return slam.map.pose(int(slam.map.keyframes["id"][-1]))
 
 
 def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
     room = PointRoom()
-    slam = build(room, load_config("default"))
-    waiting: list[bool] = []
-    find_pose = slam._tracking.find_pose
+    seen: list[np.ndarray] = []
 
-    def watched(*arguments) -> TrackedFrame | None:
-        waiting.append(slam._updates.pending is not None)
-        return find_pose(*arguments)
+    class WatchedSolver(PnPSolver):
+        """Notes the pose of the newest keyframe when a frame is tracked."""
 
-    slam._tracking.find_pose = watched  # type: ignore[method-assign]
+        def refine(self, *arguments: Any, **options: Any) -> PoseEstimate:
+            seen.append(newest_pose(slam))
+            return super().refine(*arguments, **options)
+
+    components = replace(components_of(room), pose_solver=WatchedSolver(NOISE_PX))
+    slam = Slam(load_config("default"), components)
     stamp, is_keyframe = 0.0, False
-    after_keyframe: dict[bool, list[bool]] = {True: [], False: []}
+    refined: dict[bool, list[bool]] = {True: [], False: []}
     for i, pose in enumerate(sway(60)):
         late, was_keyframe = i % 2 == 0, is_keyframe
+        before = newest_pose(slam) if was_keyframe else None
+        seen.clear()
         stamp += 0.3 if late else 0.05
         is_keyframe = slam.track(room.frame(pose, stamp, "stereo")).is_keyframe
-        if was_keyframe and i > 1:
-            after_keyframe[late].append(waiting[-1])
-    assert after_keyframe[True] and not any(after_keyframe[True])
-    assert after_keyframe[False] and all(after_keyframe[False])
+        if before is not None and i > 1:
+            refined[late].append(not np.array_equal(seen[0], before))
+    assert refined[True] and all(refined[True])
+    assert refined[False] and not any(refined[False])
 
 
 class Shifting(SchurBundleAdjuster):
@@ -530,8 +541,7 @@ def test_a_pose_found_during_a_refinement_moves_with_the_map() -> None:
     slam, results = play(poses[: last + 2], Shifting(shifting_call=counting.calls))
     assert results[last].is_keyframe and not results[last + 1].is_keyframe
     moved = expected[:, :3, 3] + Shifting.SHIFT
-    T_world_keyframe = slam.map.pose(int(slam.map.keyframes["id"][-1]))
-    assert T_world_keyframe[:3, 3] == pytest.approx(moved[last], abs=0.02)
+    assert newest_pose(slam)[:3, 3] == pytest.approx(moved[last], abs=0.02)
     T_world_cam = results[last + 1].T_world_cam
     assert T_world_cam is not None
     assert T_world_cam[:3, 3] == pytest.approx(moved[last + 1], abs=0.02)
