@@ -35,16 +35,17 @@ def processor() -> dict[str, str]:
     return found
 
 
-def process_age_s() -> float:
+def process_age_s(own_status: Path = _OWN_STATUS) -> float:
     """Return the seconds since this process started, to 0.01 s.
 
     On systems other than Linux, it is the time since the import of this module, without the start
     of the interpreter.
+
+    Args:
+        own_status: the state of this process, as Linux writes it.
     """
     try:
-        fields = (
-            _OWN_STATUS.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        fields = own_status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         begin = int(fields[_BEGIN_FIELD]) / os.sysconf("SC_CLK_TCK")
         return time.clock_gettime(time.CLOCK_BOOTTIME) - begin
     except (OSError, ValueError, IndexError, AttributeError):

@@ -213,7 +213,9 @@ def test_sampson_jacobian_equals_differences_on_the_epipolar_lines():
 def test_standstill_is_measured_from_the_epipolar_lines():
     T, _, pixels0, pixels1, right = make_views(3, outliers=0.2, sigma=0.5)
     still = np.random.default_rng(1).uniform([10, 10], [630, 470], (200, 2))
-    agree, distance = EpipolarSolver(0.7).standstill(pixels0, pixels1, still, CAMERA)
+    found = EpipolarSolver(0.7).standstill(pixels0, pixels1, still, CAMERA)
+    assert found is not None
+    agree, distance = found
     assert np.mean(agree[right]) > 0.9 and np.mean(agree[~right]) < 0.3
     # The distance of a pixel to its epipolar line by the true motion; Sampson's distance divides it
     # between both images.
@@ -229,9 +231,11 @@ def test_standstill_fits_a_camera_that_does_not_turn():
     points = np.random.default_rng(0).uniform([-3, -2, 3], [3, 2, 8], (300, 3))
     moved = points - [0.3, 0.05, 0.1]
     still = np.random.default_rng(1).uniform([10, 10], [630, 470], (200, 2))
-    agree, distance = EpipolarSolver(0.7).standstill(
+    found = EpipolarSolver(0.7).standstill(
         CAMERA.project(points), CAMERA.project(moved), still, CAMERA
     )
+    assert found is not None
+    agree, distance = found
     assert agree.all()
     assert distance.max() < 0.5, "points at infinity stay where they are"
     assert EpipolarSolver(0.7).standstill(still[:7], still[:7], still, CAMERA) is None

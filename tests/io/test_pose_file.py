@@ -10,6 +10,7 @@ from spslam.errors import TimestampError, TrajectoryError
 from spslam.evaluation.ate import evaluate
 from spslam.geometry import rotation_to_quaternion
 from spslam.notices import NoticeHandler, shown_notices
+from spslam.timestamps import TimeUnit
 from spslam.trajectory import (
     Trajectory,
     read_ground_truth,
@@ -264,7 +265,8 @@ def test_an_ambiguous_time_unit_of_two_files_is_refused_with_the_option(tmp_path
         TimestampError, match=r"milliseconds .* or microseconds .*--time-unit ms\|us"
     ):
         read_trajectories([path, path])
-    for unit, step in (("ms", 5.0), ("us", 0.005)):
+    steps: dict[TimeUnit, float] = {"ms": 5.0, "us": 0.005}
+    for unit, step in steps.items():
         found = read_trajectories([path, path], unit=unit)
         assert [np.diff(each.timestamps)[0] for each in found] == pytest.approx([step, step])
 
@@ -277,7 +279,7 @@ def test_a_given_unit_applies_to_the_files_it_fits(tmp_path: Path) -> None:
 
 
 def test_stamps_of_spslam_files_are_always_seconds(tmp_path: Path) -> None:
-    slow = Trajectory(60.0 * np.arange(5), POSES[:5])
+    slow = Trajectory(60.0 * np.arange(5, dtype=np.float64), POSES[:5])
     write_tum(tmp_path / "slow.tum", slow)
     np.testing.assert_array_equal(
         read_trajectory(tmp_path / "slow.tum").timestamps, slow.timestamps

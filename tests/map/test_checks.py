@@ -230,7 +230,7 @@ def test_descriptors_of_odd_length_are_read(tmp_path: Path) -> None:
     slam_map.keyframes.append(
         1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), submap=0, session=0
     )
-    slam_map._next_keyframe_id = 1
+    slam_map.reindex((0, 1))
     slam_map.origin = Origin("mono", CAMERA, "none", "arbitrary")
     save_map(tmp_path / "map.npz", slam_map)
     np.testing.assert_allclose(

@@ -199,12 +199,12 @@ def test_colmap_reads_poses_points_and_tracks(slam_map: Map, tmp_path: Path, sub
         point = model.points3D[point_id + 1]
         assert np.array_equal(point.xyz, position)
         assert point.color.tolist() == [128, 128, 128]
-        rows = one.rows_of_points(np.array([point_id]))
+        seen_in = one.rows_of_points(np.array([point_id]))
         track = {(e.image_id, e.point2D_idx) for e in point.track.elements}
-        keyframes = one.observations["keyframe"][rows]
+        keyframes = one.observations["keyframe"][seen_in]
         assert track == {
             (k + 1, row - one.observation_rows(k).start)
-            for k, row in zip(keyframes.tolist(), rows.tolist(), strict=True)
+            for k, row in zip(keyframes.tolist(), seen_in.tolist(), strict=True)
         }
     assert (summary.images, summary.points) == (model.num_images(), model.num_points3D())
     assert summary.observations == model.compute_num_observations()
@@ -262,6 +262,7 @@ def test_colmap_model_with_empty_keyframes_and_points_behind_the_camera(
     slam_map.unlink(slam_map.rows_of_keyframes(np.array([2])))
     point_id = int(points_of(slam_map, 0)[3])
     slam_map.positions[slam_map.point_rows(np.array([point_id]))] = (0.0, 0.0, -50.0)
+    assert slam_map.origin is not None
     errors = reprojection_errors(slam_map, slam_map.origin.camera)
     assert (
         np.flatnonzero(np.isnan(errors)).tolist()

@@ -81,7 +81,7 @@ def test_binary_descriptors_are_restored_exactly(tmp_path: Path) -> None:
     slam_map.keyframes.append(
         1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), submap=0, session=0
     )
-    slam_map._next_keyframe_id = 1
+    slam_map.reindex((0, 1))
     slam_map.origin = Origin("stereo", CAMERA, "orb", "baseline")
     save_map(tmp_path / "map.npz", slam_map)
     assert np.array_equal(

@@ -180,8 +180,11 @@ def test_a_deleted_working_directory_is_one_line(
 def test_a_missing_temporary_folder_is_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [])
+    monkeypatch.setattr(os, "open", full)
     with pytest.raises(FileNotFoundError) as caught:
         tempfile.gettempdir()
     line = line_of(caught.value, COMMAND, [])

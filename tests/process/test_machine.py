@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from spslam.process import machine
+from spslam.process.machine import process_age_s
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,9 +27,9 @@ def test_the_age_of_a_process_includes_the_time_before_the_import() -> None:
 def test_the_age_is_unknown_if_the_system_does_not_report_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun, clock = process_age_s(tmp_path / "stat"), time.perf_counter() + 7.0
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
     for text in (None, "", "7 (a) b) R 1", "7 (python) R" + " x" * 40):
         if text is not None:
             (tmp_path / "stat").write_text(text)
-        monkeypatch.setattr(machine, "_OWN_STATUS", tmp_path / "stat")
-        monkeypatch.setattr(machine, "_IMPORTED", machine.time.perf_counter() - 7.0)
-        assert machine.process_age_s() == pytest.approx(7.0, abs=0.5)
+        assert process_age_s(tmp_path / "stat") == pytest.approx(begun + 7.0, abs=0.5)

@@ -4,6 +4,7 @@ import ctypes
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -75,9 +76,11 @@ def test_a_signal_stack_that_has_become_too_small_is_removed(
 
     class Library:
         @staticmethod
-        def sigaltstack(new: object, old: object) -> int:
-            if new is not None and new._obj.size == len(memory):  # type: ignore[attr-defined]
-                return -1
+        def sigaltstack(new: Any, old: Any) -> int:
+            if new is not None:
+                given = ctypes.cast(new, ctypes.POINTER(Stack)).contents
+                if given.size == len(memory):
+                    return -1
             return int(library.sigaltstack(new, old))
 
     def work() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO, cast
 
 import pytest
 from command_line import call
@@ -55,7 +56,7 @@ def test_characters_are_replaced_by_similar_ones(encoding: str, expected: str) -
 def test_tables_on_an_ascii_terminal(errors: str) -> None:
     raw, text = ascii_terminal(errors)
     stream = TolerantStream(text)
-    figures = {
+    figures: dict[str, float | int | str | None] = {
         "tracking_rate": 1.0,
         "tracked": 2,
         "frames": 2,
@@ -63,7 +64,7 @@ def test_tables_on_an_ascii_terminal(errors: str) -> None:
         "rpe_rot_deg": 0.2,
         "rpe_over": "1",
     }
-    print_metrics(figures, Console(file=stream))
+    print_metrics(figures, Console(file=cast(IO[str], stream)))
     stream.flush()
     assert "0.1 m, 0.2 deg RMSE over 1" in raw.getvalue().decode("ascii")
     assert stream.failure is None

@@ -119,7 +119,9 @@ def test_correct_or_undecidable_pairs_cause_no_message(change: Change) -> None:
     [(np.zeros_like, 0), (np.fliplr, 124), (np.flipud, 124), (lambda image: 255 - image, 131)],
     ids=["black", "mirrored", "turned", "negative"],
 )
-def test_right_images_of_another_scene_are_reported(change: Change, grey: int) -> None:
+def test_right_images_of_another_scene_are_reported(
+    change: Callable[[np.ndarray], np.ndarray], grey: int
+) -> None:
     (cause,) = causes(with_right(lambda image: np.ascontiguousarray(change(image))))
     expected = (
         "points of the first 5 left images are found in the right ones "

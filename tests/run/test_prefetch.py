@@ -8,7 +8,7 @@ import pytest
 
 from spslam.camera import Camera
 from spslam.errors import FrameError
-from spslam.frame import Frame
+from spslam.frame import Frame, Observations
 from spslam.run.prefetch import prepared
 
 CAMERA = Camera(8, 6, 5.0, 5.0, 4.0, 3.0)
@@ -72,8 +72,23 @@ def wait_for(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def index_of(frame: Frame) -> int:
-    return frame.index
+def numbered(number: int) -> Observations:
+    """Observations of no keypoints, recognized by their number."""
+    none = np.zeros(0)
+    return Observations(
+        index=number,
+        timestamp=0.0,
+        pixels=np.zeros((0, 2)),
+        descriptors=np.zeros((0, 32), np.float32),
+        scores=np.zeros(0, np.float32),
+        u_right=none,
+        depth=none,
+        delays=none,
+    )
+
+
+def observe_index(frame: Frame) -> Observations:
+    return numbered(frame.index)
 
 
 def threads() -> set[str]:
@@ -83,12 +98,12 @@ def threads() -> set[str]:
 def test_frames_are_processed_in_order_in_their_thread() -> None:
     where: set[str] = set()
 
-    def observe(frame: Frame) -> int:
+    def observe(frame: Frame) -> Observations:
         where.add(threading.current_thread().name)
-        return 10 * frame.index
+        return numbered(10 * frame.index)
 
     with prepared(Frames(20), observe) as items:
-        seen = [(item.frame.index, item.observations) for item in items]
+        seen = [(item.frame.index, item.observations.index) for item in items]
     assert seen == [(i, 10 * i) for i in range(20)]
     assert where == {"observe_0"}
     assert threads() == set()
@@ -105,9 +120,9 @@ def test_reading_and_feature_times_are_measured_separately(monkeypatch: pytest.M
             spend(0.007)
             yield frame
 
-    def observe(frame: Frame) -> int:
+    def observe(frame: Frame) -> Observations:
         spend(0.03)
-        return 0
+        return numbered(0)
 
     # Each thread has its own clock, which only counts its own work.
     monkeypatch.setattr("spslam.run.prefetch.perf_counter", lambda: getattr(spent, "seconds", 0.0))
@@ -119,12 +134,12 @@ def test_reading_and_feature_times_are_measured_separately(monkeypatch: pytest.M
 @pytest.mark.parametrize("max_concurrency", [1, 3])
 @pytest.mark.parametrize("live", [False, True])
 def test_errors_of_reading_are_raised_at_their_frame(live: bool, max_concurrency: int) -> None:
-    seen = []
+    seen: list[int] = []
     frames = Frames(9, fails_at=4, period_s=0.03)
     dropped = (lambda frame: None) if live else None
     with (
         pytest.raises(FrameError, match="disk"),
-        prepared(frames, index_of, dropped, max_concurrency) as items,
+        prepared(frames, observe_index, dropped, max_concurrency) as items,
     ):
         seen.extend(item.frame.index for item in items)
     assert seen == [0, 1, 2, 3] or live
@@ -133,10 +148,10 @@ def test_errors_of_reading_are_raised_at_their_frame(live: bool, max_concurrency
 
 @pytest.mark.parametrize("max_concurrency", [1, 2, 5])
 def test_errors_of_features_are_raised_at_their_frame(max_concurrency: int) -> None:
-    def observe(frame: Frame) -> int:
+    def observe(frame: Frame) -> Observations:
         if frame.index == 3:
             raise ZeroDivisionError("a bug")
-        return 0
+        return numbered(0)
 
     seen = []
     with (
@@ -154,14 +169,14 @@ def test_several_frames_are_processed_in_parallel_and_returned_in_order(count: i
     """Three threads meet at a barrier, where fewer would wait forever; the third is the fastest."""
     together = threading.Barrier(3)
 
-    def observe(frame: Frame) -> int:
+    def observe(frame: Frame) -> Observations:
         if frame.index < count - count % 3:
             together.wait(timeout=30)
         time.sleep(0.01 * (2 - frame.index % 3))
-        return frame.index
+        return numbered(frame.index)
 
     with prepared(Frames(count), observe, max_concurrency=3) as items:
-        seen = [(item.frame.index, item.observations) for item in items]
+        seen = [(item.frame.index, item.observations.index) for item in items]
     assert seen == [(i, i) for i in range(count)]
     assert threads() == set()
 
@@ -170,11 +185,11 @@ def test_real_time_processes_one_frame_at_a_time() -> None:
     """A second frame in work would delay the next one."""
     busy = threading.Lock()
 
-    def observe(frame: Frame) -> int:
+    def observe(frame: Frame) -> Observations:
         assert busy.acquire(blocking=False)
         time.sleep(0.002)
         busy.release()
-        return 0
+        return numbered(0)
 
     with prepared(Frames(5), observe, lambda frame: None, max_concurrency=3) as items:
         assert len(list(items)) > 0
@@ -182,7 +197,7 @@ def test_real_time_processes_one_frame_at_a_time() -> None:
 
 def test_threads_read_few_frames_ahead_and_end_with_the_block() -> None:
     frames = Frames(1000)
-    with prepared(frames, index_of) as items:
+    with prepared(frames, observe_index) as items:
         next(items)
         time.sleep(0.2)
         assert threads() == NAMES
@@ -194,7 +209,7 @@ def test_real_time_frames_arrive_at_their_stamps(clock: Clock) -> None:
     dropped: list[int] = []
     seen = []
     with prepared(
-        Frames(8, period_s=0.05), index_of, lambda frame: dropped.append(frame.index)
+        Frames(8, period_s=0.05), observe_index, lambda frame: dropped.append(frame.index)
     ) as items:
         for item in items:
             seen.append((item.frame.index, clock.now))
@@ -211,7 +226,7 @@ def test_late_frames_are_dropped_and_counted(clock: Clock) -> None:
     dropped: list[int] = []
     seen = []
     with prepared(
-        Frames(40, period_s=0.02), index_of, lambda frame: dropped.append(frame.index)
+        Frames(40, period_s=0.02), observe_index, lambda frame: dropped.append(frame.index)
     ) as items:
         for item in items:
             seen.append(item.frame.index)
@@ -231,9 +246,9 @@ def test_late_frames_are_dropped_and_counted(clock: Clock) -> None:
 def test_frames_with_slow_features_are_dropped_too() -> None:
     dropped: list[int] = []
 
-    def slow(frame: Frame) -> int:
+    def slow(frame: Frame) -> Observations:
         time.sleep(0.05)
-        return 0
+        return numbered(0)
 
     with prepared(
         Frames(20, period_s=0.01), slow, lambda frame: dropped.append(frame.index)
@@ -250,7 +265,7 @@ def test_a_frame_far_in_the_future_is_reported_and_the_wait_can_be_stopped(
     late = Frames(2, period_s=50_000.0)
     with (
         caplog.at_level(logging.WARNING),
-        prepared(late, index_of, lambda frame: None, stop=stop.is_set) as items,
+        prepared(late, observe_index, lambda frame: None, stop=stop.is_set) as items,
     ):
         assert next(items).frame.index == 0
         while "frame 1 comes in" not in caplog.text:
@@ -259,6 +274,6 @@ def test_a_frame_far_in_the_future_is_reported_and_the_wait_can_be_stopped(
         assert next(items, None) is None
     assert "by its time stamp, and --realtime waits for it: drop --realtime" in caplog.text
     # Leaving the block ends the wait.
-    with prepared(late, index_of, lambda frame: None) as items:
+    with prepared(late, observe_index, lambda frame: None) as items:
         next(items)
     assert not threads()

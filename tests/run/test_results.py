@@ -19,7 +19,7 @@ def path(count: int) -> Trajectory:
     T_world_cam = np.tile(np.eye(4), (count, 1, 1))
     angles = 0.2 * np.arange(count)
     T_world_cam[:, 0, 3], T_world_cam[:, 2, 3] = np.cos(angles), np.sin(angles)
-    return Trajectory(0.1 * np.arange(count), T_world_cam, "left camera")
+    return Trajectory(0.1 * np.arange(count, dtype=np.float64), T_world_cam, "left camera")
 
 
 def test_a_run_is_compared_with_its_ground_truth() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import cast
 
 import cv2
 import numpy as np
@@ -11,22 +12,23 @@ import pytest
 from spslam.camera import Camera
 from spslam.frame import Frame, FrameAssociations
 from spslam.run.sample_frames import FrameSamples
+from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult, TrackState
-from spslam.visualization.viewer import Viewers
+from spslam.visualization.viewer import Viewer, Viewers
 
 LENS = Camera(800, 600, 400.0, 400.0, 400.0, 300.0, "radtan", (-0.2, 0.05, 0.0, 0.0))
 NOTHING = FrameAssociations(np.zeros((0, 2)), np.zeros(0, dtype=np.int64))
 
 
 def see(
-    samples: FrameSamples,
+    samples: Viewer,
     index: int,
     state: TrackState = TrackState.TRACKING,
     associations: FrameAssociations = NOTHING,
 ) -> None:
     frame = Frame(index, 0.1 * index, LENS, np.full((600, 800), index % 256, dtype=np.uint8))
     samples.update(
-        SimpleNamespace(associations=associations),
+        cast(Slam, SimpleNamespace(associations=associations)),
         frame,
         TrackResult(index, frame.timestamp, state, reason="why"),
     )
@@ -67,10 +69,8 @@ def test_points_have_distorted_pixels_and_the_path_since_the_previous_frame() ->
     np.testing.assert_allclose(sample.seen, LENS.distort(now[[0, 2]]))
     np.testing.assert_allclose(sample.before, [[np.nan, np.nan], LENS.distort(before[[0]])[0]])
     assert sample.size == (800, 600)
-    assert cv2.imdecode(np.frombuffer(sample.jpeg, np.uint8), cv2.IMREAD_UNCHANGED).shape == (
-        480,
-        640,
-    )
+    image = cv2.imdecode(np.frombuffer(sample.jpeg, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None and image.shape == (480, 640)
 
 
 def test_several_observers_see_the_same_run() -> None:

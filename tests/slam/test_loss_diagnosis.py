@@ -143,7 +143,8 @@ def test_hull_fraction() -> None:
 
 
 def test_statistics_of_an_image() -> None:
-    image = cv2.GaussianBlur(np.kron(NOISE, np.ones((2, 2), np.uint8)), (0, 0), 2)
+    noise = np.kron(NOISE, np.ones((2, 2), np.uint8))
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 2), np.uint8)
     sharp = image_statistics(reduce_image(image))
     assert sharp.brightness == pytest.approx(image.mean(), rel=0.01)
     half = image_statistics(reduce_image(image // 2))

@@ -144,6 +144,7 @@ def test_dark_frames_in_the_twin_world_do_not_cause_a_jump_to_the_other_half() -
     sequence = open_sequence("demo-twins", sensor="stereo")
     slam = Slam.from_config("demo_stereo", ["features.extractor=orb"])
     frames = [*range(0, 400, 4), *range(400, 460)]
+    assert sequence.ground_truth is not None
     truth = sequence.ground_truth.T_world_cam
     dark = {i for i in range(400, 460) if 5 <= i % 30 < 5 + (3 if i < 430 else 12)}
     for i in frames:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from point_room import PointRoom, ate, drive, look
+from point_room import BASELINE_M, PointRoom, ate, drive, look
 
 from spslam import geometry
 from spslam.camera import Camera
@@ -92,7 +92,7 @@ def test_an_impossible_velocity_gives_finite_pixels(points: np.ndarray) -> None:
 
 def test_delays_follow_from_the_rows_of_the_distorted_image() -> None:
     class Corners(Extractor):
-        name, max_descriptor_distance = "corners", 1.0
+        name, max_descriptor_distance, pixel_sigma = "corners", 1.0, 1.0
 
         def extract(self, image: np.ndarray) -> Features:
             corners = np.array([[100, 0], [100, 239.5], [100, 479]], np.float32)
@@ -101,7 +101,7 @@ def test_delays_follow_from_the_rows_of_the_distorted_image() -> None:
     camera = replace(CAMERA, distortion_model="radtan", distortion=(-0.2, 0.05, 0.0, 0.0))
     frame = Frame(0, 0.0, camera, np.zeros((480, 640), np.uint8))
     config = load_config("default")
-    observed = Preprocessor(config, Corners(), None).observe(frame)
+    observed = Preprocessor(config, Corners(), PointRoom()).observe(frame)
     assert observed.delays == pytest.approx([-0.015, 0.0, 0.015])
 
 
@@ -135,9 +135,7 @@ class RollingRoom(PointRoom):
         for _ in range(4):
             nearest = poses[np.rint((delays - steps[0]) * 1000).astype(int)]
             points = geometry.apply(nearest, self.points)
-            pixels = self.believed_camera.project(
-                points - [side * self.believed_camera.baseline_m, 0, 0]
-            )
+            pixels = self.believed_camera.project(points - np.array([side * BASELINE_M, 0.0, 0.0]))
             rows = np.clip(np.nan_to_num(pixels[:, 1]), 0, 479)
             delays = (rows / 479 - 0.5) * self.READOUT_S
         seen = np.flatnonzero(self.believed_camera.in_image(pixels, 2.0) & (points[:, 2] > 0.3))

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, current_thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from spslam.backend.pose import PnPSolver
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import CalibrationError, DatasetError, MapError
-from spslam.evaluation.ate import evaluate
+from spslam.evaluation.ate import Alignment, evaluate
 from spslam.frame import Frame, Observations
 from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
 from spslam.map.io import SavedMap, load_map
@@ -39,14 +40,16 @@ from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, scene_of, submap_numbers
 from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackedFrame, TrackResult, TrackState
+from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 
 @pytest.mark.parametrize(
     ("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)]
 )
-def test_every_frame_of_a_sideways_motion_is_tracked(sensor: str, align: str, bound: float) -> None:
+def test_every_frame_of_a_sideways_motion_is_tracked(
+    sensor: str, align: Alignment, bound: float
+) -> None:
     poses = sway(60)
     slam, results = drive(PointRoom(), poses, sensor)
     assert len(slam.trajectory()) == 60, "frames before the first map get their poses afterwards"
@@ -69,7 +72,7 @@ def test_map_lies_on_the_walls() -> None:
     ("sensor", "align", "bound"), [("stereo", "se3", 0.01), ("mono", "sim3", 0.015)]
 )
 def test_points_fixed_to_the_camera_do_not_disturb_the_map(
-    sensor: str, align: str, bound: float, caplog: pytest.LogCaptureFixture
+    sensor: str, align: Alignment, bound: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A strip of the image shows the vehicle."""
     room, poses = PointRoom(), sway(60)
@@ -173,10 +176,11 @@ def test_a_pose_from_one_corner_of_the_image_is_searched_again(
     results = [
         slam.track(room.frame(pose, 0.05 * (i + 1), "stereo")) for i, pose in enumerate(poses[:19])
     ]
-    track, calls = slam._tracking._tracker.track, []
+    track = Tracker.track
+    calls: list[TrackedFrame | None] = []
 
-    def corner_first(observations: Observations, *where) -> TrackedFrame | None:
-        found = track(observations, *where)
+    def corner_first(self: Tracker, observations: Observations, *where: Any) -> TrackedFrame | None:
+        found = track(self, observations, *where)
         calls.append(found)
         if found is None or len(calls) > 1:
             return found
@@ -188,7 +192,7 @@ def test_a_pose_from_one_corner_of_the_image_is_searched_again(
         )
         return replace(found, estimate=aside, point_ids=np.where(outside, -1, found.point_ids))
 
-    monkeypatch.setattr(slam._tracking._tracker, "track", corner_first)
+    monkeypatch.setattr(Tracker, "track", corner_first)
     last = slam.track(room.frame(poses[19], 1.0, "stereo"))
     assert len(calls) > 1 and last.inlier_coverage > 0.3
     assert last.inliers > 0.7 * results[-1].inliers
@@ -305,8 +309,9 @@ def test_localization_does_not_change_a_saved_map(sensor: str, tmp_path: Path) -
     again.finish()
     assert all(r.state is TrackState.TRACKING for r in results)
     trajectory = again.trajectory()
-    truth_there = Trajectory(0.05 * np.arange(len(other)), np.array(other))
-    assert evaluate(trajectory, truth_there, "sim3").as_metrics()["ate_rmse_m"] < 0.015
+    stamps = 0.05 * np.arange(len(other), dtype=np.float64)
+    found = evaluate(trajectory, Trajectory(stamps, np.array(other)), "sim3")
+    assert found.absolute.statistics.rmse < 0.015
     for name, table in again.map.tables().items():
         for column, values in kept[name].items():
             assert np.array_equal(table[column], values, equal_nan=values.dtype.kind == "f"), (
@@ -369,7 +374,8 @@ def test_a_scale_is_applied_to_the_whole_map_of_a_single_camera() -> None:
     slam.map.loops.append(1, i=first, j=last, S_i_j=S_i_j, information=np.eye(7), inliers=50)
     stamps = {i: 0.05 * (i + 1) for i in range(60)}
     scaling = apply_scale(TrueDistance(3, 55), slam, stamps, truth(poses))
-    assert scaling.refusal is None
+    assert scaling.refusal is None and scaling.factor is not None
+    assert slam.map.origin is not None
     assert slam.map.origin.scale == scaling.source == "ground truth, 2.146 m from frame 3 to 55"
     after = slam.trajectory()
     assert after.positions == pytest.approx(scaling.factor * before.positions)
@@ -442,7 +448,7 @@ def test_a_keyframe_is_refined_while_the_next_frame_is_tracked(then: str) -> Non
             refined = len(bundle.threads)
             bundle.begin.clear()
         slam.track(room.frame(pose, 0.05 * (i + 1), "stereo"))
-    before = slam.map.pose(int(slam.map.keyframes["id"][-1]))
+    before = newest_pose(slam)
     if then == "next frame":
         slam.track(room.frame(poses[last + 1], 0.05 * (last + 2), "stereo"))
     elif then == "lost":
@@ -454,31 +460,40 @@ def test_a_keyframe_is_refined_while_the_next_frame_is_tracked(then: str) -> Non
         slam.finish()
     assert len(bundle.threads) == refined + 1
     assert bundle.threads[-1].startswith("local bundle")
-    assert not np.array_equal(slam.map.pose(int(slam.map.keyframes["id"][-1])), before)
+    assert not np.array_equal(newest_pose(slam), before)
     assert slam.state is (TrackState.LOST if then == "lost" else TrackState.TRACKING)
+
+
+def newest_pose(slam: Slam) -> np.ndarray:
+    """`T_world_cam` of the newest keyframe."""
+    return slam.map.pose(int(slam.map.keyframes["id"][-1]))
 
 
 def test_a_frame_that_comes_late_is_tracked_in_the_refined_map() -> None:
     room = PointRoom()
-    slam = build(room, load_config("default"))
-    waiting: list[bool] = []
-    find_pose = slam._tracking.find_pose
+    seen: list[np.ndarray] = []
 
-    def watched(*arguments) -> TrackedFrame | None:
-        waiting.append(slam._updates.pending is not None)
-        return find_pose(*arguments)
+    class WatchedSolver(PnPSolver):
+        """Notes the pose of the newest keyframe when a frame is tracked."""
 
-    slam._tracking.find_pose = watched  # type: ignore[method-assign]
+        def refine(self, *arguments: Any, **options: Any) -> PoseEstimate:
+            seen.append(newest_pose(slam))
+            return super().refine(*arguments, **options)
+
+    components = replace(components_of(room), pose_solver=WatchedSolver(NOISE_PX))
+    slam = Slam(load_config("default"), components)
     stamp, is_keyframe = 0.0, False
-    after_keyframe: dict[bool, list[bool]] = {True: [], False: []}
+    refined: dict[bool, list[bool]] = {True: [], False: []}
     for i, pose in enumerate(sway(60)):
         late, was_keyframe = i % 2 == 0, is_keyframe
+        before = newest_pose(slam) if was_keyframe else None
+        seen.clear()
         stamp += 0.3 if late else 0.05
         is_keyframe = slam.track(room.frame(pose, stamp, "stereo")).is_keyframe
-        if was_keyframe and i > 1:
-            after_keyframe[late].append(waiting[-1])
-    assert after_keyframe[True] and not any(after_keyframe[True])
-    assert after_keyframe[False] and all(after_keyframe[False])
+        if before is not None and i > 1:
+            refined[late].append(not np.array_equal(seen[0], before))
+    assert refined[True] and all(refined[True])
+    assert refined[False] and not any(refined[False])
 
 
 class Shifting(SchurBundleAdjuster):
@@ -526,9 +541,10 @@ def test_a_pose_found_during_a_refinement_moves_with_the_map() -> None:
     slam, results = play(poses[: last + 2], Shifting(shifting_call=counting.calls))
     assert results[last].is_keyframe and not results[last + 1].is_keyframe
     moved = expected[:, :3, 3] + Shifting.SHIFT
-    T_world_keyframe = slam.map.pose(int(slam.map.keyframes["id"][-1]))
-    assert T_world_keyframe[:3, 3] == pytest.approx(moved[last], abs=0.02)
-    assert results[last + 1].T_world_cam[:3, 3] == pytest.approx(moved[last + 1], abs=0.02)
+    assert newest_pose(slam)[:3, 3] == pytest.approx(moved[last], abs=0.02)
+    T_world_cam = results[last + 1].T_world_cam
+    assert T_world_cam is not None
+    assert T_world_cam[:3, 3] == pytest.approx(moved[last + 1], abs=0.02)
     assert slam.trajectory().T_world_cam[last + 1, :3, 3] == pytest.approx(
         moved[last + 1], abs=0.02
     )

@@ -66,7 +66,7 @@ def test_finds_a_pose_near_the_prediction(scene, slam_map, depth: bool) -> None:
     camera = scene.camera if depth else scene.mono
     tracked = tracker().track(observations, slam_map, camera, predicted, all_points(slam_map))
     assert_sees(tracked, scene, 9, truth)
-    assert tracked.how == "motion"
+    assert tracked is not None and tracked.how == "motion"
 
 
 def test_ids_are_not_used_as_rows(scene, slam_map) -> None:
@@ -171,7 +171,7 @@ def test_recovers_without_a_prediction(scene, slam_map, depth: bool) -> None:
     camera = scene.camera if depth else scene.mono
     tracked = tracker().recover(observations, slam_map, camera, np.array([2, 0]))
     assert_sees(tracked, scene, 9, truth)
-    assert tracked.how == "recovery"
+    assert tracked is not None and tracked.how == "recovery"
 
 
 def test_recovery_tries_the_next_keyframe(scene) -> None:

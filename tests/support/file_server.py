@@ -56,6 +56,12 @@ def serve() -> Iterator[FileServer]:
         thread.join()
 
 
+def _first_byte(wanted: str) -> int:
+    match = re.fullmatch(r"bytes=(\d+)-", wanted)
+    assert match is not None, wanted
+    return int(match[1])
+
+
 def _answer(request: BaseHTTPRequestHandler, state: FileServer) -> None:
     name = request.path.lstrip("/")
     wanted = request.headers.get("Range")
@@ -65,7 +71,7 @@ def _answer(request: BaseHTTPRequestHandler, state: FileServer) -> None:
         return
     data = state.files[name]
     same = request.headers.get("If-Range", state.validator) == state.validator
-    start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and state.ranges and same else 0
+    start = _first_byte(wanted) if wanted and state.ranges and same else 0
     if wanted and start >= len(data):
         request.send_response(416)
         request.send_header("Content-Range", f"bytes */{len(data)}")

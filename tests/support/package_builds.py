@@ -84,5 +84,5 @@ def python_of(environment: Path) -> Path:
 
 def install(environment: Path, *arguments: str | Path) -> None:
     """Install with pip, without network access."""
-    pip = [sys.executable, "-m", "pip", "--python", python_of(environment)]
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python_of(environment)]
     command(*pip, "install", "--no-deps", "--no-index", "--quiet", *arguments, cwd=environment)

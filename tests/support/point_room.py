@@ -12,15 +12,16 @@ from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.camera import Camera
 from spslam.config import Config, load_config
-from spslam.evaluation.ate import evaluate
-from spslam.frame import Features, Frame
+from spslam.evaluation.ate import Alignment, evaluate
+from spslam.frame import Features, Frame, unit_descriptors
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.interfaces import Components, Extractor
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult
 from spslam.trajectory import Trajectory
 
-CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=0.12, fps=20.0)
+BASELINE_M = 0.12
+CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5, baseline_m=BASELINE_M, fps=20.0)
 NOISE_PX = 0.5
 # The size of a corridor, metres.
 LONG = (24.0, 4.0, 8.0)
@@ -72,7 +73,9 @@ class PointRoom(Extractor):
     ) -> np.ndarray:
         left, right = self._seen(left_image, 0), self._seen(right_image, 1)
         np.testing.assert_array_equal(keypoints, left.keypoints)
-        matches0 = DescriptorMatcher().match(left.descriptors, right.descriptors, 0.3)
+        matches0 = DescriptorMatcher().match(
+            unit_descriptors(left.descriptors), unit_descriptors(right.descriptors), 0.3
+        )
         u_right = np.full(len(left), np.nan)
         u_right[matches0 >= 0] = right.keypoints[matches0[matches0 >= 0], 0]
         return u_right
@@ -83,7 +86,7 @@ class PointRoom(Extractor):
     def _features(self, index: int, side: int) -> Features:
         rng = np.random.default_rng([index, side])
         points = geometry.apply(geometry.inverse(self.poses[index]), self.points)
-        points[:, 0] -= side * CAMERA.baseline_m
+        points[:, 0] -= side * BASELINE_M
         pixels = CAMERA.project(points)
         seen = np.flatnonzero(CAMERA.in_image(pixels, 2.0) & (points[:, 2] > 0.3))
         if index in self.blind:
@@ -150,11 +153,11 @@ def drive(
 
 
 def truth(poses: list[np.ndarray]) -> Trajectory:
-    return Trajectory(0.05 * (1 + np.arange(len(poses))), np.array(poses))
+    return Trajectory(0.05 * np.arange(1, len(poses) + 1, dtype=np.float64), np.array(poses))
 
 
-def ate(slam: Slam, poses: list[np.ndarray], align: str) -> float:
-    return float(evaluate(slam.trajectory(), truth(poses), align).as_metrics()["ate_rmse_m"])
+def ate(slam: Slam, poses: list[np.ndarray], align: Alignment) -> float:
+    return evaluate(slam.trajectory(), truth(poses), align).absolute.statistics.rmse
 
 
 def corridor(start: float, count: int, step: float = 0.04) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,28 +27,28 @@ def room(strays: int = 50) -> tuple[np.ndarray, np.ndarray, Trajectory]:
     positions = np.stack([2.5 * np.sin(angle), 0 * angle, 1.5 * np.cos(angle)], axis=1)
     poses = make_transform(so3_exp(angle[:, None] * np.array([0.0, 1.0, 0.0])), positions)
     points = np.concatenate([floor, wall, 500 * rng.normal(size=(strays, 3))])
-    return points, poses[::10], Trajectory(0.05 * np.arange(100), poses)
+    return points, poses[::10], Trajectory(0.05 * np.arange(100, dtype=np.float64), poses)
 
 
 def room_scene(**changes: Any) -> MapView:
     """The room with times, edges, a loop and a ground truth 0.4 m above the estimate."""
     points, keyframes, trajectory = room()
     truth = trajectory.T_world_cam @ make_transform(np.eye(3), np.array([0.0, -0.4, 0.0]))
-    values = {
-        "points": points,
-        "keyframes": keyframes,
-        "trajectory": trajectory.T_world_cam,
-        "ground_truth": truth,
-        "point_times": np.linspace(0.0, 4.9, len(points)),
-        "keyframe_times": trajectory.timestamps[::10],
-        "times": trajectory.timestamps,
-        "truth_times": trajectory.timestamps,
-        "covisible": np.array([[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]]),
-        "loops": np.array([[0, 9]]),
-        "depth": 2.0,
-        "title": "room",
-    }
-    return MapView(**(values | changes))
+    scene = MapView(
+        points=points,
+        keyframes=keyframes,
+        trajectory=trajectory.T_world_cam,
+        ground_truth=truth,
+        point_times=np.linspace(0.0, 4.9, len(points)),
+        keyframe_times=trajectory.timestamps[::10],
+        times=trajectory.timestamps,
+        truth_times=trajectory.timestamps,
+        covisible=np.array([[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]]),
+        loops=np.array([[0, 9]]),
+        depth=2.0,
+        title="room",
+    )
+    return replace(scene, **changes)
 
 
 def sighted_frame(camera: Any, index: int = 0) -> tuple[Frame, FrameAssociations]:
@@ -75,4 +76,4 @@ class WatchedSlam:
 
     def trajectory(self) -> Trajectory:
         poses = np.array(self._poses).reshape(-1, 4, 4)
-        return Trajectory(0.1 * np.arange(len(poses)), poses)
+        return Trajectory(0.1 * np.arange(len(poses), dtype=np.float64), poses)

@@ -86,9 +86,7 @@ def error_of(run: Path, sensor: str) -> float:
     truth = world().ground_truth
     assert truth is not None
     found = read_tum(run / "trajectory.tum")
-    return float(
-        evaluate(found, truth, "sim3" if sensor == "mono" else "se3").as_metrics()["ate_rmse_m"]
-    )
+    return evaluate(found, truth, "sim3" if sensor == "mono" else "se3").absolute.statistics.rmse
 
 
 def _write(path: Path, image: Image | None) -> None:

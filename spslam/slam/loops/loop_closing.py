@@ -152,7 +152,7 @@ class LoopCloser:
         if not self._config.enabled or keyframe_id - self._last_closed < self._config.cooldown:
             return None
         for candidate in self._candidates.find(slam_map, keyframe_id):
-            edge = self._verify(slam_map, camera, keyframe_id, int(candidate))
+            edge = self.verify(slam_map, camera, keyframe_id, int(candidate))
             if edge is None:
                 continue
             if submap_of(slam_map, edge.i) == submap_of(slam_map, edge.j):
@@ -181,10 +181,19 @@ class LoopCloser:
 
     # -- verification ------------------------------------------------------------------------------
 
-    def _verify(
+    def verify(
         self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
     ) -> LoopEdge | None:
-        """Verify a candidate; return its loop edge, or None if it is rejected."""
+        """Verify a candidate; return its loop edge, or None if it is rejected.
+
+        The map does not change.
+
+        Args:
+            slam_map: holds both keyframes.
+            camera: of the map.
+            keyframe_id: id of the newer keyframe.
+            candidate: id of the older keyframe.
+        """
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
         scale = _RelativeScale(1.0, self._config.min_scale_sigma)
         if not isinstance(found, Refusal) and not camera.has_depth:

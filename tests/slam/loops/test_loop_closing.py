@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from spslam.interfaces import PoseGraphEdges
 from spslam.map.covisibility import covisibility_matrix, essential_graph
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.loops.loop_closing import LoopCloser, LoopEdge, keyframe_observations
+from spslam.slam.loops.loop_detection import LoopCandidates
 from spslam.slam.loops.pose_graph import edge_costs, spread_gap
 from spslam.slam.mapping import Mapper, RemovedKeyframe
 from spslam.slam.tracking import Tracker
@@ -29,10 +31,16 @@ RADIUS = 2.0
 MIN_INTERVAL = 10
 
 
-def closer(places: PlaceIndex | None = None, **loop) -> LoopCloser:
-    config = Config(
-        loop=LoopConfig(**({"min_interval": MIN_INTERVAL, "max_distance_ratio": 0.1} | loop))
-    )
+def loop_config(**changes: Any) -> LoopConfig:
+    return LoopConfig(**({"min_interval": MIN_INTERVAL, "max_distance_ratio": 0.1} | changes))
+
+
+def candidates(places: PlaceIndex | None = None, **loop: Any) -> LoopCandidates:
+    return LoopCandidates(loop_config(**loop), places or PlaceIndex())
+
+
+def closer(places: PlaceIndex | None = None, **loop: Any) -> LoopCloser:
+    config = Config(loop=loop_config(**loop))
     matcher = DescriptorMatcher()
     mapper = Mapper(config, matcher, EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7)
     tracker = Tracker(config, matcher, PnPSolver(NOISE_PX), 0.7)
@@ -64,21 +72,22 @@ class DriftedRing:
     """
 
     def __init__(
-        self, landmarks, *, step=(0.0,) * 6, scale: float = 1.0, depth: bool = True
+        self, landmarks, *, step=(0.0,) * 6, scale: float = 1.0, depth: bool = True, lap: int = LAP
     ) -> None:
+        self.lap = lap
         self.scene = landmarks.ring()
         self.depth = depth
         self.camera = self.scene.camera if depth else self.scene.mono
-        angles = 2 * np.pi * np.arange(LAP + 1) / LAP
+        angles = 2 * np.pi * np.arange(lap + 1) / lap
         poses = np.array(
             [self.scene.pose(RADIUS * np.sin(a), 0.0, RADIUS * np.cos(a), a) for a in angles]
         )
         first = geometry.inverse(poses[0])
         self.truth = first @ poses
         self.scene.points = geometry.apply(first, self.scene.points)
-        self.scales = scale ** np.arange(LAP + 1)
+        self.scales = scale ** np.arange(lap + 1)
         drifted = [np.eye(4)]
-        for k in range(LAP):
+        for k in range(lap):
             relative = (
                 geometry.inverse(self.truth[k])
                 @ self.truth[k + 1]
@@ -95,11 +104,11 @@ class DriftedRing:
         ids = np.full(len(self.scene.points), NO_POINT)
         last_seen = np.full(len(self.scene.points), -100)
         local_scale = geometry.make_transform(
-            self.scales[:, None, None] * np.eye(3), np.zeros((LAP + 1, 3))
+            self.scales[:, None, None] * np.eye(3), np.zeros((self.lap + 1, 3))
         )
         self.corrections = self.drifted @ local_scale @ geometry.inverse(self.truth)
         self.landmark: list[int] = []
-        for k in range(LAP + 1):
+        for k in range(self.lap + 1):
             observations = self.scene.observe(self.truth[k], k, depth=self.depth, noise_px=NOISE_PX)
             labels = self.scene.labels[k]
             ids[labels[k - last_seen[labels] > 5]] = NO_POINT
@@ -146,7 +155,7 @@ def mono_ring(landmarks) -> DriftedRing:
     return DriftedRing(landmarks, scale=1.01, depth=False)
 
 
-def assert_closed(ring: DriftedRing, before: np.ndarray, points_before: np.ndarray) -> None:
+def assert_closed(ring: DriftedRing, before: np.ndarray, points_before: float) -> None:
     after = ring.position_errors()
     assert before[-1] > 0.2, "without drift the test shows nothing"
     assert after[-1] < 0.05 * before[-1], "the gap is closed"
@@ -204,22 +213,33 @@ def wrong_loop_edge(ring: DriftedRing, error: float, sigma: float) -> LoopEdge:
     return LoopEdge(0, LAP, S_i_j, np.diag(np.array([sigma] + 6 * [1e-3]) ** -2), 50)
 
 
+def graph_with(ring: DriftedRing, edge: LoopEdge) -> tuple[PoseGraphEdges, np.ndarray]:
+    """Add a loop edge to the map; return its essential graph and which keyframes are fixed."""
+    ring.map.loops.append(
+        1,
+        i=edge.i,
+        j=edge.j,
+        S_i_j=edge.S_i_j,
+        information=edge.information,
+        inliers=edge.inliers,
+    )
+    return essential_graph(ring.map, False, 30), np.arange(LAP + 1) == 0
+
+
 @pytest.mark.parametrize(("sigma", "least", "most"), [(0.1, 0.0, 0.01), (1e-4, 0.05, 0.07)])
 def test_a_loop_edge_is_weighted_by_its_information(
     landmarks, sigma: float, least: float, most: float
 ) -> None:
     """The poses are true and the edge is 6 cm off: only an edge with a small σ moves them."""
     ring = DriftedRing(landmarks)
-    loops = closer()
-    loops._fuse_seam = lambda slam_map, camera, edge: None
-    loops._correct(ring.map, ring.camera, wrong_loop_edge(ring, 0.06, sigma))
-    assert least <= ring.position_errors().max() < most
+    graph, fixed = graph_with(ring, wrong_loop_edge(ring, 0.06, sigma))
+    corrected = spread_gap(G2oPoseGraph(), ring.drifted, graph, fixed, False)
+    errors = np.linalg.norm(corrected[:, :3, 3] - ring.truth[:, :3, 3], axis=1)
+    assert least <= errors.max() < most
 
 
 def test_a_gap_larger_than_the_expected_drift_is_closed(ring: DriftedRing) -> None:
-    edge = wrong_loop_edge(ring, 0.0, 2e-3)
-    ring.map.loops.append(1, i=0, j=LAP, S_i_j=edge.S_i_j, information=edge.information, inliers=50)
-    graph, fixed = essential_graph(ring.map, False, 30), np.arange(LAP + 1) == 0
+    graph, fixed = graph_with(ring, wrong_loop_edge(ring, 0.0, 2e-3))
     stiff = G2oPoseGraph().optimize(ring.drifted, graph, fixed, False)
     spread = spread_gap(G2oPoseGraph(), ring.drifted, graph, fixed, False)
     gaps = [
@@ -234,7 +254,7 @@ def test_the_measured_scale_is_that_of_the_old_keyframe_over_the_new(
     mono_ring: DriftedRing,
 ) -> None:
     """`S_i_j` maps coordinates of the newer keyframe, in its units, to those of the older one."""
-    edge = closer()._verify(mono_ring.map, mono_ring.camera, LAP, 0)
+    edge = closer().verify(mono_ring.map, mono_ring.camera, LAP, 0)
     assert edge is not None
     assert geometry.similarity_scale(edge.S_i_j) == pytest.approx(
         1.0 / mono_ring.scales[LAP], rel=0.03
@@ -310,9 +330,8 @@ def test_a_place_that_only_looks_similar_is_refused(landmarks, depth: bool) -> N
     for name in ("pixel", "u_right", "depth"):
         ring.map.observations[name][rows] = ring.map.observations[name][order]
     before = snapshot(ring.map)
-    loops = closer()
-    assert len(loops._candidates.find(ring.map, LAP)) > 0
-    assert not loops.close(ring.map, ring.camera, LAP)
+    assert len(candidates().find(ring.map, LAP)) > 0
+    assert not closer().close(ring.map, ring.camera, LAP)
     assert len(ring.map.loops) == 0
     assert snapshot(ring.map) == before
 
@@ -338,43 +357,34 @@ def test_a_single_camera_needs_common_points_for_the_scale(mono_ring: DriftedRin
 
 
 def test_candidates_are_old_near_and_look_the_same_way(ring: DriftedRing) -> None:
-    find = closer()
-    candidates = find._candidates.find(ring.map, LAP)
-    assert 0 < len(candidates) <= 3
-    assert (candidates < LAP - MIN_INTERVAL).all()
-    assert len(closer(min_interval=LAP)._candidates.find(ring.map, LAP)) == 0, (
+    near = candidates()
+    found = near.find(ring.map, LAP)
+    assert 0 < len(found) <= 3
+    assert (found < LAP - MIN_INTERVAL).all()
+    assert len(candidates(min_interval=LAP).find(ring.map, LAP)) == 0, (
         "at least `min_interval` keyframes must lie between"
     )
-    assert closer(min_interval=LAP - 1)._candidates.find(ring.map, LAP).tolist() == [0]
-    assert (
-        len(closer(max_distance_ratio=0.0, min_radius_depths=0.0)._candidates.find(ring.map, LAP))
-        == 0
-    )
+    assert candidates(min_interval=LAP - 1).find(ring.map, LAP).tolist() == [0]
+    assert len(candidates(**FAR).find(ring.map, LAP)) == 0
     ring.map.T_world_keyframe[:10] = ring.map.T_world_keyframe[:10] @ ring.scene.pose(yaw=np.pi)
-    assert len(find._candidates.find(ring.map, LAP)) == 0
+    assert len(near.find(ring.map, LAP)) == 0
 
 
-# No keyframe is near enough: candidates come from similarity alone.
-FAR = {"max_distance_ratio": 0.0, "min_radius_depths": 0.0}
+# No keyframe is near enough: loops are found by similarity alone.
+FAR: dict[str, Any] = {"max_distance_ratio": 0.0, "min_radius_depths": 0.0}
 
 
 def test_a_similar_place_is_found_at_any_distance(ring: DriftedRing) -> None:
     places = indexed(ring.map)
-    straightened = closer(places, **FAR, confirmations=1)._candidates.find(ring.map, LAP)
+    straightened = candidates(places, **FAR, confirmations=1).find(ring.map, LAP)
     assert len(straightened) > 0 and straightened[0] in (0, 1, 29, 30)
     assert (straightened < LAP - MIN_INTERVAL).all()
-    find = closer(places, **FAR, confirmations=2)
-    assert len(find._candidates.find(ring.map, LAP - 1)) == 0, "a single match may be chance"
-    again = find._candidates.find(ring.map, LAP)
+    similar = candidates(places, **FAR, confirmations=2)
+    assert len(similar.find(ring.map, LAP - 1)) == 0, "a single match may be chance"
+    again = similar.find(ring.map, LAP)
     assert len(again) > 0 and again[0] == straightened[0]
-    assert (
-        len(
-            closer(places, **FAR, confirmations=1, min_similarity=1.0)._candidates.find(
-                ring.map, 20
-            )
-        )
-        == 0
-    )
+    equal = candidates(places, **FAR, confirmations=1, min_similarity=1.0)
+    assert len(equal.find(ring.map, 20)) == 0
 
 
 def test_a_loop_is_closed_by_similarity_alone(ring: DriftedRing) -> None:
@@ -413,12 +423,12 @@ def test_inliers_in_one_corner_of_the_image_are_refused(
 
 def test_no_candidates_while_enough_old_points_are_tracked(ring: DriftedRing) -> None:
     """A keyframe with enough points in common with an old one closes no gap."""
-    find = closer(min_covisibility=30)
+    old_places = candidates(min_covisibility=30)
     old = ring.map.points_seen_by(np.array([0]))
     rows = ring.map.observation_rows(LAP)
     for count, blocked in ((14, False), (15, True)):
         ring.map.observations["point"][rows.start : rows.start + count] = old[:count]
-        assert (len(find._candidates.find(ring.map, LAP)) == 0) == blocked
+        assert (len(old_places.find(ring.map, LAP)) == 0) == blocked
 
 
 def test_small_maps_have_no_loops(landmarks) -> None:
@@ -429,15 +439,17 @@ def test_small_maps_have_no_loops(landmarks) -> None:
     assert not closer().close(slam_map, scene.camera, 4)
 
 
-def test_no_loop_is_closed_when_disabled_or_during_the_cooldown(ring: DriftedRing) -> None:
+def test_no_loop_is_closed_when_disabled_or_during_the_cooldown(
+    landmarks, ring: DriftedRing
+) -> None:
     before = snapshot(ring.map)
     assert not closer(enabled=False).close(ring.map, ring.camera, LAP)
-    loops = closer(cooldown=5)
-    loops._last_closed = LAP - 4
-    assert not loops.close(ring.map, ring.camera, LAP)
-    assert snapshot(ring.map) == before
-    loops._last_closed = LAP - 5
-    assert loops.close(ring.map, ring.camera, LAP)
+    for keyframes_between, closes in ((4, False), (5, True)):
+        loops = closer(cooldown=5)
+        earlier = DriftedRing(landmarks, step=STEP, lap=LAP - keyframes_between)
+        assert loops.close(earlier.map, earlier.camera, earlier.lap)
+        assert (loops.close(ring.map, ring.camera, LAP) is not None) == closes
+        assert (snapshot(ring.map) == before) != closes
 
 
 # -- graph -----------------------------------------------------------------------------------------
@@ -455,7 +467,8 @@ def test_the_essential_graph_is_connected(ring: DriftedRing) -> None:
     assert (edges.i[-1], edges.j[-1]) == (0, nodes - 1), "rows, not ids"
     ids = ring.map.keyframes["id"]
     for i, j in pairs - {(0, nodes - 1)}:
-        shared = np.intersect1d(*(ring.map.points_seen_by(ids[[k]]) for k in (i, j)))
+        seen = [ring.map.points_seen_by(ids[[k]]) for k in (i, j)]
+        shared = np.intersect1d(seen[0], seen[1])
         assert j == i + 1 or len(shared) >= 100
     relative = (
         geometry.inverse(ring.map.T_world_keyframe[edges.i[:-1]])
@@ -548,7 +561,7 @@ def test_observations_of_a_keyframe_are_restored(landmarks) -> None:
     scene = landmarks.box()
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
     found, expected = keyframe_observations(slam_map, 1), scene.observe(scene.pose(0.2), 1)
-    assert (found.index, found.timestamp) == (1, pytest.approx(0.1))
+    assert found.index == 1 and found.timestamp == pytest.approx(0.1)
     for name in ("pixels", "u_right", "depth"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))
     assert found.descriptors == pytest.approx(expected.descriptors, abs=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,9 @@ from spslam.slam.system import Slam
 
 NOISE_PX = 0.3
 # Corners of a strip at the lower edge of the image and of one at its right: x, y, pixels.
+Corners = tuple[tuple[float, float], tuple[float, float]]
+BONNET: Corners
+ARM: Corners
 BONNET, ARM = ((10.0, 380.0), (630.0, 470.0)), ((520.0, 60.0), (630.0, 300.0))
 
 
@@ -35,9 +39,9 @@ def detector(**settings: float) -> BodyFixed:
 class Body:
     """Points fixed to the camera: pixels between two corners, with one disparity (NaN: unknown)."""
 
-    def __init__(self, corners, count: int = 120, disparity: float = np.nan) -> None:
+    def __init__(self, corners: Corners, count: int = 120, disparity: float = np.nan) -> None:
         rng = np.random.default_rng(42)
-        self.pixels = rng.uniform(*corners, (count, 2))
+        self.pixels = rng.uniform(corners[0], corners[1], (count, 2))
         descriptors = rng.normal(size=(count, 32)).astype(np.float32)
         self.descriptors = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
         self.disparity = disparity
@@ -63,7 +67,7 @@ class Body:
         names = [
             field.name for field in fields(Observations) if field.name not in ("index", "timestamp")
         ]
-        joined = {
+        joined: dict[str, Any] = {
             name: np.concatenate([getattr(observations, name), getattr(body, name)])
             for name in names
         }
@@ -98,7 +102,7 @@ def left_out(
     "disparity", [None, np.nan, 60.0], ids=["mono", "stereo without depth", "stereo"]
 )
 def test_points_that_move_with_the_camera_are_left_out(
-    landmarks, corners, disparity: float | None
+    landmarks, corners: Corners, disparity: float | None
 ) -> None:
     scene = landmarks.box(800)
     body = Body(corners, disparity=np.nan if disparity is None else disparity)
@@ -263,12 +267,10 @@ def test_a_rendered_run_is_as_accurate_as_without_a_body(sensor: str, where: str
     for index in range(60):
         slam.track(pasted(world[index], where))
     slam.finish()
-    trajectory = slam.trajectory()
-    assert len(trajectory) == 60
-    found = evaluate(
-        trajectory, world.ground_truth, "sim3" if sensor == "mono" else "se3"
-    ).as_metrics()
-    assert float(found["ate_rmse_m"]) < 1.5 * 0.0045
+    trajectory, truth = slam.trajectory(), world.ground_truth
+    assert truth is not None and len(trajectory) == 60
+    found = evaluate(trajectory, truth, "sim3" if sensor == "mono" else "se3")
+    assert found.absolute.statistics.rmse < 1.5 * 0.0045
     assert len(slam.statistics.left_out) > 50
 
 
@@ -287,5 +289,5 @@ def test_a_single_camera_starts_behind_a_bonnet(fraction: float) -> None:
     slam.finish()
     found, truth = slam.trajectory(), world().ground_truth
     assert truth is not None and len(found) == 50
-    assert evaluate(found, truth, "sim3").as_metrics()["ate_rmse_m"] < 0.035
+    assert evaluate(found, truth, "sim3").absolute.statistics.rmse < 0.035
     assert np.mean(list(slam.statistics.left_out.values())) > 0.5 * fraction

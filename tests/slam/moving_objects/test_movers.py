@@ -131,7 +131,9 @@ def test_a_box_in_images_does_not_move_the_camera(
     for frame in sequence:
         slam.track(frame)
     slam.finish()
-    found, right = slam.trajectory().T_world_cam, sequence.ground_truth.T_world_cam
+    truth = sequence.ground_truth
+    assert truth is not None
+    found, right = slam.trajectory().T_world_cam, truth.T_world_cam
     assert len(found) == len(right)
     # Align by the first poses only, so that alignment hides no error.
     begin = max(sequence.disturbed_from - 1, 0)

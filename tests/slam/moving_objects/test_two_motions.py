@@ -51,7 +51,8 @@ def between(points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
             ],
             1,
         )
-        T = geometry.se3_exp(-np.linalg.lstsq(jacobian, base, rcond=None)[0]) @ T
+        step = np.linalg.lstsq(jacobian, base, rcond=None)[0].astype(np.float64)
+        T = geometry.se3_exp(-step) @ T
     return T
 
 
