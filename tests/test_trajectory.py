@@ -145,6 +145,7 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
     assert trajectory.positions[:, 0].tolist() == [6.0, 5.0, 8.0]
     assert "not in order" in caplog.text
     assert "1 of 4 rows are left out: 1 that repeat a stamp" in caplog.text
+    assert trajectory.origin is not None
     assert (trajectory.origin.rows, trajectory.origin.left_out_rows) == (4, 1)
 
 

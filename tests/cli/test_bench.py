@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
 import sys
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_start_times_are_measured_from_an_empty_cache(monkeypatch: pytest.Monkey
         seconds = (9.0, 3.0, 7.0, 2.0)[len(caches) - 1]
         (out / "metrics.json").write_text(json.dumps({"start_to_first_pose_s": seconds}))
 
-    monkeypatch.setattr(cli_bench.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     assert cli_bench._starts("demo-small", 1) == {"cold": 9.0, "warm": 3.0}
     assert len(set(caches)) == 1
     report = SpeedReport("spslam bench speed", {}, 1, 1, starts={"cold": 9.0, "warm": 3.04})

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from command_line import call, refused
 from egl import need_egl
+from pictures import read_picture
 
 from spslam.trajectory import read_tum
 from spslam.visualization.controls import KEYS
@@ -89,7 +89,7 @@ def test_a_picture_is_drawn(
     )
     printed = capsys.readouterr().out
     assert printed.startswith("30 poses, ") and printed.endswith(f"points in {picture}\n")
-    image = cv2.imread(str(picture))
+    image = read_picture(picture)
     assert image.shape == (200, 320, 3) and np.median(image) < 30
 
 

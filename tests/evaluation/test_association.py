@@ -52,7 +52,7 @@ def test_interpolated_poses_lie_on_lines_and_arcs():
     )
     truth = Trajectory(np.array([10.0, 12.0]), half_turn, "body")
     found = interpolate(truth, at([10.5, 11.0, 12.0], truth), 1.0)
-    np.testing.assert_allclose(found.positions, [[1, 0, 0.5], [2, 0, 1], [4, 0, 2]])
+    np.testing.assert_allclose(found.positions, [[1.0, 0.0, 0.5], [2.0, 0.0, 1.0], [4.0, 0.0, 2.0]])
     np.testing.assert_allclose(
         Rotation.from_matrix(found.T_world_cam[:, :3, :3]).as_rotvec()[:, 2], [0.4, 0.8, 1.6]
     )

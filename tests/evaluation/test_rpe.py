@@ -46,7 +46,8 @@ def assert_equals_evo(estimate, truth, step, align="se3"):
 @pytest.mark.parametrize("all_pairs", [False, True])
 @pytest.mark.parametrize(("delta", "unit"), [(1, "frames"), (7, "frames"), (0.5, "m"), (2.0, "m")])
 def test_equals_evo_on_random_trajectories(delta, unit, all_pairs, seed):
-    assert_equals_evo(*random_pair(seed), Step(delta, unit, all_pairs))
+    estimate, truth = random_pair(seed)
+    assert_equals_evo(estimate, truth, Step(delta, unit, all_pairs))
 
 
 @pytest.mark.parametrize("all_pairs", [False, True])

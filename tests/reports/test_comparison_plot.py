@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from trajectory_pairs import every, random_drive
@@ -12,13 +14,16 @@ def drawn(monkeypatch, path, comparisons, truth):
     """The figure that was written."""
     from matplotlib.figure import Figure
 
-    metrics = []
+    saved: list[Figure] = []
     original = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (metrics.append(self), original(self, *a, **k))[1]
-    )
+
+    def save(self: Figure, *arguments: Any, **options: Any) -> None:
+        saved.append(self)
+        original(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save)
     plot_comparisons(path, comparisons, truth)
-    return metrics[0]
+    return saved[0]
 
 
 def compared(numbered=False):

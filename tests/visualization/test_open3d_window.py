@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from spslam.errors import MissingDependencyError
 from spslam.geometry import inverse
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
-from spslam.visualization import open3d_window as viewer_open3d
 from spslam.visualization.browser import Browser
 from spslam.visualization.controls import Controls
 from spslam.visualization.image_window import ImageWindow
@@ -55,7 +55,7 @@ def test_missing_packages_are_reported_with_the_install_command(
     def fail(name: str) -> None:
         raise error
 
-    monkeypatch.setattr(viewer_open3d.importlib, "import_module", fail)
+    monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(MissingDependencyError, match=message) as caught:
         import_open3d()
     assert "\n" not in str(caught.value)
@@ -86,7 +86,8 @@ class StubWindow:
 
     def __init__(self, events: int = 10**6) -> None:
         self.shapes: list[Any] = []
-        self.left, self.destroyed, self.keys = events, 0, {}
+        self.left, self.destroyed = events, 0
+        self.keys: dict[int, Callable[[Any], bool]] = {}
         self.extrinsic: Any = None
         self.background: Any = None
         self.script: list[str] = []
