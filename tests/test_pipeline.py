@@ -743,7 +743,7 @@ def test_a_stop_does_not_wait_for_a_blocked_read(tmp_path: Path) -> None:
 def test_a_stopped_run_starts_no_picture_after_the_time_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spslam.reports.writers._PICTURES_S", 0.0)
+    monkeypatch.setattr("spslam.reports.writers.PICTURES_AFTER_STOP_S", 0.0)
     slam = FakeSlam()
     metrics = run_fake(tmp_path / "out", slam, stop=lambda: len(slam.tracked) >= 4).metrics
     assert metrics["results_not_written"] == 3

@@ -112,7 +112,7 @@ def test_progress_lines_are_printed_unchanged(monkeypatch: pytest.MonkeyPatch) -
         with StatusLine(console) as line:
             line.say(ODD)
         assert ODD in text.getvalue()
-    monkeypatch.setattr("spslam.cli.console._describe", lambda status: ODD)
+    monkeypatch.setattr("spslam.cli.console.describe_status", lambda status: ODD)
     result = TrackResult(0, 0.0, TrackState.TRACKING, np.eye(4), 1, 1)
     for terminal in (True, False):
         text, console = screen(terminal)

@@ -125,7 +125,7 @@ def test_a_failing_viewer_does_not_affect_the_run(
             pass
 
     monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
-    monkeypatch.setattr("spslam.cli.app._open_viewer", lambda *_: Failing())
+    monkeypatch.setattr("spslam.cli.app.open_viewer", lambda *_: Failing())
     out = tmp_path / "run"
     assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
     for name in ("trajectory.tum", "map.npz", "ground_truth.tum"):
