@@ -8,7 +8,7 @@ from spslam.evaluation.comparison import Conventions, as_document, compare_with,
 from spslam.evaluation.summary import Spread
 
 
-def test_files_are_named_by_the_difference_of_their_paths():
+def test_files_are_named_by_the_difference_of_their_paths() -> None:
     for paths, names in (
         (["a/run1/trajectory.tum", "a/run2/trajectory.tum"], ["run1", "run2"]),
         (["kitti/ORB.txt", "kitti/SPTAM.txt"], ["ORB.txt", "SPTAM.txt"]),
@@ -20,7 +20,7 @@ def test_files_are_named_by_the_difference_of_their_paths():
         assert short_names([Path(path) for path in paths]) == names
 
 
-def test_the_spread_is_over_the_runs_that_could_be_compared():
+def test_the_spread_is_over_the_runs_that_could_be_compared() -> None:
     runs = [
         compare_with(f"{seed}", random_pair(seed)[0], random_pair(0)[1], Conventions())
         for seed in range(4)
@@ -41,7 +41,7 @@ def test_the_spread_is_over_the_runs_that_could_be_compared():
     assert rows[4]["not_compared"].startswith("cannot align by se3")
 
 
-def test_one_comparison_is_written_as_a_flat_object_with_its_drift():
+def test_one_comparison_is_written_as_a_flat_object_with_its_drift() -> None:
     estimate, truth = random_drive(0)
     document = as_document([compare_with("one", estimate, truth, Conventions())], {})
     assert document["estimate"] == "one"

@@ -65,8 +65,8 @@ class WatchedSlam:
 
     def __init__(self, landmarks: Any, poses: int) -> None:
         seen = landmarks.box()
-        self.poses = [landmarks.pose(0.05 * step) for step in range(poses)]
-        self.map = seen.map_of(self.poses)
+        self._poses = [landmarks.pose(0.05 * step) for step in range(poses)]
+        self.map = seen.map_of(self._poses)
         self.map.origin = SimpleNamespace(metric=True)
         self.config = Config()
         self.main_submap = 0
@@ -74,5 +74,5 @@ class WatchedSlam:
         self.frame, self.associations = sighted_frame(seen.camera, poses)
 
     def trajectory(self) -> Trajectory:
-        poses = np.array(self.poses).reshape(-1, 4, 4)
+        poses = np.array(self._poses).reshape(-1, 4, 4)
         return Trajectory(0.1 * np.arange(len(poses)), poses)

@@ -220,20 +220,21 @@ def test_the_live_view_follows_the_camera_until_following_is_switched_off(
 
 
 def test_a_live_truth_is_shown_once_a_map_without_scale_can_be_aligned(
-    windows: SimpleNamespace, landmarks: Any
+    windows: SimpleNamespace, landmarks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spslam.visualization.live_map_view import live_map_view
 
     slam = WatchedSlam(landmarks, 8)
     bent = slam.trajectory().T_world_cam.copy()
     bent[:, 1, 3] = 0.02 * np.arange(8) ** 2
-    slam.poses = list(bent)
+    estimate = Trajectory(slam.trajectory().timestamps, bent)
+    monkeypatch.setattr(slam, "trajectory", lambda: estimate)
     larger = bent.copy()
     larger[:, :3, 3] *= 7.0
-    truth = Trajectory(slam.trajectory().timestamps, larger)
+    truth = Trajectory(estimate.timestamps, larger)
     slam.map.origin = SimpleNamespace(metric=False)  # type: ignore[assignment]
     np.testing.assert_allclose(live_map_view(slam, truth).ground_truth, bent, atol=1e-9)  # type: ignore[arg-type]
-    slam.poses = slam.poses[:2]
+    monkeypatch.setattr(slam, "trajectory", lambda: estimate.select(np.arange(2)))
     assert len(live_map_view(slam, truth).ground_truth) == 0  # type: ignore[arg-type]
     slam.map.origin = SimpleNamespace(metric=True)  # type: ignore[assignment]
     joined = live_map_view(slam, truth).ground_truth  # type: ignore[arg-type]
