@@ -1,3 +1,5 @@
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError
+from spslam.typing import FloatArray
 
 examples = settings(deadline=None, max_examples=60)
 
@@ -30,7 +33,7 @@ CAMERAS = {
 }  # fmt: skip
 
 
-def pixels_of(camera, border=0.0):
+def pixels_of(camera: Camera, border: float = 0.0) -> FloatArray:
     """A grid of pixels over the whole image."""
     x = np.linspace(border, camera.width - 1 - border, 17)
     y = np.linspace(border, camera.height - 1 - border, 13)
@@ -42,13 +45,13 @@ def test_depth_needs_a_baseline() -> None:
 
 
 @pytest.mark.parametrize("name", ["ideal", "fr1", "euroc"])
-def test_distortion_undoes_undistortion_over_the_whole_image(name):
+def test_distortion_undoes_undistortion_over_the_whole_image(name: str) -> None:
     camera = CAMERAS[name]
     pixels = pixels_of(camera)
     np.testing.assert_allclose(camera.distort(camera.undistort(pixels)), pixels, atol=1e-3)
 
 
-def test_a_fisheye_is_undistorted_where_a_pinhole_can_show_it():
+def test_a_fisheye_is_undistorted_where_a_pinhole_can_show_it() -> None:
     camera = CAMERAS["fisheye"]
     pixels = pixels_of(camera)
     # A pinhole sees less than 90 degrees off axis: use 75.
@@ -61,7 +64,7 @@ def test_a_fisheye_is_undistorted_where_a_pinhole_can_show_it():
 
 @examples
 @given(st.sampled_from(sorted(CAMERAS)), st.integers(0, 2**32 - 1))
-def test_undistortion_undoes_distortion_of_what_the_camera_sees(name, seed):
+def test_undistortion_undoes_distortion_of_what_the_camera_sees(name: str, seed: int) -> None:
     camera = CAMERAS[name]
     seen = np.random.default_rng(seed).uniform(
         [80, 60], [camera.width - 81, camera.height - 61], (30, 2)
@@ -80,21 +83,23 @@ def test_undistortion_undoes_distortion_of_what_the_camera_sees(name, seed):
     st.floats(-2e-3, 2e-3),
     st.floats(-0.02, 0.02),
 )
-def test_distortion_and_undistortion_are_inverse_for_moderate_lenses(k1, k2, p1, p2, k3):
+def test_distortion_and_undistortion_are_inverse_for_moderate_lenses(
+    k1: float, k2: float, p1: float, p2: float, k3: float
+) -> None:
     camera = Camera(640, 480, 460.0, 458.0, 322.0, 237.0, "radtan", (k1, k2, p1, p2, k3))
     pixels = pixels_of(camera, border=120)
     np.testing.assert_allclose(camera.undistort(camera.distort(pixels)), pixels, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", sorted(CAMERAS))
-def test_the_principal_point_is_undistorted_already(name):
+def test_the_principal_point_is_undistorted_already(name: str) -> None:
     camera = CAMERAS[name]
     centre = np.array([[camera.cx, camera.cy]])
     np.testing.assert_allclose(camera.undistort(centre), centre, atol=1e-6)
     np.testing.assert_allclose(camera.distort(centre), centre, atol=1e-6)
 
 
-def test_distortion_equals_that_of_opencv():
+def test_distortion_equals_that_of_opencv() -> None:
     camera = CAMERAS["fr1"]
     points = np.random.default_rng(0).uniform([-1, -0.7, 2], [1, 0.7, 3], (20, 3))
     expected, _ = cv2.projectPoints(
@@ -106,7 +111,7 @@ def test_distortion_equals_that_of_opencv():
 
 
 @pytest.mark.parametrize("name", sorted(CAMERAS))
-def test_no_pixels_and_other_number_types_pass_through(name):
+def test_no_pixels_and_other_number_types_pass_through(name: str) -> None:
     camera = CAMERAS[name]
     for function in (camera.undistort, camera.distort):
         assert function(np.zeros((0, 2))).shape == (0, 2)
@@ -115,7 +120,7 @@ def test_no_pixels_and_other_number_types_pass_through(name):
         assert out.shape == (1, 2)
 
 
-def test_undistort_returns_a_copy():
+def test_undistort_returns_a_copy() -> None:
     pixels = np.array([[10.0, 20.0]])
     CAMERAS["ideal"].undistort(pixels)[:] = 0
     CAMERAS["ideal"].distort(pixels)[:] = 0
@@ -124,7 +129,7 @@ def test_undistort_returns_a_copy():
 
 @examples
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 200.0))
-def test_unprojection_undoes_projection(seed, depth):
+def test_unprojection_undoes_projection(seed: int, depth: float) -> None:
     camera = CAMERAS["ideal"]
     rng = np.random.default_rng(seed)
     pixels = rng.uniform([0, 0], [camera.width, camera.height], (4, 5, 2))
@@ -138,7 +143,7 @@ def test_unprojection_undoes_projection(seed, depth):
     np.testing.assert_allclose(rays * np.linalg.norm(points, axis=-1)[..., None], points, atol=1e-9)
 
 
-def test_points_behind_the_camera_have_no_pixel_and_give_no_warning():
+def test_points_behind_the_camera_have_no_pixel_and_give_no_warning() -> None:
     with np.errstate(all="raise"):
         pixels = CAMERAS["ideal"].project(
             np.array([[0.0, 0, 1], [0, 0, 0], [1, 1, -2], [1, 2, np.nan]])
@@ -147,14 +152,14 @@ def test_points_behind_the_camera_have_no_pixel_and_give_no_warning():
     assert np.isnan(pixels[1:]).all()
 
 
-def test_in_image_counts_pixel_centres_and_leaves_out_nan():
+def test_in_image_counts_pixel_centres_and_leaves_out_nan() -> None:
     camera = CAMERAS["fr1"]
     pixels = np.array([[0.0, 0.0], [639.0, 479.0], [639.1, 0], [-0.1, 5], [np.nan, 5]])
     assert camera.in_image(pixels).tolist() == [True, True, False, False, False]
     assert camera.in_image(pixels, border=1).sum() == 0
 
 
-def test_baseline_and_focal_length_give_the_disparity():
+def test_baseline_and_focal_length_give_the_disparity() -> None:
     assert CAMERAS["ideal"].bf == pytest.approx(718.856 * 0.537)
     assert CAMERAS["fr1"].bf == 0.0
     assert CAMERAS["fr1"].without_distortion().distortion == ()
@@ -181,7 +186,7 @@ def test_baseline_and_focal_length_give_the_disparity():
         ({"fps": 0.0}, "fps"),
     ],
 )
-def test_impossible_calibrations_are_refused(change, message):
+def test_impossible_calibrations_are_refused(change: dict[str, Any], message: str) -> None:
     values = {
         "width": 640,
         "height": 480,

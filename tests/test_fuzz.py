@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -32,6 +31,9 @@ from spslam.errors import SpslamError
 from spslam.geometry import make_transform
 from spslam.trajectory import Trajectory, read_kitti, read_trajectory, write_kitti, write_tum
 from spslam.visualization.saved_run import load_map_view
+
+if TYPE_CHECKING:
+    from conftest import Landmarks
 
 pytestmark = pytest.mark.slow
 
@@ -696,7 +698,7 @@ FRAMES = "frame,timestamp,state,part\n" + "".join(
 @given(branches=BRANCHES, cuts=JSON_CUTS | st.just([]), frames=CUTS, poses=CUTS)
 def test_folders_of_runs(
     tmp_path: Path,
-    landmarks: Any,
+    landmarks: type[Landmarks],
     branches: list[tuple[tuple[int, ...], Any]],
     cuts: list[tuple[float, int, str]],
     frames: list[tuple[float, int, str]],
@@ -719,14 +721,14 @@ def test_folders_of_runs(
             assert "\n" not in str(error)
 
 
-def write_run(folder: Path, landmarks: Callable[[], Any] | Any) -> None:
+def write_run(folder: Path, landmarks: type[Landmarks]) -> None:
     """Write the files of a run that a viewer reads."""
     from spslam.map.io import save_map
 
     poses = [landmarks.pose(0.1 * at, 0.02 * at * at) for at in range(6)]
     if not (folder / "map.npz").is_file():
         save_map(folder / "map.npz", landmarks.box(100).map_of(poses[:3]))
-    saved = Trajectory(0.1 * np.arange(6), np.array(poses))
+    saved = Trajectory(0.1 * np.arange(6, dtype=np.float64), np.array(poses))
     for name in ("trajectory.tum", "keyframes.tum", "ground_truth.tum"):
         write_tum(folder / name, saved)
     metrics = {

@@ -207,11 +207,10 @@ def test_every_package_folder_is_listed() -> None:
         "setuptools"
     ]
     folders = {
-        path.parent
+        path.parent.relative_to(ROOT).as_posix()
         for folder in ("spslam", *LINKED_PACKAGES)
         for path in (ROOT / folder).rglob("__init__.py")
     }
-    folders = {folder.relative_to(ROOT).as_posix() for folder in folders}
     names = {
         folder.replace("/", ".")
         if folder.startswith("spslam")

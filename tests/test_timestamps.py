@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from spslam.errors import DatasetError, TimestampError, TrajectoryError
-from spslam.timestamps import find_unit, stamp_column, summarize_times, to_seconds
+from spslam.timestamps import TimeUnit, find_unit, stamp_column, summarize_times, to_seconds
 
-FRAMES = np.arange(40)
+FRAMES = np.arange(40, dtype=np.float64)
 
 
 @pytest.mark.parametrize("declared", ["s", "ns", None])
@@ -27,12 +27,12 @@ FRAMES = np.arange(40)
     ],
 )
 def test_the_unit_gives_a_plausible_frame_rate(
-    unit: str, first: float, step: float, declared: str | None
+    unit: TimeUnit, first: float, step: float, declared: TimeUnit | None
 ) -> None:
     stamps = first + step * FRAMES
     seconds, found = to_seconds(stamps, declared, "the list")
     assert found == unit
-    per_second = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
+    per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
     assert np.diff(seconds) == pytest.approx(step / per_second, rel=1e-4)
     # Order, repeated stamps and gaps in a list make no difference.
     shuffled = np.concatenate([stamps[::-1], stamps[:5], stamps[-1:] + 100 * step])

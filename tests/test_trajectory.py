@@ -1,5 +1,6 @@
 import logging
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,21 +24,21 @@ EUROC_HEADER = (
 )
 
 
-def some_trajectory(n=20, start=1_400_000_000.0, seed=0):
+def some_trajectory(n: int = 20, start: float = 1_400_000_000.0, seed: int = 0) -> Trajectory:
     rng = np.random.default_rng(seed)
     return Trajectory(
-        start + 0.05 * np.arange(n),
+        start + 0.05 * np.arange(n, dtype=np.float64),
         se3_exp(rng.normal(size=(n, 6)) * [5, 5, 5, 1, 1, 1]),
         "left camera",
     )
 
 
-def write(path, text):
+def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
 
 
-def test_tum_files_are_read_back_unchanged(tmp_path):
+def test_tum_files_are_read_back_unchanged(tmp_path: Path) -> None:
     trajectory = some_trajectory()
     write_tum(tmp_path / "t.tum", trajectory)
     back = read_tum(tmp_path / "t.tum", frame="left camera")
@@ -46,7 +47,7 @@ def test_tum_files_are_read_back_unchanged(tmp_path):
     np.testing.assert_allclose(back.T_world_cam, trajectory.T_world_cam, atol=1e-8)
 
 
-def test_tum_files_name_the_origin_of_their_scale(tmp_path):
+def test_tum_files_name_the_origin_of_their_scale(tmp_path: Path) -> None:
     trajectory = Trajectory(np.zeros(1), np.eye(4)[None], "left camera")
     for scale, end in (
         ("", "(frame: left camera)"),
@@ -57,7 +58,7 @@ def test_tum_files_name_the_origin_of_their_scale(tmp_path):
         assert len(read_tum(tmp_path / "t.tum")) == 1
 
 
-def test_kitti_files_are_read_back_unchanged(tmp_path):
+def test_kitti_files_are_read_back_unchanged(tmp_path: Path) -> None:
     trajectory = some_trajectory()
     write_kitti(tmp_path / "t.kitti", trajectory)
     back = read_kitti(tmp_path / "t.kitti", trajectory.timestamps)
@@ -66,7 +67,7 @@ def test_kitti_files_are_read_back_unchanged(tmp_path):
     assert (read_kitti(tmp_path / "t.kitti").timestamps == np.arange(20)).all()
 
 
-def test_files_are_reproducible_and_precise(tmp_path):
+def test_files_are_reproducible_and_precise(tmp_path: Path) -> None:
     trajectory = Trajectory(
         np.array([0.1, 1_403_715_524.907_143]), np.stack([np.eye(4)] * 2) * [[-0.0 + 1.0]]
     )
@@ -81,7 +82,7 @@ def test_files_are_reproducible_and_precise(tmp_path):
     assert lines[2].startswith("1403715524.907143")
 
 
-def test_evo_reads_our_files(tmp_path):
+def test_evo_reads_our_files(tmp_path: Path) -> None:
     file_interface = pytest.importorskip("evo.tools.file_interface")
     trajectory = some_trajectory()
     write_tum(tmp_path / "t.tum", trajectory)
@@ -93,7 +94,7 @@ def test_evo_reads_our_files(tmp_path):
     np.testing.assert_allclose(np.array(kitti.poses_se3), trajectory.T_world_cam, atol=1e-8)
 
 
-def test_euroc_files_have_nanoseconds_w_first_quaternions_and_body_poses(tmp_path):
+def test_euroc_files_have_nanoseconds_w_first_quaternions_and_body_poses(tmp_path: Path) -> None:
     path = write(
         tmp_path / "data.csv",
         EUROC_HEADER + "1403715524907143168,0.5,1.9,0.9,0.0,1.0,0.0,0.0,9,9,9\n"
@@ -110,7 +111,7 @@ def test_euroc_files_have_nanoseconds_w_first_quaternions_and_body_poses(tmp_pat
         np.testing.assert_allclose(trajectory.positions[1], [0.6, 1.9, 0.9])
 
 
-def test_nanoseconds_in_tum_format_are_recognised(tmp_path):
+def test_nanoseconds_in_tum_format_are_recognised(tmp_path: Path) -> None:
     path = write(
         tmp_path / "f.txt",
         "1403715529112143517.000000 0 0 0 0 0 0 1\n1403715529162143517.0 1 0 0 0 0 0 1\n",
@@ -120,7 +121,7 @@ def test_nanoseconds_in_tum_format_are_recognised(tmp_path):
     )
 
 
-def test_each_format_is_recognised(tmp_path):
+def test_each_format_is_recognised(tmp_path: Path) -> None:
     trajectory = some_trajectory()
     write_tum(tmp_path / "t", trajectory)
     write_kitti(tmp_path / "k", trajectory)
@@ -128,13 +129,15 @@ def test_each_format_is_recognised(tmp_path):
     assert read_trajectory(tmp_path / "k").timestamps[0] == 0.0
 
 
-def test_comments_blank_lines_crlf_and_a_byte_order_mark_are_accepted(tmp_path):
+def test_comments_blank_lines_crlf_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
     text = "\ufeff# header\r\n\r\n1.0 0 0 0 0 0 0 1\r\n  2.0\t1 0 0 0 0 0 1  \r\n"
     (tmp_path / "t.txt").write_bytes(text.encode())
     assert read_trajectory(tmp_path / "t.txt").timestamps.tolist() == [1.0, 2.0]
 
 
-def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warning(tmp_path, caplog):
+def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write(
         tmp_path / "t.txt",
         "".join(f"{t} {x} 0 0 0 0 0 1\n" for t, x in [(2, 5), (1, 6), (2, 7), (3, 8)]),
@@ -145,6 +148,7 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
     assert trajectory.positions[:, 0].tolist() == [6.0, 5.0, 8.0]
     assert "not in order" in caplog.text
     assert "1 of 4 rows are left out: 1 that repeat a stamp" in caplog.text
+    assert trajectory.origin is not None
     assert (trajectory.origin.rows, trajectory.origin.left_out_rows) == (4, 1)
 
 
@@ -163,7 +167,9 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
         ("rgb/1.png\nrgb/2.png\n", "no line of numbers"),
     ],
 )
-def test_files_without_poses_are_refused_in_one_line(tmp_path, text, message):
+def test_files_without_poses_are_refused_in_one_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
     path = write(tmp_path / "f.txt", text)
     with pytest.raises(TrajectoryError, match=message) as caught:
         read_trajectory(path)
@@ -171,7 +177,7 @@ def test_files_without_poses_are_refused_in_one_line(tmp_path, text, message):
     assert "f.txt" in str(caught.value)
 
 
-def test_missing_files_folders_and_binary_ones_are_named(tmp_path):
+def test_missing_files_folders_and_binary_ones_are_named(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
     for name in ("absent.txt", "image.png", "."):
         with pytest.raises(TrajectoryError) as caught:
@@ -179,13 +185,13 @@ def test_missing_files_folders_and_binary_ones_are_named(tmp_path):
         assert str(tmp_path) in str(caught.value)
 
 
-def test_numbers_of_kitti_poses_and_stamps_must_agree(tmp_path):
+def test_numbers_of_kitti_poses_and_stamps_must_agree(tmp_path: Path) -> None:
     write_kitti(tmp_path / "k", some_trajectory(5))
     with pytest.raises(TrajectoryError, match="5 poses for 4 stamps"):
         read_kitti(tmp_path / "k", np.arange(4.0))
 
 
-def test_a_trajectory_refuses_wrong_shapes_and_stamps_that_do_not_increase():
+def test_a_trajectory_refuses_wrong_shapes_and_stamps_that_do_not_increase() -> None:
     poses = np.stack([np.eye(4)] * 3)
     with pytest.raises(TrajectoryError, match=r"\(N, 4, 4\)"):
         Trajectory(np.arange(2.0), poses)
@@ -196,7 +202,7 @@ def test_a_trajectory_refuses_wrong_shapes_and_stamps_that_do_not_increase():
     assert Trajectory(np.zeros(1), poses[:1]).path_length_m == 0.0
 
 
-def test_a_file_that_cannot_be_written_is_an_output_error(tmp_path):
+def test_a_file_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="absent"):
         write_tum(tmp_path / "absent" / "t.tum", some_trajectory(2))
     (tmp_path / "folder").mkdir()
@@ -205,7 +211,7 @@ def test_a_file_that_cannot_be_written_is_an_output_error(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
-def test_files_get_the_permissions_of_ordinary_files(tmp_path):
+def test_files_get_the_permissions_of_ordinary_files(tmp_path: Path) -> None:
     write_tum(tmp_path / "t.tum", some_trajectory(2))
     (tmp_path / "plain").touch()
     assert stat.S_IMODE((tmp_path / "t.tum").stat().st_mode) == stat.S_IMODE(
@@ -213,7 +219,7 @@ def test_files_get_the_permissions_of_ordinary_files(tmp_path):
     )
 
 
-def test_the_published_trajectories_can_be_read(test_data):
+def test_the_published_trajectories_can_be_read(test_data: Path) -> None:
     lengths = {
         "kitti/KITTI_00_gt.txt": (4541, 3724.19),
         "tum/freiburg1_xyz-groundtruth.txt": (3000, 9.159),
@@ -226,7 +232,7 @@ def test_the_published_trajectories_can_be_read(test_data):
         assert trajectory.path_length_m == pytest.approx(length, rel=1e-3)
 
 
-def test_times_are_read_from_any_list(tmp_path):
+def test_times_are_read_from_any_list(tmp_path: Path) -> None:
     for text, expected in (
         ("0.000000e+00\n1.037359e-01\n", [0.0, 0.1037359]),
         ("# color images\n1305031102.1753 rgb/1.png\n1305031102.2112 rgb/2.png\n",
@@ -253,14 +259,14 @@ def test_times_are_read_from_any_list(tmp_path):
         ("1.0\n,\n", "1 lines and 1 without numbers"),
     ],
 )
-def test_invalid_lists_of_times_are_refused(tmp_path, text, found):
+def test_invalid_lists_of_times_are_refused(tmp_path: Path, text: str, found: str) -> None:
     with pytest.raises(
         TrajectoryError, match=rf"times\.txt: expected increasing times .*found {found}"
     ):
         read_times(write(tmp_path / "times.txt", text))
 
 
-def test_poses_without_times_are_numbered_unless_times_are_given(tmp_path):
+def test_poses_without_times_are_numbered_unless_times_are_given(tmp_path: Path) -> None:
     trajectory = some_trajectory(3)
     write_kitti(tmp_path / "t.kitti", trajectory)
     assert read_trajectory(tmp_path / "t.kitti").numbered

@@ -97,7 +97,7 @@ def perform(
         attempt += 1
         with temporary_folder("spslam-bench-") as folder:
             begin = monotonic()
-            code = _call(request, core, folder, stopped)
+            code = run_worker(request, core, folder, stopped)
             if code >= 0 or attempt == ATTEMPTS:
                 return Finished(
                     id=request.id,
@@ -136,7 +136,9 @@ def _unfit(request: Request) -> str | None:
     return None
 
 
-def _call(request: Request, core: int | None, folder: Path, stopped: Callable[[], bool]) -> int:
+def run_worker(
+    request: Request, core: int | None, folder: Path, stopped: Callable[[], bool]
+) -> int:
     """Run the worker process; return its exit code, negative if a signal ended it."""
     package = str(Path(spslam.__file__).parent.parent)
     environment = {**os.environ, **dict.fromkeys(_SINGLE_THREAD, "1")}

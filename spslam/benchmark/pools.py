@@ -14,7 +14,7 @@ from spslam.benchmark.perform import Finished, Request, StoppedError, perform
 from spslam.errors import BenchmarkError, MissingDependencyError
 
 # Time to wait for the Dask scheduler, seconds.
-_CONNECT_S = 10
+_CONNECT_S = 10.0
 # Ask the Dask scheduler only on every n-th check for a stop: it costs more than a local flag.
 _ASK_EVERY = 5
 
@@ -81,13 +81,14 @@ class DaskPool:
 
     Args:
         address: address of the scheduler, for example `tcp://10.0.0.1:8786`.
+        connect_s: maximum time to wait for its answer, seconds.
 
     Raises:
         MissingDependencyError: Dask is not installed.
         BenchmarkError: no scheduler answers.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, connect_s: float = _CONNECT_S) -> None:
         try:
             from distributed import Client
         except ImportError:
@@ -96,10 +97,10 @@ class DaskPool:
             ) from None
         self._address = address
         try:
-            self._client = Client(address, timeout=_CONNECT_S, set_as_default=False)
+            self._client = Client(address, timeout=connect_s, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BenchmarkError(
-                f"no Dask scheduler answers at {address} within {_CONNECT_S} s "
+                f"no Dask scheduler answers at {address} within {connect_s:g} s "
                 f"({type(error).__name__}): expected the address that `dask scheduler` prints, "
                 "for example tcp://10.0.0.1:8786"
             ) from None

@@ -339,7 +339,7 @@ def run(
             if scale is None
             else _scale(scale, frames, range(start, start + stride * len(frames), stride))
         )
-        watch = partial(_open_viewer, viewer, rerun, frames)
+        watch = partial(open_viewer, viewer, rerun, frames)
         _run(
             frames,
             resolved,
@@ -589,7 +589,8 @@ def _scale(text: str, frames: FrameSequence, indices: range) -> ScaleRequest:
     return request
 
 
-def _open_viewer(choice: ViewerChoice, recording: Path | None, frames: FrameSequence) -> Viewer:
+def open_viewer(choice: ViewerChoice, recording: Path | None, frames: FrameSequence) -> Viewer:
+    """Open the viewers of a run: the chosen window, and a recording to a file if one is given."""
     from spslam.visualization.viewer import Viewers
 
     if recording is None and choice is ViewerChoice.NONE:

@@ -169,7 +169,7 @@ def _measure(
         report.engines += time_engines(extractors, size, rounds)
     if not quick:
         typer.echo("starts", err=True)
-        report.starts = _starts(_QUICK_WORLD, threads)
+        report.starts = time_starts(_QUICK_WORLD, threads)
     return report
 
 
@@ -235,8 +235,8 @@ def _parts(frames: list[Frame], threads: int) -> dict[str, Timing]:
     }
 
 
-def _starts(world: str, threads: int) -> dict[str, float]:
-    """Seconds from the start of a process to its first pose: with an empty and a filled cache.
+def time_starts(world: str, threads: int) -> dict[str, float]:
+    """Measure seconds from the start of a process to its first pose: `cold` and `warm` cache.
 
     With a filled cache, the value is the median of several starts.
     """

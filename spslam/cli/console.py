@@ -83,7 +83,7 @@ class ProgressLine:
         """Show the progress of the run."""
         self._status = status
         if self._bar is not None:
-            self._bar.update(self._task, completed=status.done, description=_describe(status))
+            self._bar.update(self._task, completed=status.done, description=describe_status(status))
         elif monotonic() - self._last >= _PLAIN_INTERVAL_S:
             self._print()
 
@@ -101,7 +101,7 @@ class ProgressLine:
     def _print(self) -> None:
         assert self._status is not None
         self._last = monotonic()
-        self._console.print(_describe(self._status), soft_wrap=True)
+        self._console.print(describe_status(self._status), soft_wrap=True)
 
 
 class StatusLine:
@@ -321,7 +321,8 @@ def _cells(row: Metrics, columns: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _describe(status: Status) -> str:
+def describe_status(status: Status) -> str:
+    """Return the text of a progress line."""
     result = status.result
     return (
         f"frame {status.done}/{status.total}  {result.state.value}  {status.fps:.1f} fps  "

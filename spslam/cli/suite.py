@@ -130,7 +130,7 @@ def suite(
     interrupted = False
     try:
         if waiting:
-            _perform(waiting, results, order, _pool(workers, scheduler), len(plans))
+            _perform(waiting, results, order, choose_pool(workers, scheduler), len(plans))
     except KeyboardInterrupt:
         interrupted = True
     if results.rows:
@@ -274,7 +274,12 @@ def _open_results(path: Path, head: dict[str, object]) -> Results:
     return Results(path, head, stored.rows.values())
 
 
-def _pool(workers: int | None, scheduler: str | None) -> Pool:
+def choose_pool(workers: int | None, scheduler: str | None) -> Pool:
+    """Return the processes of this machine, or a Dask cluster if its scheduler is given.
+
+    Raises:
+        ConfigError: both are given.
+    """
     from spslam.benchmark.pools import DaskPool, LocalPool
     from spslam.errors import ConfigError
 

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 # Characters of a library's error message that a notice shows at most; some fill pages.
 _LONGEST_REASON = 200
 # Seconds after a stop until no further picture or page is started.
-_PICTURES_S = 3.0
+PICTURES_AFTER_STOP_S = 3.0
 # Suffixes of the files to which this limit applies.
 _PICTURES = (".png", ".html")
 
@@ -211,7 +211,7 @@ def _write_optional(
         with results_kept():
             for writer in writers:
                 if stop():
-                    until = until or monotonic() + _PICTURES_S
+                    until = until or monotonic() + PICTURES_AFTER_STOP_S
                     if Path(writer.file).suffix in _PICTURES and monotonic() >= until:
                         break
                 failed += not write(writer)

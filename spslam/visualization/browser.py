@@ -30,6 +30,10 @@ class Browser:
         seconds: duration of playing the whole run, seconds.
         visible: whether the window is visible; invisible windows are for tests.
 
+    Attributes:
+        row: row of the latest pose that is shown; at the end, the whole scene is shown.
+        canvas: the window.
+
     Raises:
         MissingDependencyError: Open3D, a system library, OpenGL or a display is missing.
     """
@@ -38,31 +42,30 @@ class Browser:
         self, scene: MapView, controls: Controls, seconds: float, visible: bool = True
     ) -> None:
         self._scene, self._controls, self._seconds = scene, controls, seconds
-        self._canvas = Canvas(f"spslam view {scene.title}", _SIZE, visible, controls.bindings())
+        self.canvas = Canvas(f"spslam view {scene.title}", _SIZE, visible, controls.bindings())
         self._framing = frame_map_view(scene, _SIZE[0] / _SIZE[1])
-        # Row of the latest pose that is shown; at the end, the whole scene is shown.
-        self._row = len(scene.trajectory) - 1
+        self.row = len(scene.trajectory) - 1
         self._seen: FloatArray | None = None
         self._draw(refit=True)
-        self._canvas.look_from(self._framing.viewpoint)
+        self.canvas.look_from(self._framing.viewpoint)
 
     def run(self) -> None:
         """Show the scene until the window is closed."""
         last = monotonic()
         pending = 0.0
         try:
-            while self._canvas.poll():
+            while self.canvas.poll():
                 now = monotonic()
                 if self._controls.playing:
                     pending += (now - last) * len(self._scene.trajectory) / self._seconds
-                    self._advance(int(pending))
+                    self.advance(int(pending))
                     pending -= int(pending)
                 else:
                     sleep(_IDLE_S)
                 last = now
                 self.refresh()
         finally:
-            self._canvas.close()
+            self.canvas.close()
 
     def refresh(self) -> None:
         """Apply the changes that keys requested."""
@@ -70,40 +73,40 @@ class Browser:
             return
         self._controls.changed = False
         end = len(self._scene.trajectory) - 1
-        self._row = int(np.clip(self._row + self._controls.take_steps(), min(end, 0), end))
+        self.row = int(np.clip(self.row + self._controls.take_steps(), min(end, 0), end))
         self._draw()
         if self._controls.take_home():
-            self._canvas.look_from(self._framing.viewpoint)
+            self.canvas.look_from(self._framing.viewpoint)
         self._follow()
 
-    def _advance(self, frames: int) -> None:
+    def advance(self, frames: int) -> None:
         """Advance the time by some frames; from the end, restart at the beginning."""
         end = len(self._scene.trajectory) - 1
-        if self._row >= end:
-            self._row = min(end, 0)
+        if self.row >= end:
+            self.row = min(end, 0)
         elif frames:
-            self._row = min(self._row + frames, end)
+            self.row = min(self.row + frames, end)
         else:
             return
-        self._controls.playing, self._controls.changed = self._row < end, True
+        self._controls.playing, self._controls.changed = self.row < end, True
 
     def _draw(self, refit: bool = False) -> None:
         look = self._controls.look
-        moving = 0 <= self._row < len(self._scene.trajectory) - 1
-        shown = self._scene.until(float(self._scene.times[self._row])) if moving else self._scene
-        self._canvas.style(look.palette, _POINT_SIZE)
+        moving = 0 <= self.row < len(self._scene.trajectory) - 1
+        shown = self._scene.until(float(self._scene.times[self.row])) if moving else self._scene
+        self.canvas.style(look.palette, _POINT_SIZE)
         layers = draw_layers(shown, look, self._framing, moving)
-        self._canvas.draw(layers, self._framing.viewpoint.pixel_size(_SIZE[1]), refit)
+        self.canvas.draw(layers, self._framing.viewpoint.pixel_size(_SIZE[1]), refit)
 
     def _follow(self) -> None:
         """Move the view with the camera: first from behind, then from where the mouse turned it."""
-        if not self._controls.following or self._row < 0:
+        if not self._controls.following or self.row < 0:
             self._seen = None
             return
-        pose = self._scene.trajectory[self._row]
-        view = self._canvas.viewpoint
+        pose = self._scene.trajectory[self.row]
+        view = self.canvas.viewpoint
         if self._seen is None or view is None:
-            self._canvas.look_from(chase_view(pose, self._scene, self._framing))
+            self.canvas.look_from(chase_view(pose, self._scene, self._framing))
         else:
-            self._canvas.look_from(moved_along(view, pose[:3, 3] - self._seen))
+            self.canvas.look_from(moved_along(view, pose[:3, 3] - self._seen))
         self._seen = pose[:3, 3].copy()

@@ -165,10 +165,14 @@ class _Recording:
                     ),
                 )
 
-    def close(self) -> None:
-        """Write the rest of the recording; do not wait for a viewer that was closed."""
+    def close(self, flush_s: float = _FLUSH_S) -> None:
+        """Write the rest of the recording; do not wait for a viewer that was closed.
+
+        Args:
+            flush_s: maximum time to wait for the viewer, seconds.
+        """
         try:
-            self.stream.flush(timeout_sec=_FLUSH_S)
+            self.stream.flush(timeout_sec=flush_s)
         except RuntimeError as error:
             _log.warning(
                 "Rerun's viewer did not receive all of the recording: %s",
@@ -184,6 +188,7 @@ class RerunViewer:
         file: path of the file; None: start Rerun's viewer.
         ground_truth: the ground truth; None: only the estimate is recorded.
         title: title of the recording.
+        flush_s: maximum time to wait for Rerun's viewer at the end, seconds.
 
     Raises:
         MissingDependencyError: Rerun is missing, or there is no display for its viewer.
@@ -191,8 +196,13 @@ class RerunViewer:
     """
 
     def __init__(
-        self, file: Path | None, ground_truth: Trajectory | None = None, title: str = "spslam"
+        self,
+        file: Path | None,
+        ground_truth: Trajectory | None = None,
+        title: str = "spslam",
+        flush_s: float = _FLUSH_S,
     ) -> None:
+        self._flush_s = flush_s
         self._recording = _Recording(file, title)
         self._ground_truth = ground_truth
         self._camera: Camera | None = None
@@ -239,7 +249,7 @@ class RerunViewer:
         if self._slam is not None:
             self._recording.log_map_view(live_map_view(self._slam, self._ground_truth))
             self._slam = None
-        self._recording.close()
+        self._recording.close(self._flush_s)
 
 
 def record_map_view(file: Path | None, scene: MapView) -> None:

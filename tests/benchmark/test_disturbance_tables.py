@@ -42,9 +42,12 @@ def test_movers_show_the_largest_error_and_the_runs_that_warned(tmp_path: Path) 
 
 
 def test_lost_frames_count_as_a_warning_and_a_missing_comparison_does_not(tmp_path: Path) -> None:
-    silent = {"notices": [{"topic": "ground_truth_not_compared", "count": 1, "text": "no"}]}
-    rows = [disturbed("still stereo orb default", i, "mover", disturbed_error_max_m=0.01, **more)
-            for i, more in enumerate(({"lost_frames": 3}, silent))]  # fmt: skip
+    not_compared = {"topic": "ground_truth_not_compared", "count": 1, "text": "no"}
+    runs: list[dict[str, Any]] = [{"lost_frames": 3}, {"notices": [not_compared]}]
+    rows = [
+        disturbed("still stereo orb default", i, "mover", disturbed_error_max_m=0.01, **more)
+        for i, more in enumerate(runs)
+    ]
     (table,) = metric_tables(results(tmp_path, rows), [])
     assert table.rows[0][-1] == "10.0 (10.0–10.0) mm · warned 1/2"
 

@@ -98,7 +98,7 @@ def test_results_do_not_depend_on_the_number_of_processes() -> None:
 
 
 def test_a_run_that_is_always_killed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spslam.benchmark.perform._call", lambda *arguments: -signal.SIGKILL)
+    monkeypatch.setattr("spslam.benchmark.perform.run_worker", lambda *arguments: -signal.SIGKILL)
     finished = perform(request("a"))
     assert finished.reason == "its process was killed by SIGKILL each of 3 times"
     assert (finished.attempts, finished.files) == (3, {})
@@ -177,8 +177,7 @@ def test_a_dask_worker_that_dies_has_its_run_repeated(cluster: Any) -> None:
     assert len({trajectory(one) for one in finished.values()}) == 1
 
 
-def test_a_missing_scheduler_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_scheduler_is_reported() -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("spslam.benchmark.pools._CONNECT_S", 0.2)
     with pytest.raises(BenchmarkError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
-        DaskPool("tcp://127.0.0.1:9")
+        DaskPool("tcp://127.0.0.1:9", connect_s=0.2)

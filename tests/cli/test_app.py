@@ -17,6 +17,7 @@ from spslam.cli.app import main
 from spslam.cli.console import ProgressLine
 from spslam.config import config_names, load_config
 from spslam.errors import DatasetError
+from spslam.frame import Frame, Observations
 from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import read_tum
@@ -282,10 +283,10 @@ def test_a_failure_in_the_middle_writes_results_and_exits_with_2(
 
     track = Slam.track
 
-    def fail_later(self: Slam, frame, observations):  # type: ignore[no-untyped-def]
+    def fail_later(slam: Slam, frame: Frame, observations: Observations) -> TrackResult:
         if frame.index == 3:
             raise DatasetError("the disk is gone")
-        return track(self, frame, observations)
+        return track(slam, frame, observations)
 
     monkeypatch.setattr(Slam, "track", fail_later)
     assert call("run", "demo-small", *QUICK, "--out", str(tmp_path / "out")) == 2

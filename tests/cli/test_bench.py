@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import call, refused
@@ -15,7 +17,7 @@ from spslam.cli import bench as cli_bench
 from spslam.frontend.engine_timing import REFERENCE, make_extractors, time_engines
 from spslam.frontend.engines.openvino_engine import has_bf16
 from spslam.frontend.timing_reference import reference_clock
-from spslam.timing import Timing
+from spslam.timing import EngineSpeed, Timing
 
 NETWORKS = ("superpoint", "superpoint_lite")
 
@@ -82,6 +84,14 @@ def test_a_quick_measurement_is_complete(
     assert len(report["parts"]) == 5
 
 
+def report_of(**measured: Any) -> SpeedReport:
+    """A report with the reference engine alone, and other measurements."""
+    machine = {"processor": "Abacus", "architecture": "wood", "cores": 2}
+    timing = Timing(1, 1, 1, 1)
+    engine = EngineSpeed(*REFERENCE, 640, 480, 5.2, timing, timing, 1.0)
+    return SpeedReport("spslam bench speed", machine, 1, 1, engines=[engine], **measured)
+
+
 def test_runs_are_compared_with_the_reference_before_and_after() -> None:
     slow, fast = (
         RunSpeed("demo", "mono", "", 640, 480, 20, fps, Timing(1, 1, 1, 1), {})
@@ -90,8 +100,8 @@ def test_runs_are_compared_with_the_reference_before_and_after() -> None:
     compared = RunSpeedComparison.of([fast, slow, fast], [400.0, 600.0, 800.0, 600.0])
     assert compared.run is fast and compared.all_fps == [30, 20, 30]
     assert compared.frames_per_reference == 15.0, "the median of 15, 14 and 21"
-    report = SpeedReport("spslam bench speed", {}, 1, 1, runs=[compared])
-    assert "| 30.0 (20.0 to 30.0) | 20 | 600 | 15.0 |" in report._run_table()
+    text = report_of(runs=[compared]).to_markdown()
+    assert "| 30.0 (20.0 to 30.0) | 20 | 600 | 15.0 |" in text
 
 
 @pytest.mark.slow
@@ -111,11 +121,11 @@ def test_start_times_are_measured_from_an_empty_cache(monkeypatch: pytest.Monkey
         seconds = (9.0, 3.0, 7.0, 2.0)[len(caches) - 1]
         (out / "metrics.json").write_text(json.dumps({"start_to_first_pose_s": seconds}))
 
-    monkeypatch.setattr(cli_bench.subprocess, "run", run)
-    assert cli_bench._starts("demo-small", 1) == {"cold": 9.0, "warm": 3.0}
+    monkeypatch.setattr(subprocess, "run", run)
+    assert cli_bench.time_starts("demo-small", 1) == {"cold": 9.0, "warm": 3.0}
     assert len(set(caches)) == 1
-    report = SpeedReport("spslam bench speed", {}, 1, 1, starts={"cold": 9.0, "warm": 3.04})
-    assert "| warm | 3.0 |" in report._start_table()
+    text = report_of(starts={"cold": 9.0, "warm": 3.04}).to_markdown()
+    assert "| warm | 3.0 |" in text
 
 
 def test_without_other_engines_only_torch_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

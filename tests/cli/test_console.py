@@ -13,6 +13,7 @@ from rich.console import Console
 
 from spslam.cli.app import app
 from spslam.cli.console import (
+    Metrics,
     ProgressLine,
     StatusLine,
     make_console,
@@ -93,7 +94,7 @@ def test_metrics_are_printed_unchanged() -> None:
 
 
 def test_comparisons_are_printed_unchanged() -> None:
-    rows = [
+    rows: list[Metrics] = [
         {"estimate": ODD, "ground_truth_frame": ODD, "tracking_rate": 1.0, "frames_are": "counted",
          "frames_from": f"/x/{ODD.replace('/', '')}", "alignment": "se3", "association": "nearest"},
         {"estimate": ODD, "ground_truth_frame": ODD, "not_compared": ODD},
@@ -111,7 +112,7 @@ def test_progress_lines_are_printed_unchanged(monkeypatch: pytest.MonkeyPatch) -
         with StatusLine(console) as line:
             line.say(ODD)
         assert ODD in text.getvalue()
-    monkeypatch.setattr("spslam.cli.console._describe", lambda status: ODD)
+    monkeypatch.setattr("spslam.cli.console.describe_status", lambda status: ODD)
     result = TrackResult(0, 0.0, TrackState.TRACKING, np.eye(4), 1, 1)
     for terminal in (True, False):
         text, console = screen(terminal)

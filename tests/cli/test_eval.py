@@ -3,10 +3,10 @@ import os
 import threading
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from command_line import call, refused
+from pictures import read_picture
 
 from spslam.geometry import make_transform, se3_exp, so3_exp
 from spslam.trajectory import Trajectory, read_tum, write_kitti, write_tum
@@ -159,7 +159,7 @@ def test_several_estimates_give_one_table_and_one_picture(
         "max": errors[2],
         "runs": 3,
     }
-    image = cv2.imread(str(picture))
+    image = read_picture(picture)
     assert image.shape[1] == 1080
 
 

@@ -15,10 +15,15 @@ def test_export_writes_the_given_format_and_settings(
 ) -> None:
     """The models themselves are tested with the exporters."""
     requested: list[object] = []
+
+    def convert_points(network: object, config: object, metadata: object) -> bytes:
+        requested.append(config)
+        return b"points"
+
     monkeypatch.setattr(export, "convert_onnx", lambda network, metadata: b"maps")
     monkeypatch.setattr(
         "spslam.frontend.engines.onnx_points.convert_points",
-        lambda network, config, metadata: requested.append(config) or b"points",
+        convert_points,
     )
     monkeypatch.chdir(tmp_path)
     assert call("export", "superpoint_lite", "--to", "onnx") == 0

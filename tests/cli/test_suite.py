@@ -33,7 +33,7 @@ grids:
 def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePool:
     """A fake pool that performs the runs; the current folder has tiny.yaml."""
     fake = FakePool()
-    monkeypatch.setattr(cli_suite, "_pool", lambda workers, scheduler: fake)
+    monkeypatch.setattr(cli_suite, "choose_pool", lambda workers, scheduler: fake)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SPSLAM_DATA", raising=False)
     Path("tiny.yaml").write_text(TINY)

@@ -18,10 +18,8 @@ def images(tmp_path: Path) -> str:
     """Ten images of a scene that moves to the left."""
     folder = tmp_path / "images"
     folder.mkdir()
-    scene = np.kron(
-        np.random.default_rng(0).integers(0, 256, (20, 60)).astype(np.uint8),
-        np.ones((8, 8), np.uint8),
-    )
+    cells = np.random.default_rng(0).integers(0, 256, (20, 60)).astype(np.uint8)
+    scene = cells.repeat(8, axis=0).repeat(8, axis=1)
     for index in range(10):
         cv2.imwrite(str(folder / f"{index:03d}.png"), scene[:, 8 * index : 8 * index + 240])
     return str(folder)

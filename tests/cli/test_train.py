@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pictures import read_picture
 
 from spslam.cli.app import main
 from spslam.frontend.superpoint.checkpoints import load_superpoint
@@ -200,8 +201,7 @@ def test_each_stage_has_its_own_and_the_common_options(
 
 def test_a_contact_sheet_of_shapes_is_written(tmp_path: Path) -> None:
     assert spslam("train", "shapes", "--show", tmp_path / "sheet.png") == 0
-    sheet = cv2.imread(str(tmp_path / "sheet.png"))
-    assert sheet is not None and sheet.shape[2] == 3
+    assert read_picture(tmp_path / "sheet.png").shape[2] == 3
 
 
 def test_evaluate_writes_the_metrics_by_name(
@@ -209,7 +209,7 @@ def test_evaluate_writes_the_metrics_by_name(
 ) -> None:
     scene = tmp_path / "scenes" / "tile"
     scene.mkdir(parents=True)
-    image = cv2.imread(str(photos / "00.png"), cv2.IMREAD_GRAYSCALE)
+    image = read_picture(photos / "00.png", cv2.IMREAD_GRAYSCALE)
     cv2.imwrite(str(scene / "img1.png"), image)
     cv2.imwrite(str(scene / "img2.png"), image)
     np.savetxt(scene / "H_1_2", np.eye(3))

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from command_line import call, refused
 from egl import need_egl
+from pictures import read_picture
 
 from spslam.trajectory import read_tum
 from spslam.visualization.controls import KEYS
@@ -89,7 +89,7 @@ def test_a_picture_is_drawn(
     )
     printed = capsys.readouterr().out
     assert printed.startswith("30 poses, ") and printed.endswith(f"points in {picture}\n")
-    image = cv2.imread(str(picture))
+    image = read_picture(picture)
     assert image.shape == (200, 320, 3) and np.median(image) < 30
 
 
@@ -125,7 +125,7 @@ def test_a_failing_viewer_does_not_affect_the_run(
             pass
 
     monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
-    monkeypatch.setattr("spslam.cli.app._open_viewer", lambda *_: Failing())
+    monkeypatch.setattr("spslam.cli.app.open_viewer", lambda *_: Failing())
     out = tmp_path / "run"
     assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
     for name in ("trajectory.tum", "map.npz", "ground_truth.tum"):

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from trajectory_pairs import as_evo, every, random_pair
 
 from spslam.errors import TrajectoryError
-from spslam.evaluation.ate import rpe
-from spslam.evaluation.rpe import Step, relative_error
+from spslam.evaluation.ate import Alignment, rpe
+from spslam.evaluation.rpe import Step, Unit, relative_error
 from spslam.geometry import se3_exp
 from spslam.trajectory import Trajectory, read_trajectory
 
@@ -13,14 +15,16 @@ metrics = pytest.importorskip("evo.core.metrics")
 EVO_UNITS = {"frames": metrics.Unit.frames, "m": metrics.Unit.meters}
 
 
-def straight(n=41, rate=10.0, speed=2.0, error=0.0):
+def straight(n: int = 41, rate: float = 10.0, speed: float = 2.0, error: float = 0.0) -> Trajectory:
     """Motion along x at constant speed; the estimate is longer by `error` m per metre."""
     poses = np.tile(np.eye(4), (n, 1, 1))
     poses[:, 0, 3] = (1.0 + error) * speed * np.arange(n) / rate
     return Trajectory(5.0 + np.arange(n) / rate, poses)
 
 
-def assert_equals_evo(estimate, truth, step, align="se3"):
+def assert_equals_evo(
+    estimate: Trajectory, truth: Trajectory, step: Step, align: Alignment = "se3"
+) -> None:
     result = rpe(estimate, truth, align, step)
     # Metres are those of the true path, in both implementations.
     pair = as_evo(estimate, truth, align)
@@ -45,8 +49,11 @@ def assert_equals_evo(estimate, truth, step, align="se3"):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("all_pairs", [False, True])
 @pytest.mark.parametrize(("delta", "unit"), [(1, "frames"), (7, "frames"), (0.5, "m"), (2.0, "m")])
-def test_equals_evo_on_random_trajectories(delta, unit, all_pairs, seed):
-    assert_equals_evo(*random_pair(seed), Step(delta, unit, all_pairs))
+def test_equals_evo_on_random_trajectories(
+    delta: float, unit: Unit, all_pairs: bool, seed: int
+) -> None:
+    estimate, truth = random_pair(seed)
+    assert_equals_evo(estimate, truth, Step(delta, unit, all_pairs))
 
 
 @pytest.mark.parametrize("all_pairs", [False, True])
@@ -59,14 +66,14 @@ def test_equals_evo_on_random_trajectories(delta, unit, all_pairs, seed):
     ],
 )
 def test_equals_evo_over_metres_of_published_trajectories(
-    test_data, name, truth, delta, align, all_pairs
-):
+    test_data: Path, name: str, truth: str, delta: float, align: Alignment, all_pairs: bool
+) -> None:
     folder = test_data / "trajectories"
     step = Step(delta, "m", all_pairs)
     assert_equals_evo(read_trajectory(folder / name), read_trajectory(folder / truth), step, align)
 
 
-def test_over_seconds_equals_over_frames_for_regular_frames():
+def test_over_seconds_equals_over_frames_for_regular_frames() -> None:
     estimate, truth = random_pair(0, rate=10.0)
     regular = Trajectory(truth.timestamps, estimate.T_world_cam)
     for all_pairs in (False, True):
@@ -79,7 +86,7 @@ def test_over_seconds_equals_over_frames_for_regular_frames():
         )
 
 
-def test_a_length_error_gives_an_error_proportional_to_the_step():
+def test_a_length_error_gives_an_error_proportional_to_the_step() -> None:
     for step, expected in (
         (Step(1, "m"), 0.1),
         (Step(3, "m"), 0.3),
@@ -91,7 +98,7 @@ def test_a_length_error_gives_an_error_proportional_to_the_step():
         assert result.translation.rmse == pytest.approx(expected)
 
 
-def test_all_pairs_exclude_motions_across_a_gap():
+def test_all_pairs_exclude_motions_across_a_gap() -> None:
     rows = np.delete(np.arange(41), slice(10, 30))
     estimate, truth = every(straight(error=0.1), rows), every(straight(), rows)
     assert relative_error(
@@ -101,7 +108,7 @@ def test_all_pairs_exclude_motions_across_a_gap():
     assert relative_error(estimate, truth, Step(0.5, "s")).translation.max == pytest.approx(0.5)
 
 
-def test_standing_still_gives_no_steps_in_metres():
+def test_standing_still_gives_no_steps_in_metres() -> None:
     still = Trajectory(np.arange(10) / 10.0, np.tile(np.eye(4), (10, 1, 1)))
     with pytest.raises(
         TrajectoryError, match=r"over 1 m needs two .* found 10 poses in 0\.9 s on 0 m"
@@ -118,7 +125,7 @@ def test_standing_still_gives_no_steps_in_metres():
         assert_equals_evo(turning, halting, Step(delta, "m"), "none")
 
 
-def test_invalid_steps_are_refused():
+def test_invalid_steps_are_refused() -> None:
     estimate, truth = random_pair(0)
     for arguments, message in (
         ((0,), "whole number of at least 1 frame, found 0"),

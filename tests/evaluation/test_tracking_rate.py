@@ -8,7 +8,7 @@ from spslam.evaluation.tracking_rate import measure_tracking_rate, recall
 from spslam.trajectory import Trajectory
 
 
-def test_frames_with_known_times_are_counted():
+def test_frames_with_known_times_are_counted() -> None:
     estimate, truth = random_pair(0)
     frames = 1000.0 + np.arange(-10, 91) / 20
     kept = every(estimate, slice(5, 75))
@@ -19,7 +19,7 @@ def test_frames_with_known_times_are_counted():
     assert rate.first_pose_delay_s == pytest.approx(0.75, abs=0.005)
 
 
-def test_unknown_frames_are_estimated_from_the_usual_step():
+def test_unknown_frames_are_estimated_from_the_usual_step() -> None:
     estimate, truth = random_pair(0)
     lost = np.delete(np.arange(81), slice(20, 40))
     rate = measure_tracking_rate(every(estimate, lost), truth, 0.01)
@@ -33,7 +33,7 @@ def test_unknown_frames_are_estimated_from_the_usual_step():
     )
 
 
-def test_poses_outside_the_ground_truth_are_not_counted_without_frames():
+def test_poses_outside_the_ground_truth_are_not_counted_without_frames() -> None:
     estimate, truth = random_pair(0)
     rate = measure_tracking_rate(estimate, every(truth, slice(20, 61)), 0.01)
     assert rate.tracked == 41
@@ -41,7 +41,7 @@ def test_poses_outside_the_ground_truth_are_not_counted_without_frames():
     assert rate.first_pose_delay_s == 0.0
 
 
-def test_a_sparse_truth_around_the_estimate_does_not_lower_the_tracking_rate():
+def test_a_sparse_truth_around_the_estimate_does_not_lower_the_tracking_rate() -> None:
     estimate, truth = random_pair(0)
     sparse = every(truth, slice(0, 81, 20))
     part = every(estimate, slice(5, 75))
@@ -49,7 +49,7 @@ def test_a_sparse_truth_around_the_estimate_does_not_lower_the_tracking_rate():
     assert (rate.frames, rate.tracking_rate, rate.first_pose_delay_s) == (70, 1.0, 0.0)
 
 
-def test_a_longer_truth_gives_its_excess_and_the_rate_over_the_estimate():
+def test_a_longer_truth_gives_its_excess_and_the_rate_over_the_estimate() -> None:
     estimate, truth = random_pair(0)
     rate = measure_tracking_rate(every(estimate, slice(20, 61)), truth, 0.01)
     assert rate.tracking_rate == pytest.approx(41 / 81, abs=0.01)
@@ -57,14 +57,14 @@ def test_a_longer_truth_gives_its_excess_and_the_rate_over_the_estimate():
     assert (rate.truth_before_s, rate.truth_after_s) == pytest.approx((1.0, 1.0), abs=0.01)
 
 
-def test_frames_of_unknown_time_count_as_not_tracked():
+def test_frames_of_unknown_time_count_as_not_tracked() -> None:
     estimate, truth = random_pair(0)
     rate = measure_tracking_rate(estimate, truth, 0.01, truth.timestamps, missing=19)
     assert (rate.frames, rate.tracked, rate.judged) == (100, 81, 100)
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_frames_in_a_gap_of_the_truth_are_tracked_but_not_judged(known):
+def test_frames_in_a_gap_of_the_truth_are_tracked_but_not_judged(known: bool) -> None:
     estimate, truth = random_pair(0)
     holed = every(truth, np.delete(np.arange(81), slice(30, 50)))
     rate = measure_tracking_rate(estimate, holed, 0.01, truth.timestamps if known else None)
@@ -72,7 +72,7 @@ def test_frames_in_a_gap_of_the_truth_are_tracked_but_not_judged(known):
     assert rate.judged == pytest.approx(61, abs=1)
 
 
-def test_frames_of_another_recording_are_refused():
+def test_frames_of_another_recording_are_refused() -> None:
     estimate, truth = random_pair(0)
     with pytest.raises(
         TrajectoryError, match=r"no frame \(0\.000 to 9\.000 s\) is within .*are these the frames"
@@ -80,7 +80,7 @@ def test_frames_of_another_recording_are_refused():
         measure_tracking_rate(estimate, truth, 0.01, np.arange(10.0))
 
 
-def test_recall_counts_frames_without_a_pose_as_failures():
+def test_recall_counts_frames_without_a_pose_as_failures() -> None:
     _, truth = random_pair(0)
     poses = truth.T_world_cam.copy()
     poses[:, 0, 3] += np.where(np.arange(81) < 27, 0.05, 0.5)

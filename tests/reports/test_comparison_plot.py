@@ -1,27 +1,34 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from trajectory_pairs import every, random_drive
 
 from spslam.errors import OutputError
-from spslam.evaluation.comparison import Conventions, compare_with
+from spslam.evaluation.comparison import Comparison, Conventions, compare_with
 from spslam.reports.comparison_plot import plot_comparisons
 from spslam.trajectory import Trajectory
 
 
-def drawn(monkeypatch, path, comparisons, truth):
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, path: Path, comparisons: list[Comparison], truth: Trajectory
+) -> Figure:
     """The figure that was written."""
-    from matplotlib.figure import Figure
-
-    metrics = []
+    saved: list[Figure] = []
     original = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda self, *a, **k: (metrics.append(self), original(self, *a, **k))[1]
-    )
+
+    def save(self: Figure, *arguments: Any, **options: Any) -> None:
+        saved.append(self)
+        original(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save)
     plot_comparisons(path, comparisons, truth)
-    return metrics[0]
+    return saved[0]
 
 
-def compared(numbered=False):
+def compared(numbered: bool = False) -> tuple[list[Comparison], Trajectory]:
     estimate, truth = random_drive(0, 300, numbered)
     gap = every(estimate, np.delete(np.arange(301), slice(100, 160)))
     names = {"whole": estimate, "with a gap": gap, "short": every(estimate, slice(2))}
@@ -29,8 +36,8 @@ def compared(numbered=False):
 
 
 def test_views_have_equal_axes_units_and_a_legend_with_tracking_rate_and_error(
-    tmp_path, monkeypatch
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     comparisons, truth = compared()
     figure = drawn(monkeypatch, tmp_path / "all.png", comparisons, truth)
     top, side, errors = figure.axes
@@ -45,33 +52,39 @@ def test_views_have_equal_axes_units_and_a_legend_with_tracking_rate_and_error(
     assert "not compared: short" in figure.get_suptitle()
 
 
-def test_no_line_is_drawn_through_a_gap(tmp_path, monkeypatch):
+def test_no_line_is_drawn_through_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparisons, truth = compared()
     _, _, errors = drawn(monkeypatch, tmp_path / "all.png", comparisons, truth).axes
-    whole, gap = (line.get_ydata() for line in errors.lines)
+    whole, gap = (np.asarray(line.get_ydata()) for line in errors.lines)
     assert np.isfinite(whole).all()
     assert np.count_nonzero(np.isnan(gap)) == 1
-    assert whole == pytest.approx(comparisons[0].evaluation.absolute.errors_m)
+    evaluation = comparisons[0].evaluation
+    assert evaluation is not None
+    assert whole == pytest.approx(evaluation.absolute.errors_m)
 
 
-def test_poses_without_times_are_drawn_over_their_index(tmp_path, monkeypatch):
+def test_poses_without_times_are_drawn_over_their_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     estimate, truth = random_drive(0, 300)
     comparison = compare_with("kitti", estimate, truth, Conventions())
     _, _, errors = drawn(monkeypatch, tmp_path / "kitti.png", [comparison], truth).axes
     assert errors.get_xlabel() == "frame"
-    assert errors.lines[0].get_xdata()[-1] == 300
+    assert np.asarray(errors.lines[0].get_xdata())[-1] == 300
 
 
-def test_the_truth_is_drawn_for_the_time_of_the_estimates(tmp_path, monkeypatch):
+def test_the_truth_is_drawn_for_the_time_of_the_estimates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     estimate, truth = random_drive(0, 300, numbered=False)
     late = Trajectory(estimate.timestamps, estimate.T_world_cam).select(np.arange(100, 200))
     top, *_ = drawn(
         monkeypatch, tmp_path / "a.png", [compare_with("late", late, truth, Conventions())], truth
     ).axes
-    assert len(top.lines[0].get_xdata()) == pytest.approx(100, abs=4)
+    assert np.size(top.lines[0].get_xdata()) == pytest.approx(100, abs=4)
 
 
-def test_the_picture_is_the_same_bytes_every_time_and_needs_its_folder(tmp_path):
+def test_the_picture_is_the_same_bytes_every_time_and_needs_its_folder(tmp_path: Path) -> None:
     comparisons, truth = compared()
     for name in ("a.png", "b.png"):
         plot_comparisons(tmp_path / name, comparisons, truth)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pytest
 
+from spslam.camera import Camera
 from spslam.config import Config
-from spslam.errors import Refusal
-from spslam.evaluation.ate import Evaluation, evaluate
-from spslam.frame import Observations
+from spslam.errors import FrameError, Refusal
+from spslam.evaluation.ate import Alignment, Evaluation, evaluate
+from spslam.frame import Frame, Observations, Sensor
 from spslam.geometry import make_transform
 from spslam.interfaces import LeftOut
 from spslam.map.map import ARBITRARY, Map, Origin
@@ -26,6 +28,7 @@ from spslam.run.metrics import RunRecord, compute_metrics
 from spslam.run.sample_frames import Sample
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.recorder import Statistics
+from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
@@ -37,6 +40,7 @@ NOTHING = Observations(
     np.zeros(0, np.float32),
     *np.zeros((3, 0)),
 )
+CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)
 LOST = range(20, 25)
 EVIL = '</script><script>alert("1")</script> & <b>'
 
@@ -98,12 +102,28 @@ class FakeSlam:
 @dataclass
 class FakeSequence:
     name: str = f"fake {EVIL}"
+    dataset: str = "fake"
     source: str = "nowhere"
-    sensor: str = "stereo"
+    sensor: Sensor = "stereo"
+    camera: Camera = CAMERA
     ground_truth: Trajectory | None = field(default_factory=lambda: circle(list(range(60))))
     skipped: list[tuple[int, str]] = field(default_factory=list)
     time_unit: str = "s"
     left_out: list[LeftOut] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> Frame:
+        raise FrameError("a report reads no frame")
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[index] for index in range(len(self)))
+
+
+def as_slam(slam: FakeSlam) -> Slam:
+    """`Slam` is a class, not a protocol: the fake has what a report reads."""
+    return cast(Slam, slam)
 
 
 class Page(HTMLParser):
@@ -143,7 +163,7 @@ def page(
     slam: FakeSlam | None = None,
     sequence: FakeSequence | None = None,
     record: RunRecord | None = None,
-    align: Any = "se3",
+    align: Alignment = "se3",
     samples: list[Sample] | None = None,
 ) -> Page:
     slam, sequence = slam or FakeSlam(), sequence or FakeSequence()
@@ -154,8 +174,9 @@ def page(
     metrics = compute_metrics(
         sequence, record, trajectory, evaluation, slam.statistics, labels, Scaling("baseline")
     )
-    write_report(path / "report.html", slam, record, trajectory, evaluation, metrics, samples or [])
-    return Page((path / "report.html").read_text(encoding="utf-8"))
+    file = path / "report.html"
+    write_report(file, as_slam(slam), record, trajectory, evaluation, metrics, samples or [])
+    return Page(file.read_text(encoding="utf-8"))
 
 
 def test_everything_inserted_is_escaped_and_nothing_is_loaded(tmp_path: Path) -> None:
@@ -226,7 +247,7 @@ def test_the_page_mentions_a_missing_ground_truth(tmp_path: Path) -> None:
 
 def test_a_single_camera_is_named_with_its_alignment(tmp_path: Path) -> None:
     slam = FakeSlam()
-    slam.map.origin = Origin("mono", None, "none", ARBITRARY)
+    slam.map.origin = Origin("mono", CAMERA, "none", ARBITRARY)
     aligned = page(tmp_path, slam, FakeSequence(sensor="mono"), align="sim3")
     assert any("by Sim(3), which multiplied its lengths by 1." in text for text in aligned.text)
     assert aligned.data["unit"] == "m"
@@ -282,8 +303,9 @@ def test_positions_are_those_of_the_aligned_path() -> None:
     )
     evaluation = evaluate(slam.trajectory(), moved, "se3")
     assert isinstance(evaluation, Evaluation)
-    data = chart_data(slam, slam.record(), slam.trajectory(), evaluation)
+    data = chart_data(as_slam(slam), slam.record(), slam.trajectory(), evaluation)
     first = np.array([column[0] for column in data["path"]["xyz"]])
     np.testing.assert_allclose(first, moved.positions[0], atol=1e-3)
     np.testing.assert_allclose([column[0] for column in data["keyframes"]["xyz"]], first, atol=1e-3)
-    np.testing.assert_allclose(loop_rows(slam, 5.0, evaluation)[0]["ends"][0], first, atol=1e-3)
+    (loop,) = loop_rows(as_slam(slam), 5.0, evaluation)
+    np.testing.assert_allclose(loop["ends"][0], first, atol=1e-3)

@@ -1,5 +1,8 @@
 """Contents and viewpoint of map pictures."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from room_scene import room, room_scene
@@ -18,7 +21,7 @@ from spslam.visualization.map_view import (
 
 @pytest.mark.parametrize("poses", [0, 1, 2])
 @pytest.mark.parametrize("points", [0, 1])
-def test_there_is_a_viewpoint_for_nearly_empty_scenes(poses, points):
+def test_there_is_a_viewpoint_for_nearly_empty_scenes(poses: int, points: int) -> None:
     few = room_scene(
         points=np.full((points, 3), 2.0),
         keyframes=np.zeros((0, 4, 4)),
@@ -33,7 +36,7 @@ def test_there_is_a_viewpoint_for_nearly_empty_scenes(poses, points):
     assert typical_size(few) > 0
 
 
-def test_the_viewpoint_is_above_and_shows_the_whole_room():
+def test_the_viewpoint_is_above_and_shows_the_whole_room() -> None:
     shown = room_scene()
     np.testing.assert_allclose(up_direction(shown), [0, -1, 0], atol=1e-9)
     viewpoint = choose_viewpoint(shown, 4 / 3)
@@ -53,7 +56,7 @@ def test_the_viewpoint_is_above_and_shows_the_whole_room():
     assert np.percentile(np.abs(image), 99) > 0.8
 
 
-def in_front_of_a_wall():
+def in_front_of_a_wall() -> MapView:
     """Cameras that sway 4 m in front of a wall 2 m wide and look at it."""
     rng = np.random.default_rng(1)
     angle = np.linspace(0, 2 * np.pi, 60)
@@ -67,7 +70,7 @@ def in_front_of_a_wall():
     )
 
 
-def drive():
+def drive() -> MapView:
     """A long straight street with houses on both sides."""
     rng = np.random.default_rng(2)
     poses = np.tile(np.eye(4), (50, 1, 1))
@@ -77,7 +80,7 @@ def drive():
     return room_scene(points=houses, keyframes=poses[::4], trajectory=poses, ground_truth=poses)
 
 
-def test_a_wall_seen_by_the_cameras_is_not_shown_edge_on():
+def test_a_wall_seen_by_the_cameras_is_not_shown_edge_on() -> None:
     shown = in_front_of_a_wall()
     T = choose_viewpoint(shown, 4 / 3).T_cam_world
     # Seen from behind the cameras; the wall's width (x), not its distance (z), is horizontal.
@@ -86,7 +89,7 @@ def test_a_wall_seen_by_the_cameras_is_not_shown_edge_on():
 
 
 @pytest.mark.parametrize("make", [in_front_of_a_wall, drive])
-def test_the_path_stays_clear_of_the_text(make):
+def test_the_path_stays_clear_of_the_text(make: Callable[[], MapView]) -> None:
     shown = make()
     viewpoint = choose_viewpoint(shown, 4 / 3)
     seen = apply(viewpoint.T_cam_world, shown.path)
@@ -94,7 +97,7 @@ def test_the_path_stays_clear_of_the_text(make):
     assert not ((image[:, 0] < -0.65) & (image[:, 1] > 0.7)).any()
 
 
-def test_a_street_fills_width_and_height_of_the_picture():
+def test_a_street_fills_width_and_height_of_the_picture() -> None:
     shown = drive()
     viewpoint = choose_viewpoint(shown, 4 / 3)
     seen = apply(viewpoint.T_cam_world, shown.points)
@@ -102,7 +105,7 @@ def test_a_street_fills_width_and_height_of_the_picture():
     assert (np.ptp(np.percentile(image, [3, 97], axis=0), axis=0) > 1.2).all()
 
 
-def test_stray_points_are_left_out_and_do_not_move_the_viewpoint():
+def test_stray_points_are_left_out_and_do_not_move_the_viewpoint() -> None:
     with_strays, without = room_scene(), room_scene(points=room(strays=0)[0])
     kept = inlier_points(with_strays)
     assert kept[:3000].all()
@@ -111,7 +114,7 @@ def test_stray_points_are_left_out_and_do_not_move_the_viewpoint():
     assert ratio == pytest.approx(1.0, abs=0.1)
 
 
-def test_frusta_open_in_the_viewing_direction_and_are_thinned_out():
+def test_frusta_open_in_the_viewing_direction_and_are_thinned_out() -> None:
     starts, ends = frustum_lines(np.eye(4)[None], 0.5)
     assert starts.shape == ends.shape == (8, 3)
     assert max(starts[:, 2].max(), ends[:, 2].max()) == pytest.approx(0.5)
@@ -120,7 +123,7 @@ def test_frusta_open_in_the_viewing_direction_and_are_thinned_out():
     assert 0.05 < typical_size(room_scene()) < 1.0
 
 
-def test_tubes_have_their_radius_everywhere():
+def test_tubes_have_their_radius_everywhere() -> None:
     starts, ends = (
         np.array([[0.0, 0, 0], [1, 1, 1], [2, 2, 2]]),
         np.array([[0.0, 0, 2], [1, 1, 1], [5, 3, 1]]),
@@ -137,7 +140,7 @@ def test_tubes_have_their_radius_everywhere():
     np.testing.assert_array_equal(same, triangles)
 
 
-def test_a_scene_is_passed_unchanged_to_the_renderer(tmp_path):
+def test_a_scene_is_passed_unchanged_to_the_renderer(tmp_path: Path) -> None:
     original = room_scene()
     original.save(tmp_path / "scene.npz")
     back = MapView.load(tmp_path / "scene.npz")
@@ -146,7 +149,7 @@ def test_a_scene_is_passed_unchanged_to_the_renderer(tmp_path):
         assert isinstance(getattr(back, name), type(value))
 
 
-def test_non_finite_points_are_dropped():
+def test_non_finite_points_are_dropped() -> None:
     points = np.array([[np.nan, 0, 0], [1, 2, 3]])
     kept = MapView(
         points, np.zeros((0, 4, 4)), np.zeros((0, 4, 4)), point_times=np.array([1.0, 2.0])
@@ -155,7 +158,7 @@ def test_non_finite_points_are_dropped():
     assert kept.point_times.tolist() == kept.point_ages.tolist() == [2.0]
 
 
-def test_a_scene_at_a_time_holds_what_existed_then():
+def test_a_scene_at_a_time_holds_what_existed_then() -> None:
     whole = room_scene()
     # Keyframes 0 to 3 and three edges exist; the loop ends at a later keyframe.
     early = whole.until(1.6)
@@ -168,7 +171,7 @@ def test_a_scene_at_a_time_holds_what_existed_then():
     assert len(whole.until(4.6).loops) == 1
 
 
-def test_edges_are_renumbered_with_keyframes_of_an_earlier_session():
+def test_edges_are_renumbered_with_keyframes_of_an_earlier_session() -> None:
     times = np.array([-np.inf, 5.0, -np.inf, *range(7)])
     early = room_scene(
         keyframe_times=times, covisible=np.array([[0, 2], [2, 3], [1, 2]]), loops=np.array([[2, 4]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from spslam.errors import MissingDependencyError
 from spslam.geometry import inverse
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import Trajectory
-from spslam.visualization import open3d_window as viewer_open3d
 from spslam.visualization.browser import Browser
 from spslam.visualization.controls import Controls
 from spslam.visualization.image_window import ImageWindow
@@ -55,7 +55,7 @@ def test_missing_packages_are_reported_with_the_install_command(
     def fail(name: str) -> None:
         raise error
 
-    monkeypatch.setattr(viewer_open3d.importlib, "import_module", fail)
+    monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(MissingDependencyError, match=message) as caught:
         import_open3d()
     assert "\n" not in str(caught.value)
@@ -86,7 +86,8 @@ class StubWindow:
 
     def __init__(self, events: int = 10**6) -> None:
         self.shapes: list[Any] = []
-        self.left, self.destroyed, self.keys = events, 0, {}
+        self.left, self.destroyed = events, 0
+        self.keys: dict[int, Callable[[Any], bool]] = {}
         self.extrinsic: Any = None
         self.background: Any = None
         self.script: list[str] = []
@@ -219,20 +220,21 @@ def test_the_live_view_follows_the_camera_until_following_is_switched_off(
 
 
 def test_a_live_truth_is_shown_once_a_map_without_scale_can_be_aligned(
-    windows: SimpleNamespace, landmarks: Any
+    windows: SimpleNamespace, landmarks: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spslam.visualization.live_map_view import live_map_view
 
     slam = WatchedSlam(landmarks, 8)
     bent = slam.trajectory().T_world_cam.copy()
     bent[:, 1, 3] = 0.02 * np.arange(8) ** 2
-    slam._poses = list(bent)
+    estimate = Trajectory(slam.trajectory().timestamps, bent)
+    monkeypatch.setattr(slam, "trajectory", lambda: estimate)
     larger = bent.copy()
     larger[:, :3, 3] *= 7.0
-    truth = Trajectory(slam.trajectory().timestamps, larger)
+    truth = Trajectory(estimate.timestamps, larger)
     slam.map.origin = SimpleNamespace(metric=False)  # type: ignore[assignment]
     np.testing.assert_allclose(live_map_view(slam, truth).ground_truth, bent, atol=1e-9)  # type: ignore[arg-type]
-    slam._poses = slam._poses[:2]
+    monkeypatch.setattr(slam, "trajectory", lambda: estimate.select(np.arange(2)))
     assert len(live_map_view(slam, truth).ground_truth) == 0  # type: ignore[arg-type]
     slam.map.origin = SimpleNamespace(metric=True)  # type: ignore[assignment]
     joined = live_map_view(slam, truth).ground_truth  # type: ignore[arg-type]
@@ -240,7 +242,8 @@ def test_a_live_truth_is_shown_once_a_map_without_scale_can_be_aligned(
 
 
 def test_a_saved_run_is_played_stepped_through_and_left(windows: SimpleNamespace) -> None:
-    browser = Browser(room_scene(), Controls(), seconds=0.2, visible=False)
+    controls = Controls()
+    browser = Browser(room_scene(), controls, seconds=0.2, visible=False)
     bars, points, hairs = windows.scene.shapes
     assert colors_of(bars) == {"trajectory", "keyframes", "loops", "truth"}
     assert colors_of(hairs) == {"covisibility", "grid"}
@@ -253,18 +256,18 @@ def test_a_saved_run_is_played_stepped_through_and_left(windows: SimpleNamespace
     now, hairs = windows.scene.shapes
     assert colors_of(now, DARK) - {"loops"} == {"trajectory", "keyframes", "truth", "camera"}
     assert colors_of(hairs, DARK) == {"covisibility", "grid"}
-    assert browser._row == 97
+    assert browser.row == 97
     assert count_of(now, DARK.trajectory) == count_of(bars, LIGHT.trajectory) - 2 * 12
     windows.scene.left, windows.scene.script = 10**6, ["SPACE"]
-    while browser._row != 0:
+    while browser.row != 0:
         windows.scene.poll_events()
-        browser._advance(2)
+        browser.advance(2)
         browser.refresh()
-    browser._advance(40)
+    browser.advance(40)
     browser.refresh()
-    assert browser._row == 40 and browser._controls.playing
-    browser._advance(99)
-    assert browser._row == 99 and not browser._controls.playing
+    assert browser.row == 40 and controls.playing
+    browser.advance(99)
+    assert browser.row == 99 and not controls.playing
 
 
 def test_the_home_view_shows_everything(windows: SimpleNamespace) -> None:
@@ -307,11 +310,12 @@ def test_windows_draw_on_a_real_context() -> None:
         "viewer = Open3DViewer(visible=False)\n"
         "for poses in (0, 1, 3, 6):\n    show(viewer, WatchedSlam(Landmarks, poses))\n"
         "viewer.close()\n"
-        "browser = Browser(room_scene(), Controls(), 5.0, visible=False)\n"
+        "controls = Controls()\n"
+        "browser = Browser(room_scene(), controls, 5.0, visible=False)\n"
         "for key in 'PTKVLGXCBFR':\n"
-        "    browser._controls.bindings()[key]()\n    browser.refresh()\n"
-        "    assert browser._canvas.poll()\n"
-        "browser._canvas.close()\n"
+        "    controls.bindings()[key]()\n    browser.refresh()\n"
+        "    assert browser.canvas.poll()\n"
+        "browser.canvas.close()\n"
     )
     tests = Path(__file__).parents[1]
     folders = [str(tests), str(tests / "visualization"), str(tests / "support")]

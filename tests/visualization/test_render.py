@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 import pytest
 from egl import need_egl
+from pictures import read_picture
 from room_scene import room_scene
 
 from spslam.errors import MissingDependencyError, OutputError
+from spslam.typing import UInt8Array
 from spslam.visualization import render as viewer_render
 from spslam.visualization.layers import LIGHT, Look
 from spslam.visualization.map_view import MapView
@@ -37,7 +39,7 @@ def render_here(
     return [line for line in printed.getvalue().splitlines() if line.startswith("picture")]
 
 
-def fractions(image: np.ndarray, color: tuple[float, float, float]) -> int:
+def fractions(image: UInt8Array, color: tuple[float, float, float]) -> int:
     """Count pixels of about this colour outside the legend, which has all colours."""
     height, width = image.shape[:2]
     shown = image[:, :, ::-1].astype(int)
@@ -48,19 +50,19 @@ def fractions(image: np.ndarray, color: tuple[float, float, float]) -> int:
 def test_the_picture_shows_every_layer(tmp_path: Path) -> None:
     need_egl()
     assert render_scene(tmp_path / "map.png", room_scene())
-    image = cv2.imread(str(tmp_path / "map.png"))
+    image = read_picture(tmp_path / "map.png")
     assert image.shape == (960, 1280, 3)
     for color in (LIGHT.trajectory, LIGHT.truth, LIGHT.keyframes, LIGHT.loops):
         assert fractions(image, color) > 100, color
     # The room fills the picture although some points are 500 m away.
-    drawn = (image < 200).any(axis=2)
+    drawn = image.min(axis=2) < 200
     assert np.ptp(np.flatnonzero(drawn[100:800].any(axis=0))) > 0.7 * 1280
 
 
 def test_size_background_and_hidden_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look = Look(hidden=frozenset({"loops", "trajectory"}), colors="age", dark=True)
     render_here(tmp_path / "map.png", room_scene(), Job(look, size=(640, 360)), monkeypatch)
-    image = cv2.imread(str(tmp_path / "map.png"))
+    image = read_picture(tmp_path / "map.png")
     assert image.shape == (360, 640, 3)
     assert np.median(image) < 30
     assert fractions(image, look.palette.truth) > 30
@@ -83,16 +85,16 @@ def test_an_empty_scene_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         covisible=np.zeros((0, 2), int), loops=np.zeros((0, 2), int),
     )  # fmt: skip
     render_here(tmp_path / "map.png", empty, Job(size=(320, 240)), monkeypatch)
-    assert cv2.imread(str(tmp_path / "map.png")).shape == (240, 320, 3)
+    assert read_picture(tmp_path / "map.png").shape == (240, 320, 3)
     with pytest.raises(OutputError, match="needs a trajectory"):
         render(tmp_path / "animation.mp4", empty)
 
 
-def frames_of(path: Path) -> list[np.ndarray]:
+def frames_of(path: Path) -> list[UInt8Array]:
     capture = cv2.VideoCapture(str(path))
-    frames = []
+    frames: list[UInt8Array] = []
     while (read := capture.read())[0]:
-        frames.append(read[1])
+        frames.append(read[1].astype(np.uint8))
     return frames
 
 
@@ -107,7 +109,7 @@ def test_an_animation_grows_with_time(
     assert reported == [f"picture {n} 10" for n in range(1, 11)]
     assert len(frames) == 10 and frames[0].shape == (240, 320, 3)
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == 5.0
-    drawn = [int((frame < 200).any(axis=2)[:180].sum()) for frame in frames]
+    drawn = [int((frame.min(axis=2) < 200)[:180].sum()) for frame in frames]
     # The last frame shows everything; the overview shows more and more until then.
     assert drawn[-1] > drawn[0]
     if not follow:
@@ -140,7 +142,8 @@ class FakeRenderer:
     """A fake process that ends with the given code or error."""
 
     def __init__(self, code: int | Exception, stderr_text: str = "") -> None:
-        self.code, self.stderr_text, self.environment = code, stderr_text, {}
+        self.code, self.stderr_text = code, stderr_text
+        self.environment: dict[str, str] = {}
 
     def __call__(
         self, command: list[str], stderr: Any, env: dict[str, str], **_: Any
@@ -185,7 +188,7 @@ def test_a_failing_renderer_only_costs_the_picture(
     stderr_text: str,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(viewer_render.subprocess, "Popen", FakeRenderer(code, stderr_text))
+    monkeypatch.setattr(subprocess, "Popen", FakeRenderer(code, stderr_text))
     with caplog.at_level(logging.WARNING):
         assert render_scene(tmp_path / "map.png", room_scene()) is False
     assert reason in caplog.text
@@ -200,7 +203,7 @@ def test_the_renderer_finds_this_package_from_anywhere(
 ) -> None:
     renderer = FakeRenderer(1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(viewer_render.subprocess, "Popen", renderer)
+    monkeypatch.setattr(subprocess, "Popen", renderer)
     render_scene(tmp_path / "map.png", room_scene())
     monkeypatch.undo()
     # Without site packages (-S) only the environment points to the package.

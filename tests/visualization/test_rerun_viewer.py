@@ -178,7 +178,6 @@ def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, landmarks: Any
 ) -> None:
     monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.setattr("spslam.visualization.rerun_viewer._FLUSH_S", 0.5)
     with socket.socket() as unheard:
         # The port is bound, but nobody listens.
         unheard.bind(("127.0.0.1", 0))
@@ -186,7 +185,7 @@ def test_a_viewer_that_was_closed_does_not_hold_up_the_run(
         monkeypatch.setattr(
             rerun.RecordingStream, "spawn", lambda self, **_: self.connect_grpc(url)
         )
-        viewer = RerunViewer(None)
+        viewer = RerunViewer(None, flush_s=0.5)
         slam = WatchedSlam(landmarks, 3)
         viewer.update(slam, slam.frame, TrackResult(3, 0.3, TrackState.TRACKING, inliers=1))  # type: ignore[arg-type]
         viewer.close()

@@ -8,24 +8,26 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pictures import read_picture
 
 from spslam.errors import OutputError
+from spslam.typing import UInt8Array
 from spslam.visualization.draw_tracks import draw_tracks, track_colors
 from spslam.visualization.video_writer import PngFolder, VideoFile
 
 
-def picture(level: int, height: int = 48, width: int = 64) -> np.ndarray:
+def picture(level: int, height: int = 48, width: int = 64) -> UInt8Array:
     return np.full((height, width, 3), level, dtype=np.uint8)
 
 
-def read_video(path: Path) -> list[np.ndarray]:
+def read_video(path: Path) -> list[UInt8Array]:
     capture = cv2.VideoCapture(str(path))
-    frames = []
+    frames: list[UInt8Array] = []
     while True:
         decoded, pixels = capture.read()
         if not decoded:
             return frames
-        frames.append(pixels)
+        frames.append(pixels.astype(np.uint8))
 
 
 def test_a_video_holds_every_picture(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_a_folder_takes_pictures_of_any_size(tmp_path: Path) -> None:
         assert folder.show(picture(9, width=32))
     names = sorted((tmp_path / "new" / "folder").iterdir())
     assert [path.name for path in names] == ["000000.png", "000001.png"]
-    assert cv2.imread(str(names[1])).tolist() == picture(9, width=32).tolist()
+    assert read_picture(names[1]).tolist() == picture(9, width=32).tolist()
 
 
 def test_tracks_are_lines_coloured_by_their_length() -> None:
