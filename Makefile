@@ -60,6 +60,7 @@ lint: $(VENV)/.setup-dev ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy spslam run_slam.py
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 
 coverage: $(VENV)/.setup-dev ## all tests, and which lines and branches they run: htmlcov/ and coverage.xml
 	$(PYTEST) --cov --cov-report=term --cov-report=html --cov-report=xml

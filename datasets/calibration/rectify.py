@@ -47,8 +47,8 @@ class StereoRectifier:
         camera: the rectified left camera, without distortion, with the baseline.
         T_left_rectified: (4, 4) float64, maps coordinates of the rectified left camera to those
             of `left` (a rotation).
-        maps_left, maps_right: x and y, each (H, W) float32, of the unrectified pixel that each pixel
-            of the rectified left and right image shows.
+        maps_left, maps_right: x and y, each (H, W) float32, of the unrectified pixel that each
+            pixel of the rectified left and right image shows.
         empty: fraction of the rectified view, 0 to 1, that no pixel of the lens fills; the larger
             one of left and right.
 

@@ -195,7 +195,9 @@ def round_first_convolution(
     return whole, steps
 
 
-def first_convolution_in_int8(quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.float32]) -> None:
+def first_convolution_in_int8(
+    quantised: Model, whole: NDArray[np.int8], steps: NDArray[np.float32]
+) -> None:
     """Make the first convolution compute in int8 with the filters of `round_first_convolution`.
 
     Images are bytes, so the result equals that in float.
