@@ -14,11 +14,11 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
-from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.geometry import make_transform, orthonormalize, so3_exp
 from spslam.interfaces import BundleProblem, BundleResult
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 from .residuals import (
     Reprojection,
@@ -31,10 +31,6 @@ from .residuals import (
     huber_weight,
     pose_jacobian,
 )
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 _log = logging.getLogger(__name__)
 
@@ -129,8 +125,8 @@ class SchurBundleAdjuster:
 class _State:
     """The estimated variables: poses (K, 4, 4) and points (3, P)."""
 
-    T_cam_world: Array
-    points: Array
+    T_cam_world: FloatArray
+    points: FloatArray
 
 
 class _Scene:
@@ -138,15 +134,15 @@ class _Scene:
 
     def __init__(self, problem: BundleProblem, camera: Camera, pixel_sigma: float) -> None:
         keys = problem.camera_index * np.int64(len(problem.points)) + problem.point_index
-        self.order: Index = np.argsort(keys, kind="stable")
-        self.cameras: Index = problem.camera_index[self.order]
-        self.points: Index = problem.point_index[self.order]
+        self.order: IntArray = np.argsort(keys, kind="stable")
+        self.cameras: IntArray = problem.camera_index[self.order]
+        self.points: IntArray = problem.point_index[self.order]
         self.measured = Reprojection(
             problem.pixels[self.order], problem.u_right[self.order], camera, pixel_sigma
         )
-        self.fixed: Mask = problem.fixed
+        self.fixed: BoolArray = problem.fixed
 
-    def usable(self, state: _State) -> Mask:
+    def usable(self, state: _State) -> BoolArray:
         """Return which observations (O,) have a finite pixel, point and pose."""
         points, cameras = (
             all_finite(state.points, axis=0),
@@ -154,18 +150,18 @@ class _Scene:
         )
         return self.measured.finite & points[self.points] & cameras[self.cameras]
 
-    def determining(self, active: Mask) -> Mask:
+    def determining(self, active: BoolArray) -> BoolArray:
         """Return which active observations (O,) belong to a point that they determine."""
         rows = np.where(self.measured.stereo, 3.0, 2.0) * active
-        determining: Mask = active & (np.bincount(self.points, rows) >= 3.0)[self.points]
+        determining: BoolArray = active & (np.bincount(self.points, rows) >= 3.0)[self.points]
         return determining
 
-    def inliers(self, state: _State) -> Mask:
+    def inliers(self, state: _State) -> BoolArray:
         residuals, valid = self.measured.residuals(_points_cam(state, self.cameras, self.points))
-        inliers: Mask = valid & (chi_squared(residuals) <= self.measured.limit)
+        inliers: BoolArray = valid & (chi_squared(residuals) <= self.measured.limit)
         return inliers
 
-    def truncated_cost(self, state: _State, active: Mask) -> float:
+    def truncated_cost(self, state: _State, active: BoolArray) -> float:
         residuals, valid = self.measured.residuals(_points_cam(state, self.cameras, self.points))
         cost = np.where(
             valid, np.minimum(chi_squared(residuals), self.measured.limit), self.measured.limit
@@ -173,26 +169,28 @@ class _Scene:
         return float(cost[active].sum())
 
 
-def _points_cam(state: _State, cameras: Index, points: Index) -> Array:
+def _points_cam(state: _State, cameras: IntArray, points: IntArray) -> FloatArray:
     """Return the observed points (3, O) in the coordinates of their cameras."""
-    moved: Array = np.einsum("ijo,jo->io", _rotations(state, cameras), _take(state.points, points))
+    moved: FloatArray = np.einsum(
+        "ijo,jo->io", _rotations(state, cameras), _take(state.points, points)
+    )
     moved += _take(state.T_cam_world[:, :3, 3].T, cameras)
     return moved
 
 
-def _rotations(state: _State, cameras: Index) -> Array:
+def _rotations(state: _State, cameras: IntArray) -> FloatArray:
     """Return the rotations (3, 3, O) of the observing cameras."""
     return _take(state.T_cam_world[:, :3, :3].transpose(1, 2, 0), cameras)
 
 
-def _compress(index: Index) -> tuple[Index, Index]:
+def _compress(index: IntArray) -> tuple[IntArray, IntArray]:
     """Return the sorted distinct values of an index array, and the row of each element in them."""
     present = np.bincount(index) > 0
-    rows: Index = (np.cumsum(present) - 1)[index]
+    rows: IntArray = (np.cumsum(present) - 1)[index]
     return np.flatnonzero(present), rows
 
 
-def _take(values: Array, index: Index) -> Array:
+def _take(values: FloatArray, index: IntArray) -> FloatArray:
     """Select along the last axis; unlike indexing, the result is contiguous, so einsum is fast."""
     return np.take(values, index, axis=-1)
 
@@ -202,39 +200,39 @@ class _Evaluation:
     """Cost of a state; of its active observations points (3, O), residuals (3, O), χ², validity."""
 
     cost: float
-    points_cam: Array
-    residuals: Array
-    chi2: Array
-    valid: Mask
+    points_cam: FloatArray
+    residuals: FloatArray
+    chi2: FloatArray
+    valid: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
 class _Normal:
     """The normal equations before elimination; see `_Stage.linearize`."""
 
-    camera_blocks: Array
-    camera_gradient: Array
-    point_blocks: Array
-    point_gradient: Array
-    camera_jacobian: Array
-    point_jacobian: Array
+    camera_blocks: FloatArray
+    camera_gradient: FloatArray
+    point_blocks: FloatArray
+    point_gradient: FloatArray
+    camera_jacobian: FloatArray
+    point_jacobian: FloatArray
 
 
 class _Stage:
     """One minimization: its active observations, moving keyframes (F) and moving points (Q)."""
 
-    def __init__(self, scene: _Scene, active: Mask) -> None:
+    def __init__(self, scene: _Scene, active: BoolArray) -> None:
         chosen = np.flatnonzero(scene.determining(active))
         self.cameras, self.points = scene.cameras[chosen], scene.points[chosen]
         self.measured = scene.measured.select(chosen)
         self.free_points, self.point_rows = _compress(self.points)
         # Only observations by moving keyframes (M) have columns in the camera system.
-        self.moving: Index = np.flatnonzero(~scene.fixed[self.cameras])
+        self.moving: IntArray = np.flatnonzero(~scene.fixed[self.cameras])
         self.free_cameras, self.camera_rows = _compress(self.cameras[self.moving])
-        self.camera_starts: Index = np.searchsorted(
+        self.camera_starts: IntArray = np.searchsorted(
             self.camera_rows, np.arange(len(self.free_cameras) + 1)
         )
-        self.coupled_rows: Index = self.point_rows[self.moving]
+        self.coupled_rows: IntArray = self.point_rows[self.moving]
         twice = (np.diff(self.camera_rows) == 0) & (np.diff(self.coupled_rows) == 0)
         self.dense = 0 < len(self.free_cameras) <= _DENSE_CAMERAS and not twice.any()
         if self.dense:
@@ -243,7 +241,7 @@ class _Stage:
             columns = 3 * self.coupled_rows + np.arange(3)[:, None]
             rows = 6 * self.camera_rows + np.arange(6)[:, None, None]
             self._coupling = np.zeros((-(-3 * len(self.free_points) // width), height, width))
-            self._places: Index = (columns // width * height + rows) * width + columns % width
+            self._places: IntArray = (columns // width * height + rows) * width + columns % width
 
     def evaluate(self, state: _State) -> _Evaluation:
         points_cam = _points_cam(state, self.cameras, self.points)
@@ -289,7 +287,7 @@ class _Stage:
             _take(by_point, self.moving),
         )
 
-    def solve(self, normal: _Normal, damping: float) -> tuple[Array, Array]:
+    def solve(self, normal: _Normal, damping: float) -> tuple[FloatArray, FloatArray]:
         """Return the steps (6 F,) of the keyframes and (3, Q) of the points.
 
         Raises:
@@ -321,7 +319,7 @@ class _Stage:
         coupled = [self._sum_coupled(row) for row in np.einsum("ajo,ao->jo", blocks, steps)]
         return camera_step, -backward3(factor, whitened + np.stack(coupled))
 
-    def move(self, state: _State, camera_step: Array, point_step: Array) -> _State:
+    def move(self, state: _State, camera_step: FloatArray, point_step: FloatArray) -> _State:
         T, points = state.T_cam_world.copy(), state.points.copy()
         step = camera_step.reshape(-1, 6)
         T[self.free_cameras] = (
@@ -330,17 +328,19 @@ class _Stage:
         points[:, self.free_points] += point_step
         return _State(T, points)
 
-    def _sum_points(self, values: Array) -> Array:
+    def _sum_points(self, values: FloatArray) -> FloatArray:
         return np.bincount(self.point_rows, values, minlength=len(self.free_points)).astype(
             np.float64, copy=False
         )
 
-    def _sum_coupled(self, values: Array) -> Array:
+    def _sum_coupled(self, values: FloatArray) -> FloatArray:
         return np.bincount(self.coupled_rows, values, minlength=len(self.free_points)).astype(
             np.float64, copy=False
         )
 
-    def _solve_cameras(self, blocks: Array, camera_blocks: Array, rhs: Array) -> Array:
+    def _solve_cameras(
+        self, blocks: FloatArray, camera_blocks: FloatArray, rhs: FloatArray
+    ) -> FloatArray:
         """Solve `camera_blocks - B Bᵀ` for the step (6 F,); `blocks` (6, 3, M) make up B."""
         if self.dense:
             self._coupling.ravel()[self._places] = blocks
@@ -362,7 +362,7 @@ class _Stage:
         return _solve_sparse_positive((diagonal - product).tocsc(), rhs)
 
 
-def _subtract_product(camera_blocks: Array, product: Array) -> Array:
+def _subtract_product(camera_blocks: FloatArray, product: FloatArray) -> FloatArray:
     """Subtract `product` (6 F, 6 F), in place, from block-diagonal `camera_blocks` (F, 6, 6)."""
     np.negative(product, out=product)
     rows = np.arange(len(camera_blocks))
@@ -370,12 +370,12 @@ def _subtract_product(camera_blocks: Array, product: Array) -> Array:
     return product
 
 
-def _solve_positive(system: Array, rhs: Array) -> Array:
+def _solve_positive(system: FloatArray, rhs: FloatArray) -> FloatArray:
     factor = scipy.linalg.cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
     return np.asarray(scipy.linalg.cho_solve(factor, rhs, check_finite=False), dtype=np.float64)
 
 
-def _solve_sparse_positive(system: scipy.sparse.csc_matrix, rhs: Array) -> Array:
+def _solve_sparse_positive(system: scipy.sparse.csc_matrix, rhs: FloatArray) -> FloatArray:
     options = {"SymmetricMode": True}
     try:
         factor = scipy.sparse.linalg.splu(

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.codebook import CLUSTERS, Codebook, learn_codebook
-
-Ids = NDArray[np.int64]
-Floats = NDArray[np.float32]
+from spslam.typing import Float32Array, IntArray
 
 # Number of keyframes that a codebook is learned from: it needs different views.
 _LEARN_FROM = 20
@@ -37,7 +35,7 @@ class PlaceIndex:
         self._codebook = codebook
         self._seed = seed
         # Descriptors by keyframe id, until the codebook is final.
-        self._first: dict[int, Floats] = {}
+        self._first: dict[int, Float32Array] = {}
         self._settled = codebook is not None
         self._ids = np.zeros(0, np.int64)
         self._vectors = np.zeros((0, 0), np.float32)
@@ -45,7 +43,7 @@ class PlaceIndex:
     def __len__(self) -> int:
         return len(self._ids) if self._settled else len(self._first)
 
-    def add(self, keyframe_id: int, descriptors: Floats) -> None:
+    def add(self, keyframe_id: int, descriptors: Float32Array) -> None:
         """Add a keyframe with its unit descriptors (N, D); ids must ascend."""
         if self._settled and self._codebook is not None:
             self._append(keyframe_id, self._codebook.describe(descriptors))
@@ -65,7 +63,7 @@ class PlaceIndex:
             self._vectors[: count - 1] = self._vectors[:count][kept]
             self._ids = self._ids[kept]
 
-    def search(self, descriptors: Floats) -> tuple[Ids, Floats]:
+    def search(self, descriptors: Float32Array) -> tuple[IntArray, Float32Array]:
         """Return the similarity of every keyframe to an image of unit descriptors (N, D).
 
         Returns:
@@ -77,7 +75,7 @@ class PlaceIndex:
         assert self._codebook is not None
         return self._similarity(self._codebook.describe(descriptors))
 
-    def similarities(self, keyframe_id: int) -> tuple[Ids, Floats]:
+    def similarities(self, keyframe_id: int) -> tuple[IntArray, Float32Array]:
         """Return the similarity of every keyframe to one of them, as `search` does."""
         if self._codebook is None:
             self._learn()
@@ -86,7 +84,7 @@ class PlaceIndex:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         return self._similarity(self._vectors[rows[0]])
 
-    def arrays(self) -> dict[str, Floats | Ids]:
+    def arrays(self) -> dict[str, Float32Array | IntArray]:
         """Return the codebook, ids and vectors by name; empty without a codebook."""
         if self._codebook is None and not self._learn():
             return {}
@@ -113,12 +111,12 @@ class PlaceIndex:
         self._codebook, self._settled, self._first = codebook, True, {}
         self._ids, self._vectors = ids.copy(), vectors.copy()
 
-    def _similarity(self, vector: Floats) -> tuple[Ids, Floats]:
+    def _similarity(self, vector: Float32Array) -> tuple[IntArray, Float32Array]:
         if len(self._ids) == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         return self._ids, self._vectors[: len(self._ids)] @ vector
 
-    def _append(self, keyframe_id: int, vector: Floats) -> None:
+    def _append(self, keyframe_id: int, vector: Float32Array) -> None:
         count = len(self._ids)
         if count == len(self._vectors):
             grown = np.zeros((max(64, 2 * count), len(vector)), np.float32)

@@ -6,16 +6,13 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.geometry import orthonormalize
 from spslam.interfaces import PoseEstimate
+from spslam.typing import BoolArray, FloatArray
 
 from .residuals import Reprojection, chi_squared, huber_cost, huber_weight, pose_jacobian
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 # Smallest number of points that determine a pose: fewer give no estimate.
 _MIN_POINTS = 4
@@ -62,10 +59,10 @@ class PnPSolver:
 
     def refine(
         self,
-        T_cam_world: Array,
-        points: Array,
-        pixels: Array,
-        u_right: Array,
+        T_cam_world: FloatArray,
+        points: FloatArray,
+        pixels: FloatArray,
+        u_right: FloatArray,
         camera: Camera,
         *,
         coarse: bool = False,
@@ -79,7 +76,11 @@ class PnPSolver:
         return self._refine(problem, T_cam_world, None, coarse)
 
     def _refine(
-        self, problem: _Problem, T_cam_world: Array, active: Mask | None, coarse: bool = False
+        self,
+        problem: _Problem,
+        T_cam_world: FloatArray,
+        active: BoolArray | None,
+        coarse: bool = False,
     ) -> PoseEstimate:
         """Refine a pose, starting with the `active` points (N,) or, with None, all usable ones."""
         T = np.asarray(T_cam_world, dtype=np.float64)
@@ -105,7 +106,7 @@ class PnPSolver:
         return self._estimate(view, active, normal)
 
     def ransac(
-        self, points: Array, pixels: Array, u_right: Array, camera: Camera
+        self, points: FloatArray, pixels: FloatArray, u_right: FloatArray, camera: Camera
     ) -> PoseEstimate | None:
         """Run PnP with RANSAC on the pixels, then refine on all points; see `PoseSolver.ransac`."""
         problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
@@ -118,7 +119,9 @@ class PnPSolver:
         estimate = self._refine(problem, T, _View(problem, T).inliers(_SAMPLE_TOLERANCE))
         return estimate if np.count_nonzero(estimate.inliers) >= self.min_inliers else None
 
-    def _sample_consensus(self, points: Array, pixels: Array, camera: Camera) -> Array | None:
+    def _sample_consensus(
+        self, points: FloatArray, pixels: FloatArray, camera: Camera
+    ) -> FloatArray | None:
         parameters = cv2.UsacParams()
         parameters.threshold = 3.0 * self.pixel_sigma
         parameters.confidence = _RANSAC_CONFIDENCE
@@ -145,7 +148,7 @@ class PnPSolver:
         T[:3, 3] = translation.ravel()
         return T if np.isfinite(T).all() else None
 
-    def _estimate(self, view: _View, inliers: Mask, normal: Array) -> PoseEstimate:
+    def _estimate(self, view: _View, inliers: BoolArray, normal: FloatArray) -> PoseEstimate:
         measured = view.problem.measured
         rows = int(2 * np.count_nonzero(inliers) + np.count_nonzero(inliers & measured.stereo))
         variance = float(view.chi2[inliers].sum()) / max(rows - 6, 1)
@@ -160,9 +163,11 @@ class PnPSolver:
 class _Problem:
     """The points (3, N) and measurements of one pose."""
 
-    def __init__(self, points: Array, measured: Reprojection) -> None:
-        self.usable: Mask = measured.finite & np.isfinite(points).all(axis=1)
-        self.points: Array = np.ascontiguousarray(np.where(self.usable[:, None], points, 0.0).T)
+    def __init__(self, points: FloatArray, measured: Reprojection) -> None:
+        self.usable: BoolArray = measured.finite & np.isfinite(points).all(axis=1)
+        self.points: FloatArray = np.ascontiguousarray(
+            np.where(self.usable[:, None], points, 0.0).T
+        )
         self.measured = measured
         # Without any u_right, the third row of each residual is 0 and left out.
         self.rows = 3 if measured.stereo.any() else 2
@@ -171,32 +176,32 @@ class _Problem:
 class _View:
     """All points of a problem seen from a pose: residuals and Jacobian, without weights."""
 
-    def __init__(self, problem: _Problem, T: Array) -> None:
+    def __init__(self, problem: _Problem, T: FloatArray) -> None:
         self.problem, self.T = problem, T
         self._points_cam = T[:3, :3] @ problem.points + T[:3, 3:]
         self.residuals, valid = problem.measured.residuals(self._points_cam)
-        self._valid: Mask = valid & problem.usable
+        self._valid: BoolArray = valid & problem.usable
         # A point behind the camera has a residual of 100 σ, so that a step cannot gain by moving
         # points there.
-        self.chi2: Array = np.where(self._valid, chi_squared(self.residuals), 1e4)
+        self.chi2: FloatArray = np.where(self._valid, chi_squared(self.residuals), 1e4)
 
     @cached_property
-    def jacobian(self) -> Array:
+    def jacobian(self) -> FloatArray:
         """Derivatives (6, 2 or 3, N) of the residuals by a left perturbation of the pose."""
         by_point = self.problem.measured.jacobian(self._points_cam, self._valid)
         return pose_jacobian(by_point, self._points_cam)[:, : self.problem.rows]
 
-    def inliers(self, tolerance: float = 1.0) -> Mask:
+    def inliers(self, tolerance: float = 1.0) -> BoolArray:
         """Return which points (N,) are within `tolerance` times the 95 % limit of χ²."""
-        inliers: Mask = self._valid & (self.chi2 <= tolerance * self.problem.measured.limit)
+        inliers: BoolArray = self._valid & (self.chi2 <= tolerance * self.problem.measured.limit)
         return inliers
 
-    def cost(self, active: Mask, huber: bool) -> float:
+    def cost(self, active: BoolArray, huber: bool) -> float:
         """Return the cost of the active points."""
         cost = huber_cost(self.chi2, self.problem.measured.limit) if huber else self.chi2
         return float(cost @ active)
 
-    def linearize(self, active: Mask, huber: bool) -> tuple[Array, Array]:
+    def linearize(self, active: BoolArray, huber: bool) -> tuple[FloatArray, FloatArray]:
         """Return the normal matrix (6, 6) and gradient (6,) of the active points."""
         limit, rows = self.problem.measured.limit, self.problem.rows
         weight = huber_weight(self.chi2, limit) * active if huber else active.astype(np.float64)
@@ -205,8 +210,8 @@ class _View:
 
 
 def _minimize(
-    view: _View, active: Mask, huber: bool, iterations: int, tolerance: float
-) -> tuple[_View, Array]:
+    view: _View, active: BoolArray, huber: bool, iterations: int, tolerance: float
+) -> tuple[_View, FloatArray]:
     """Minimize on the active points by Levenberg-Marquardt.
 
     Returns:
@@ -234,16 +239,16 @@ def _minimize(
     return view, normal
 
 
-def _perturb(step: Array, T: Array) -> Array:
+def _perturb(step: FloatArray, T: FloatArray) -> FloatArray:
     """Move a pose by [translation, rotation]; equals the exponential to first order, but faster."""
     motion = np.eye(4)
     motion[:3, :3] = cv2.Rodrigues(step[3:])[0]
     motion[:3, 3] = step[:3]
-    moved: Array = motion @ T
+    moved: FloatArray = motion @ T
     return moved
 
 
-def _solve(matrix: Array, rhs: Array) -> Array | None:
+def _solve(matrix: FloatArray, rhs: FloatArray) -> FloatArray | None:
     try:
         step = np.asarray(np.linalg.solve(matrix, rhs), dtype=np.float64)
     except np.linalg.LinAlgError:
@@ -251,7 +256,7 @@ def _solve(matrix: Array, rhs: Array) -> Array | None:
     return step if np.isfinite(step).all() else None
 
 
-def _no_estimate(T_cam_world: Array, count: int) -> PoseEstimate:
+def _no_estimate(T_cam_world: FloatArray, count: int) -> PoseEstimate:
     return PoseEstimate(
         np.array(T_cam_world, dtype=np.float64),
         np.zeros(count, dtype=bool),

@@ -31,10 +31,10 @@ from spslam.geometry import (
 )
 from spslam.interfaces import PoseGraphEdges
 from spslam.io.files import write_atomic
+from spslam.typing import FloatArray
 
 _log = logging.getLogger(__name__)
 
-Array = NDArray[np.float64]
 
 # Threshold of Huber's kernel, σ, by degrees of freedom: square root of the 95 % quantile of χ².
 _HUBER_DELTA = {6: 3.5485, 7: 3.7506}
@@ -63,8 +63,12 @@ class G2oPoseGraph:
         self.huber_delta = huber_delta
 
     def optimize(
-        self, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_], with_scale: bool
-    ) -> Array:
+        self,
+        S_world_node: FloatArray,
+        edges: PoseGraphEdges,
+        fixed: NDArray[np.bool_],
+        with_scale: bool,
+    ) -> FloatArray:
         """Refine the nodes of a graph; see `spslam.interfaces.PoseGraphSolver`.
 
         Fixed nodes are returned unchanged. In a connected component without a fixed node, the first
@@ -113,7 +117,7 @@ class G2oPoseGraph:
         return refined
 
 
-def information_to_g2o(information: Array) -> Array:
+def information_to_g2o(information: FloatArray) -> FloatArray:
     """Convert information (..., 6, 6) or (..., 7, 7) to the order and units of g2o's residuals.
 
     `EdgeSE3` measures rotation by the quaternion's vector part, which is half the rotation vector.
@@ -121,17 +125,17 @@ def information_to_g2o(information: Array) -> Array:
     if information.shape[-1] == 7:
         return information[..., _SIM3_ORDER[:, None], _SIM3_ORDER]
     units = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
-    scaled: Array = information * np.outer(units, units)
+    scaled: FloatArray = information * np.outer(units, units)
     return scaled
 
 
-def information_from_g2o(information: Array) -> Array:
+def information_from_g2o(information: FloatArray) -> FloatArray:
     """Convert information from g2o's order and units; the inverse of `information_to_g2o`."""
     if information.shape[-1] == 7:
         # The permutation swaps two halves, so it is its own inverse.
         return information[..., _SIM3_ORDER[:, None], _SIM3_ORDER]
     units = np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5])
-    scaled: Array = information * np.outer(units, units)
+    scaled: FloatArray = information * np.outer(units, units)
     return scaled
 
 
@@ -146,14 +150,14 @@ class PoseGraph:
         with_scale: Whether nodes are Sim(3) instead of SE(3).
     """
 
-    S_world_node: Array
+    S_world_node: FloatArray
     edges: PoseGraphEdges
     fixed: NDArray[np.bool_]
     with_scale: bool
 
 
 def write_g2o(
-    path: Path | str, S_world_node: Array, edges: PoseGraphEdges, fixed: NDArray[np.bool_]
+    path: Path | str, S_world_node: FloatArray, edges: PoseGraphEdges, fixed: NDArray[np.bool_]
 ) -> None:
     """Write a graph in g2o's text format: SE(3) or, if edges have 7×7 information, Sim(3).
 
@@ -281,7 +285,7 @@ def _assemble(
     return PoseGraph(S_world_node, graph, is_fixed, with_scale)
 
 
-def _to_columns(S: Array, with_scale: bool) -> Array:
+def _to_columns(S: FloatArray, with_scale: bool) -> FloatArray:
     """Return the columns of a file: `t q` for SE(3), or `q t s` of the inverse for Sim(3)."""
     if not with_scale:
         return np.concatenate([S[:, :3, 3], rotation_to_quaternion(S[:, :3, :3])], axis=1)
@@ -291,7 +295,7 @@ def _to_columns(S: Array, with_scale: bool) -> Array:
     return np.concatenate([quaternion, S[:, :3, 3], scale], axis=1)
 
 
-def _from_columns(values: Array, with_scale: bool) -> Array:
+def _from_columns(values: FloatArray, with_scale: bool) -> FloatArray:
     if not with_scale:
         return make_transform(quaternion_to_rotation(values[:, 3:7]), values[:, :3])
     return inverse(
@@ -304,7 +308,7 @@ def _line(tag: str, ids: list[int], values: list[float]) -> str:
 
 
 def _check(
-    S_world_node: Array,
+    S_world_node: FloatArray,
     edges: PoseGraphEdges,
     fixed: NDArray[np.bool_],
     with_scale: bool,
@@ -354,7 +358,7 @@ def _algorithm(with_scale: bool) -> Any:
 
 def _build_se3(
     optimizer: Any,
-    T_world_node: Array,
+    T_world_node: FloatArray,
     edges: PoseGraphEdges,
     held: NDArray[np.bool_],
     delta: float | None,
@@ -366,7 +370,7 @@ def _build_se3(
 
 def _build_sim3(
     optimizer: Any,
-    S_world_node: Array,
+    S_world_node: FloatArray,
     edges: PoseGraphEdges,
     held: NDArray[np.bool_],
     delta: float | None,
@@ -413,7 +417,7 @@ def _build(
     return vertices, graph_edges
 
 
-def _to_sim3(S: Array) -> list[Any]:
+def _to_sim3(S: FloatArray) -> list[Any]:
     scales = similarity_scale(S)
     rotations = orthonormalize(S)[:, :3, :3]
     return [
@@ -422,11 +426,11 @@ def _to_sim3(S: Array) -> list[Any]:
     ]
 
 
-def _read_se3(vertices: list[Any]) -> Array:
+def _read_se3(vertices: list[Any]) -> FloatArray:
     return orthonormalize(np.array([vertex.estimate().matrix() for vertex in vertices]))
 
 
-def _read_sim3(vertices: list[Any]) -> Array:
+def _read_sim3(vertices: list[Any]) -> FloatArray:
     estimates = [vertex.estimate() for vertex in vertices]
     scales = np.array([estimate.scale() for estimate in estimates])[:, None, None]
     rotations = np.array([estimate.rotation().rotation_matrix() for estimate in estimates])

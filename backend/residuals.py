@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from spslam.typing import BoolArray, FloatArray
 
 # 95 % quantiles of the χ² distribution with 2 and 3 degrees of freedom.
 CHI2_MONO = 5.991
@@ -37,15 +35,17 @@ class Reprojection:
         limit: (N,) χ² above which an observation is an outlier (95 %).
     """
 
-    def __init__(self, pixels: Array, u_right: Array, camera: Camera, pixel_sigma: float) -> None:
-        self.finite: Mask = all_finite(pixels, axis=1)
-        self.stereo: Mask = np.logical_and(self.finite, np.isfinite(u_right))
+    def __init__(
+        self, pixels: FloatArray, u_right: FloatArray, camera: Camera, pixel_sigma: float
+    ) -> None:
+        self.finite: BoolArray = all_finite(pixels, axis=1)
+        self.stereo: BoolArray = np.logical_and(self.finite, np.isfinite(u_right))
         if camera.bf <= 0:
             self.stereo = np.zeros_like(self.finite)
-        self.limit: Array = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
+        self.limit: FloatArray = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
         measured = np.column_stack([pixels, u_right]).T
         centre = np.array([[camera.cx], [camera.cy], [camera.cx]])
-        self._measured: Array = (
+        self._measured: FloatArray = (
             np.where(np.isfinite(measured), measured - centre, 0.0) / pixel_sigma
         )
         self._fx, self._fy, self._bf = (
@@ -65,14 +65,14 @@ class Reprojection:
         chosen._measured = np.take(self._measured, index, axis=1)
         return chosen
 
-    def residuals(self, points_cam: Array) -> tuple[Array, Mask]:
+    def residuals(self, points_cam: FloatArray) -> tuple[FloatArray, BoolArray]:
         """Return residuals (3, N) of points (3, N) in camera coordinates, and which (N,) are valid.
 
         Invalid are NaN points, NaN pixels and points at or behind the camera; their residuals
         are 0.
         """
         x, y, z = points_cam
-        valid: Mask = (z > MIN_DEPTH) & (z < np.inf) & self.finite
+        valid: BoolArray = (z > MIN_DEPTH) & (z < np.inf) & self.finite
         inverse_z = 1.0 / np.where(valid, z, 1.0)
         out = np.empty_like(points_cam)
         np.multiply(self._fx * x, inverse_z, out=out[0])
@@ -85,7 +85,7 @@ class Reprojection:
         out[:, ~valid] = 0.0
         return out, valid
 
-    def jacobian(self, points_cam: Array, valid: Mask) -> Array:
+    def jacobian(self, points_cam: FloatArray, valid: BoolArray) -> FloatArray:
         """Return derivatives (3, 3, N) of residuals by the camera point; 0 where not `valid`."""
         z = np.where(valid, points_cam[2], 1.0)
         x_over_z, y_over_z = np.where(valid, points_cam[:2], 0.0) / z
@@ -101,12 +101,12 @@ class Reprojection:
         return out
 
 
-def all_finite(values: Array, axis: int | tuple[int, ...]) -> Mask:
+def all_finite(values: FloatArray, axis: int | tuple[int, ...]) -> BoolArray:
     """Return which slices along `axis` have only finite values."""
     return np.asarray(np.isfinite(values).all(axis=axis), dtype=np.bool_)
 
 
-def pose_jacobian(jacobian_cam: Array, points_cam: Array) -> Array:
+def pose_jacobian(jacobian_cam: FloatArray, points_cam: FloatArray) -> FloatArray:
     """Convert derivatives by the camera point to those (6, 3, N) by a left pose perturbation."""
     a0, a1, a2 = jacobian_cam
     x, y, z = np.where(np.isfinite(points_cam), points_cam, 0.0)
@@ -118,25 +118,25 @@ def pose_jacobian(jacobian_cam: Array, points_cam: Array) -> Array:
     return out
 
 
-def chi_squared(residuals: Array) -> Array:
+def chi_squared(residuals: FloatArray) -> FloatArray:
     """Return the squared norms (N,) of residuals (3, N)."""
-    chi2: Array = np.einsum("in,in->n", residuals, residuals)
+    chi2: FloatArray = np.einsum("in,in->n", residuals, residuals)
     return chi2
 
 
-def huber_weight(chi2: Array, limit: Array) -> Array:
+def huber_weight(chi2: FloatArray, limit: FloatArray) -> FloatArray:
     """Return the weights (N,) of squared residuals under Huber's kernel, threshold sqrt(limit)."""
-    weight: Array = np.sqrt(limit / np.maximum(chi2, limit))
+    weight: FloatArray = np.sqrt(limit / np.maximum(chi2, limit))
     return weight
 
 
-def huber_cost(chi2: Array, limit: Array) -> Array:
+def huber_cost(chi2: FloatArray, limit: FloatArray) -> FloatArray:
     """Return Huber's kernel (N,) of χ²: χ² up to `limit`, linear in the residual beyond."""
-    cost: Array = np.where(chi2 <= limit, chi2, 2.0 * np.sqrt(limit * chi2) - limit)
+    cost: FloatArray = np.where(chi2 <= limit, chi2, 2.0 * np.sqrt(limit * chi2) - limit)
     return cost
 
 
-def cholesky3(blocks: Array) -> Array:
+def cholesky3(blocks: FloatArray) -> FloatArray:
     """Factor symmetric positive blocks (6, N) into L (6, N), order 00, 10, 11, 20, 21, 22.
 
     Pivots lost to rounding are raised, so that a degenerate block gives a finite step, not NaN.
@@ -153,7 +153,7 @@ def cholesky3(blocks: Array) -> Array:
     return L
 
 
-def forward3(L: Array, b: Array) -> Array:
+def forward3(L: FloatArray, b: FloatArray) -> FloatArray:
     """Return L⁻¹ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
     out = np.empty_like(b)
     np.divide(b[0], L[0], out=out[0])
@@ -162,7 +162,7 @@ def forward3(L: Array, b: Array) -> Array:
     return out
 
 
-def backward3(L: Array, b: Array) -> Array:
+def backward3(L: FloatArray, b: FloatArray) -> FloatArray:
     """Return L⁻ᵀ b for factors (6, N) of `cholesky3` and b (3, …, N)."""
     out = np.empty_like(b)
     np.divide(b[2], L[5], out=out[2])

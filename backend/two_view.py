@@ -7,17 +7,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import Refusal
 from spslam.geometry import apply, hat, inverse, make_transform, so3_exp
 from spslam.interfaces import TwoViewEstimate
+from spslam.typing import BoolArray, FloatArray
 
 from .residuals import CHI2_MONO, all_finite
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 # 95 % quantile of the χ² distribution with one degree of freedom: distance to an epipolar line.
 _CHI2_LINE = 3.841
@@ -66,7 +63,9 @@ class EpipolarSolver:
         self.seed = seed
         self.min_point_parallax_deg = min_point_parallax_deg
 
-    def solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | Refusal:
+    def solve(
+        self, pixels0: FloatArray, pixels1: FloatArray, camera: Camera
+    ) -> TwoViewEstimate | Refusal:
         """Estimate relative pose and points from matched pixels; see `TwoViewSolver.solve`."""
         finite = np.flatnonzero(all_finite(pixels0, axis=1) & all_finite(pixels1, axis=1))
         if len(finite) < max(self.min_points, _MIN_MATCHES):
@@ -111,12 +110,12 @@ class EpipolarSolver:
 
     def triangulate(
         self,
-        T_cam0_world: Array,
-        T_cam1_world: Array,
-        pixels0: Array,
-        pixels1: Array,
+        T_cam0_world: FloatArray,
+        T_cam1_world: FloatArray,
+        pixels0: FloatArray,
+        pixels1: FloatArray,
         camera: Camera,
-    ) -> Array:
+    ) -> FloatArray:
         """Triangulate world points from matched pixels; see `TwoViewSolver.triangulate`.
 
         The method minimizes the reprojection error (Lindstrom, Triangulation made easy, CVPR 2010).
@@ -134,8 +133,8 @@ class EpipolarSolver:
         return np.where(good[:, None], apply(inverse(T_0_world), points), np.nan)
 
     def standstill(
-        self, pixels0: Array, pixels1: Array, still: Array, camera: Camera
-    ) -> tuple[Mask, Array] | None:
+        self, pixels0: FloatArray, pixels1: FloatArray, still: FloatArray, camera: Camera
+    ) -> tuple[BoolArray, FloatArray] | None:
         """Test still pixels against the motion of matches; see `TwoViewSolver.standstill`.
 
         Distances are Sampson's. While the camera turns, hardly any point of a static scene stays in
@@ -153,7 +152,7 @@ class EpipolarSolver:
         chi2 = _sampson_epipolar(_Matches(still, still, camera, self.pixel_sigma), F_10)
         return agree, np.sqrt(chi2) * self.pixel_sigma
 
-    def _estimate_models(self, matches: _Matches) -> tuple[Array | None, Array | None]:
+    def _estimate_models(self, matches: _Matches) -> tuple[FloatArray | None, FloatArray | None]:
         """Estimate the essential matrix and the homography of pixels, each (3, 3) or None."""
         pixels0, pixels1, K = matches.pixels0, matches.pixels1, matches.camera.K
         parameters = cv2.UsacParams()
@@ -168,7 +167,7 @@ class EpipolarSolver:
         homography, _ = cv2.findHomography(pixels0, pixels1, parameters)
         return _checked(essential), _checked(homography)
 
-    def _reconstruct(self, matches: _Matches, T_1_0: Array) -> _Candidate:
+    def _reconstruct(self, matches: _Matches, T_1_0: FloatArray) -> _Candidate:
         points, good = matches.triangulate(T_1_0)
         return _Candidate(T_1_0, points, good)
 
@@ -198,9 +197,9 @@ class EpipolarSolver:
 class _Candidate:
     """A motion, the points (N, 3) in camera 0 triangulated with it, and which (N,) are good."""
 
-    T_1_0: Array
-    points: Array
-    good: Mask
+    T_1_0: FloatArray
+    points: FloatArray
+    good: BoolArray
 
     @property
     def support(self) -> int:
@@ -224,7 +223,9 @@ class _Candidate:
 class _Matches:
     """Matched pixels (N, 2) of one camera, also as rays (N, 3) with z = 1."""
 
-    def __init__(self, pixels0: Array, pixels1: Array, camera: Camera, pixel_sigma: float) -> None:
+    def __init__(
+        self, pixels0: FloatArray, pixels1: FloatArray, camera: Camera, pixel_sigma: float
+    ) -> None:
         self.pixels0 = np.ascontiguousarray(pixels0, dtype=np.float64)
         self.pixels1 = np.ascontiguousarray(pixels1, dtype=np.float64)
         self.camera = camera
@@ -233,7 +234,7 @@ class _Matches:
         self.rays0 = camera.unproject(self.pixels0, ones)
         self.rays1 = camera.unproject(self.pixels1, ones)
 
-    def triangulate(self, T_1_0: Array) -> tuple[Array, Mask]:
+    def triangulate(self, T_1_0: FloatArray) -> tuple[FloatArray, BoolArray]:
         """Triangulate points (N, 3) in camera 0, and return which fit both images.
 
         A point fits an image if it is in front of the camera and within the 95 % limit of χ².
@@ -244,25 +245,27 @@ class _Matches:
         error0 = np.sum((self.camera.project(points) - self.pixels0) ** 2, axis=1)
         error1 = np.sum((self.camera.project(points1) - self.pixels1) ** 2, axis=1)
         # Points behind a camera project to NaN, and comparisons with NaN are false.
-        good: Mask = all_finite(points, axis=1) & (error0 <= limit) & (error1 <= limit)
+        good: BoolArray = all_finite(points, axis=1) & (error0 <= limit) & (error1 <= limit)
         return points, good
 
-    def parallax(self, points: Array, T_1_0: Array) -> Array:
+    def parallax(self, points: FloatArray, T_1_0: FloatArray) -> FloatArray:
         """Return the angles (N,), radians, between the two rays to points (N, 3) in camera 0."""
         from_second = points - inverse(T_1_0)[:3, 3]
         crossing = np.linalg.norm(np.cross(points, from_second), axis=1)
-        angles: Array = np.arctan2(crossing, np.sum(points * from_second, axis=1))
+        angles: FloatArray = np.arctan2(crossing, np.sum(points * from_second, axis=1))
         return angles
 
 
-def _checked(matrix: Any) -> Array | None:
+def _checked(matrix: Any) -> FloatArray | None:
     """Return the matrix from OpenCV, or None if OpenCV found no solution or several."""
     if matrix is None or matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         return None
     return np.asarray(matrix, dtype=np.float64)
 
 
-def _choose_model(matches: _Matches, essential: Array | None, homography: Array | None) -> str:
+def _choose_model(
+    matches: _Matches, essential: FloatArray | None, homography: FloatArray | None
+) -> str:
     """Return the model with the lower GRIC.
 
     Only matches that fit at least one of the two models count; matches that fit neither would
@@ -280,7 +283,7 @@ def _choose_model(matches: _Matches, essential: Array | None, homography: Array 
     return "homography" if gric_h < gric_e else "essential"
 
 
-def _gric(chi2: Array, dimension: int, parameters: int) -> float:
+def _gric(chi2: FloatArray, dimension: int, parameters: int) -> float:
     """Return the geometric robust information criterion (GRIC), given squared errors (N,)."""
     structure = np.log(4.0) * dimension * len(chi2)
     return float(
@@ -290,12 +293,12 @@ def _gric(chi2: Array, dimension: int, parameters: int) -> float:
     )
 
 
-def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
+def _sampson_epipolar(matches: _Matches, F_10: FloatArray) -> FloatArray:
     """Return the χ² (N,), one degree of freedom, of the distance to the nearest pair for F."""
     homogeneous0, homogeneous1 = _homogeneous(matches.pixels0), _homogeneous(matches.pixels1)
     lines1, lines0 = homogeneous0 @ F_10.T, homogeneous1 @ F_10
     gradient2 = np.sum(lines1[:, :2] ** 2, axis=1) + np.sum(lines0[:, :2] ** 2, axis=1)
-    chi2: Array = (
+    chi2: FloatArray = (
         np.sum(homogeneous1 * lines1, axis=1) ** 2
         / np.maximum(gradient2, 1e-300)
         / matches.pixel_sigma**2
@@ -303,7 +306,7 @@ def _sampson_epipolar(matches: _Matches, F_10: Array) -> Array:
     return chi2
 
 
-def _sampson_homography(matches: _Matches, H_10: Array) -> Array:
+def _sampson_homography(matches: _Matches, H_10: FloatArray) -> FloatArray:
     """Return the χ² (N,), two degrees of freedom, of the distance to the nearest pair for H."""
     mapped = _homogeneous(matches.pixels0) @ H_10.T
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -319,11 +322,11 @@ def _sampson_homography(matches: _Matches, H_10: Array) -> Array:
     return np.where(np.isfinite(chi2) & (mapped[:, 2] * np.sign(H_10[2, 2]) > 0), chi2, np.inf)
 
 
-def _homogeneous(pixels: Array) -> Array:
+def _homogeneous(pixels: FloatArray) -> FloatArray:
     return np.concatenate([pixels, np.ones((len(pixels), 1))], axis=1)
 
 
-def _decompose_essential(essential: Array | None) -> list[Array]:
+def _decompose_essential(essential: FloatArray | None) -> list[FloatArray]:
     """Return the four motions (4, 4) of an essential matrix, translation of unit length."""
     if essential is None:
         return []
@@ -333,7 +336,7 @@ def _decompose_essential(essential: Array | None) -> list[Array]:
     return [make_transform(R, sign * t.ravel()) for R in (R_a, R_b) for sign in (1.0, -1.0)]
 
 
-def _decompose_homography(homography: Array | None, camera: Camera) -> list[Array]:
+def _decompose_homography(homography: FloatArray | None, camera: Camera) -> list[FloatArray]:
     """Return the up to four motions (4, 4) of a homography of pixels; none for a pure rotation.
 
     Their translation has unit length.
@@ -350,7 +353,7 @@ def _decompose_homography(homography: Array | None, camera: Camera) -> list[Arra
     return motions
 
 
-def _triangulate_rays(rays0: Array, rays1: Array, T_1_0: Array) -> Array:
+def _triangulate_rays(rays0: FloatArray, rays1: FloatArray, T_1_0: FloatArray) -> FloatArray:
     """Triangulate rays (N, 3) with z = 1 to points (N, 3) in camera 0.
 
     Source: Lindstrom, Triangulation made easy, CVPR 2010, listing 3, two iterations.
@@ -373,15 +376,15 @@ def _triangulate_rays(rays0: Array, rays1: Array, T_1_0: Array) -> Array:
         z = np.cross(y1, y0 @ R.T)
         # depth1 · y1 = depth0 · R y0 + t, crossed with y1.
         depth = np.sum(z * np.cross(t, y1), axis=1) / np.sum(z * z, axis=1)
-    points: Array = depth[:, None] * y0
+    points: FloatArray = depth[:, None] * y0
     return points
 
 
-def _pad(vectors: Array) -> Array:
+def _pad(vectors: FloatArray) -> FloatArray:
     return np.concatenate([vectors, np.zeros((len(vectors), 1))], axis=1)
 
 
-def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
+def _refine(matches: _Matches, T_1_0: FloatArray, good: BoolArray) -> tuple[FloatArray, float]:
     """Minimize the Sampson error of the good matches: Gauss-Newton on five degrees of freedom.
 
     Returns:
@@ -408,8 +411,8 @@ def _refine(matches: _Matches, T_1_0: Array, good: Mask) -> tuple[Array, float]:
 
 
 def _linearize_sampson(
-    x0: Array, x1: Array, T_1_0: Array, sigma: float
-) -> tuple[Array, Array, Array]:
+    x0: FloatArray, x1: FloatArray, T_1_0: FloatArray, sigma: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Linearize the Sampson errors of rays.
 
     Returns:

@@ -24,6 +24,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from spslam.errors import WeightsError
+from spslam.typing import Float32Array
 
 # Prefix of the codebook's keys in a weights file.
 KEY_PREFIX = "codebook."
@@ -32,8 +33,6 @@ CLUSTERS = 64
 DIMENSIONS = 32
 # Number of descriptors that are processed at once; limits the memory.
 _CHUNK = 65536
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +45,8 @@ class Codebook:
             projection, d is D.
     """
 
-    centres: Floats
-    projection: Floats | None = None
+    centres: Float32Array
+    projection: Float32Array | None = None
 
     @property
     def descriptor_dim(self) -> int:
@@ -55,7 +54,7 @@ class Codebook:
         rows = self.centres if self.projection is None else self.projection
         return int(rows.shape[1])
 
-    def tensors(self) -> dict[str, Floats]:
+    def tensors(self) -> dict[str, Float32Array]:
         """The arrays by their keys in a weights file: `codebook.centres`, `codebook.projection`."""
         parts = {"centres": self.centres, "projection": self.projection}
         return {
@@ -64,7 +63,7 @@ class Codebook:
             if part is not None
         }
 
-    def describe(self, descriptors: Floats) -> Floats:
+    def describe(self, descriptors: Float32Array) -> Float32Array:
         """Compute the VLAD of an image.
 
         Args:
@@ -86,7 +85,7 @@ class Codebook:
 
 
 def learn_codebook(
-    descriptors: Floats,
+    descriptors: Float32Array,
     clusters: int = CLUSTERS,
     dimensions: int = DIMENSIONS,
     seed: int = 0,
@@ -129,7 +128,7 @@ def learn_codebook(
     )
 
 
-def _strongest_directions(descriptors: Floats, count: int) -> Floats:
+def _strongest_directions(descriptors: Float32Array, count: int) -> Float32Array:
     """The `count` strongest directions of descriptors (N, D) as orthonormal rows (count, D)."""
     moment = np.zeros((descriptors.shape[1], descriptors.shape[1]))
     for start in range(0, len(descriptors), _CHUNK):
@@ -140,8 +139,8 @@ def _strongest_directions(descriptors: Floats, count: int) -> Floats:
 
 
 def _spherical_k_means(
-    descriptors: Floats, clusters: int, rng: np.random.Generator, iterations: int
-) -> Floats:
+    descriptors: Float32Array, clusters: int, rng: np.random.Generator, iterations: int
+) -> Float32Array:
     centres = _first_centres(descriptors, clusters, rng)
     labels = np.full(len(descriptors), -1)
     for _ in range(iterations):
@@ -153,7 +152,9 @@ def _spherical_k_means(
     return centres
 
 
-def _first_centres(descriptors: Floats, clusters: int, rng: np.random.Generator) -> Floats:
+def _first_centres(
+    descriptors: Float32Array, clusters: int, rng: np.random.Generator
+) -> Float32Array:
     """Draw K descriptors by k-means++: the chance is proportional to the squared distance."""
     chosen = [int(rng.integers(len(descriptors)))]
     distance = np.full(len(descriptors), np.inf)
@@ -168,7 +169,9 @@ def _first_centres(descriptors: Floats, clusters: int, rng: np.random.Generator)
     return descriptors[chosen]
 
 
-def _nearest(descriptors: Floats, centres: Floats) -> tuple[NDArray[np.int64], Floats]:
+def _nearest(
+    descriptors: Float32Array, centres: Float32Array
+) -> tuple[NDArray[np.int64], Float32Array]:
     """The most similar centre (N,) of each descriptor, and the similarity (N,)."""
     labels = np.empty(len(descriptors), np.int64)
     similarity = np.empty(len(descriptors), np.float32)
@@ -181,8 +184,8 @@ def _nearest(descriptors: Floats, centres: Floats) -> tuple[NDArray[np.int64], F
 
 
 def _means(
-    descriptors: Floats, labels: NDArray[np.int64], similarity: Floats, clusters: int
-) -> Floats:
+    descriptors: Float32Array, labels: NDArray[np.int64], similarity: Float32Array, clusters: int
+) -> Float32Array:
     """Unit mean directions (K, d) of the clusters.
 
     An empty cluster restarts at one of the descriptors least similar to their centres.
@@ -193,18 +196,18 @@ def _means(
     return _unit(sums)
 
 
-def _sums(vectors: Floats, labels: NDArray[np.int64], clusters: int) -> Floats:
+def _sums(vectors: Float32Array, labels: NDArray[np.int64], clusters: int) -> Float32Array:
     """The sum (K, d) of the vectors (N, d) of each cluster."""
     count = len(labels)
     membership = scipy.sparse.csc_matrix(
         (np.ones(count, np.float32), labels, np.arange(count + 1)), shape=(clusters, count)
     )
-    sums: Floats = membership @ vectors
+    sums: Float32Array = membership @ vectors
     return sums
 
 
-def _unit(vectors: Floats) -> Floats:
-    unit: Floats = vectors / np.maximum(
+def _unit(vectors: Float32Array) -> Float32Array:
+    unit: Float32Array = vectors / np.maximum(
         np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-12)
     )
     return unit

@@ -8,11 +8,10 @@ SE(3) and [translation, rotation, log scale] for Sim(3).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 # Minimum ratio of the second to the first singular value (squared thickness to squared length) for
 # an alignment. A thinner path is a line, and the roll about a line is unknown.
@@ -23,7 +22,7 @@ _ROUNDING_MARGIN = 1e3
 _LARGEST_SCALE, _LEAST_VARIANCE = 1e30, 1e-300
 
 
-def hat(v: Array) -> Array:
+def hat(v: FloatArray) -> FloatArray:
     """Cross-product matrices (..., 3, 3) of vectors (..., 3)."""
     out = np.zeros((*v.shape[:-1], 3, 3))
     out[..., 0, 1], out[..., 0, 2] = -v[..., 2], v[..., 1]
@@ -32,15 +31,15 @@ def hat(v: Array) -> Array:
     return out
 
 
-def so3_exp(omega: Array) -> Array:
+def so3_exp(omega: FloatArray) -> FloatArray:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3), radians."""
     a, b, _ = _exponential_factors(omega)
     W = hat(omega)
-    R: Array = np.eye(3) + a * W + b * (W @ W)
+    R: FloatArray = np.eye(3) + a * W + b * (W @ W)
     return R
 
 
-def _exponential_factors(omega: Array) -> tuple[Array, Array, Array]:
+def _exponential_factors(omega: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Compute sin θ / θ, (1 - cos θ) / θ² and (θ - sin θ) / θ³ of rotation vectors (..., 3).
 
     Each result has the shape (..., 1, 1).
@@ -59,21 +58,21 @@ def _exponential_factors(omega: Array) -> tuple[Array, Array, Array]:
     return a, b, c
 
 
-def so3_log(R: Array) -> Array:
+def so3_log(R: FloatArray) -> FloatArray:
     """Rotation vectors (..., 3) of rotation matrices (..., 3, 3), radians, of norm at most π."""
     flat = R.reshape(-1, 3, 3)
-    rotvec: Array = Rotation.from_matrix(flat).as_rotvec() if len(flat) else np.zeros((0, 3))
+    rotvec: FloatArray = Rotation.from_matrix(flat).as_rotvec() if len(flat) else np.zeros((0, 3))
     return rotvec.reshape(*R.shape[:-2], 3)
 
 
-def _left_jacobian_so3(omega: Array) -> Array:
+def _left_jacobian_so3(omega: FloatArray) -> FloatArray:
     _, b, c = _exponential_factors(omega)
     W = hat(omega)
-    J: Array = np.eye(3) + b * W + c * (W @ W)
+    J: FloatArray = np.eye(3) + b * W + c * (W @ W)
     return J
 
 
-def se3_exp(xi: Array) -> Array:
+def se3_exp(xi: FloatArray) -> FloatArray:
     """Transforms (..., 4, 4) of tangent vectors (..., 6)."""
     a, b, c = _exponential_factors(xi[..., 3:])
     W = hat(xi[..., 3:])
@@ -85,23 +84,23 @@ def se3_exp(xi: Array) -> Array:
     return out
 
 
-def se3_log(T: Array) -> Array:
+def se3_log(T: FloatArray) -> FloatArray:
     """Tangent vectors (..., 6) of transforms (..., 4, 4)."""
     omega = so3_log(T[..., :3, :3])
     rho = np.linalg.solve(_left_jacobian_so3(omega), T[..., :3, 3:])[..., 0]
     return np.concatenate([rho, omega], axis=-1)
 
 
-def sim3_exp(xi: Array) -> Array:
+def sim3_exp(xi: FloatArray) -> FloatArray:
     """Similarities (..., 4, 4) of tangent vectors (..., 7)."""
     generator = np.zeros((*xi.shape[:-1], 4, 4))
     generator[..., :3, :3] = hat(xi[..., 3:6]) + xi[..., 6, None, None] * np.eye(3)
     generator[..., :3, 3] = xi[..., :3]
-    similarity: Array = expm(generator)
+    similarity: FloatArray = expm(generator)
     return similarity
 
 
-def sim3_log(S: Array) -> Array:
+def sim3_log(S: FloatArray) -> FloatArray:
     """Tangent vectors (..., 7) of similarities (..., 4, 4) with rotation angles up to π."""
     scale = similarity_scale(S)
     omega, sigma = so3_log(S[..., :3, :3] / scale[..., None, None]), np.log(scale)
@@ -115,7 +114,7 @@ def sim3_log(S: Array) -> Array:
     return np.concatenate([rho, omega, sigma[..., None]], axis=-1)
 
 
-def se3_adjoint(T: Array) -> Array:
+def se3_adjoint(T: FloatArray) -> FloatArray:
     """Adjoints (..., 6, 6) of transforms (..., 4, 4): T exp(xi) T⁻¹ = exp(adjoint · xi)."""
     out = np.zeros((*T.shape[:-2], 6, 6))
     out[..., :3, :3] = out[..., 3:, 3:] = R = T[..., :3, :3]
@@ -123,7 +122,7 @@ def se3_adjoint(T: Array) -> Array:
     return out
 
 
-def make_transform(R: Array, t: Array) -> Array:
+def make_transform(R: FloatArray, t: FloatArray) -> FloatArray:
     """Transforms (..., 4, 4) of rotations (or s·R) (..., 3, 3) and translations (..., 3)."""
     out = np.zeros((*R.shape[:-2], 4, 4))
     out[..., :3, :3] = R
@@ -132,7 +131,7 @@ def make_transform(R: Array, t: Array) -> Array:
     return out
 
 
-def inverse(T: Array) -> Array:
+def inverse(T: FloatArray) -> FloatArray:
     """Inverses of transforms or similarities (..., 4, 4)."""
     # Tracking inverts single poses dozens of times a frame, so this uses few NumPy calls.
     first_row = T[..., 0, :3]
@@ -144,22 +143,22 @@ def inverse(T: Array) -> Array:
     return out
 
 
-def apply(T: Array, points: Array) -> Array:
+def apply(T: FloatArray, points: FloatArray) -> FloatArray:
     """Apply a transform or similarity (4, 4) or (..., 4, 4) to points (..., 3)."""
     if T.ndim == 2:
-        moved: Array = points @ T[:3, :3].T + T[:3, 3]
+        moved: FloatArray = points @ T[:3, :3].T + T[:3, 3]
         return moved
     return (T[..., :3, :3] @ points[..., None])[..., 0] + T[..., :3, 3]
 
 
-def orthonormalize(T: Array) -> Array:
+def orthonormalize(T: FloatArray) -> FloatArray:
     """The nearest rigid transforms (..., 4, 4); keeps rounding errors from accumulating."""
     U, _, Vt = np.linalg.svd(T[..., :3, :3])
     U[..., 2] *= np.where(np.linalg.det(U @ Vt) < 0, -1.0, 1.0)[..., None]
     return make_transform(U @ Vt, T[..., :3, 3])
 
 
-def rotation_angle(R: Array) -> Array:
+def rotation_angle(R: FloatArray) -> FloatArray:
     """Angles (...,), radians in [0, π], of rotation matrices (..., 3, 3).
 
     Small angles are accurate, too.
@@ -169,31 +168,35 @@ def rotation_angle(R: Array) -> Array:
         axis=-1,
     )
     trace = np.trace(R, axis1=-2, axis2=-1)
-    angle: Array = np.arctan2(np.linalg.norm(axis, axis=-1), trace - 1.0)
+    angle: FloatArray = np.arctan2(np.linalg.norm(axis, axis=-1), trace - 1.0)
     return angle
 
 
-def quaternion_to_rotation(q: Array) -> Array:
+def quaternion_to_rotation(q: FloatArray) -> FloatArray:
     """Rotation matrices (..., 3, 3) of quaternions (..., 4) x y z w of any non-zero length."""
     flat = q.reshape(-1, 4)
-    matrices: Array = Rotation.from_quat(flat).as_matrix() if len(flat) else np.zeros((0, 3, 3))
+    matrices: FloatArray = (
+        Rotation.from_quat(flat).as_matrix() if len(flat) else np.zeros((0, 3, 3))
+    )
     return matrices.reshape(*q.shape[:-1], 3, 3)
 
 
-def rotation_to_quaternion(R: Array) -> Array:
+def rotation_to_quaternion(R: FloatArray) -> FloatArray:
     """Unit quaternions (..., 4) x y z w with w >= 0 of rotation matrices (..., 3, 3)."""
     flat = R.reshape(-1, 3, 3)
-    q: Array = Rotation.from_matrix(flat).as_quat(canonical=True) if len(flat) else np.zeros((0, 4))
+    q: FloatArray = (
+        Rotation.from_matrix(flat).as_quat(canonical=True) if len(flat) else np.zeros((0, 4))
+    )
     return q.reshape(*R.shape[:-2], 4)
 
 
-def similarity_scale(S: Array) -> Array:
+def similarity_scale(S: FloatArray) -> FloatArray:
     """Scales (...,) of similarities (..., 4, 4)."""
-    scale: Array = np.cbrt(np.linalg.det(S[..., :3, :3]))
+    scale: FloatArray = np.cbrt(np.linalg.det(S[..., :3, :3]))
     return scale
 
 
-def umeyama(source: Array, target: Array, with_scale: bool) -> Array:
+def umeyama(source: FloatArray, target: FloatArray, with_scale: bool) -> FloatArray:
     """The similarity (4, 4) that maps points onto others with least squares.
 
     Umeyama, Least-squares estimation of transformation parameters between two point patterns,

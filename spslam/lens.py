@@ -6,11 +6,10 @@ from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError
+from spslam.typing import FloatArray
 
-Array = NDArray[np.float64]
 DistortionModel = Literal["none", "radtan", "equidistant"]
 
 # Numbers of coefficients that each model takes, in OpenCV's order: k1 k2 p1 p2
@@ -161,7 +160,7 @@ def widest_angle(k: tuple[float, ...]) -> float:
     return float(min(turns.min(initial=np.pi), np.pi))
 
 
-def bend_angles(theta: Array, k: tuple[float, ...]) -> Array:
+def bend_angles(theta: FloatArray, k: tuple[float, ...]) -> FloatArray:
     """Radii (N,), focal lengths, of angles (N,), radians from the axis of an equidistant lens.
 
     An angle beyond which the lens folds back becomes NaN.
@@ -171,7 +170,7 @@ def bend_angles(theta: Array, k: tuple[float, ...]) -> Array:
     return np.where(theta <= widest_angle(k), radius, np.nan)
 
 
-def straighten_angles(radius: Array, k: tuple[float, ...]) -> Array:
+def straighten_angles(radius: FloatArray, k: tuple[float, ...]) -> FloatArray:
     """Angles (N,) from the axis, radians, of radii (N,), focal lengths: inverts `bend_angles`.
 
     A radius that the lens never reaches becomes NaN.
@@ -179,7 +178,7 @@ def straighten_angles(radius: Array, k: tuple[float, ...]) -> Array:
     widest = widest_angle(k)
     table = np.linspace(0.0, widest, _TABLE_STEPS)
     reached = bend_angles(table, k)
-    theta: Array = np.interp(radius, reached, table)
+    theta: FloatArray = np.interp(radius, reached, table)
     for _ in range(_NEWTON_STEPS):
         square = theta * theta
         slope = 1 + square * (

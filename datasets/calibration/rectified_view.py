@@ -10,14 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import so3_exp, so3_log
 from spslam.lens import widest_angle
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 # Widest field of view across the longer side, radians. An image plane stretches the edges of wider
 # views, which costs resolution in the centre.
@@ -50,13 +48,13 @@ class RectifiedView:
         baseline_m: distance between the cameras, metres.
     """
 
-    R_left: Array
-    R_right: Array
-    K: Array
+    R_left: FloatArray
+    R_right: FloatArray
+    K: FloatArray
     baseline_m: float
 
 
-def check_side_by_side(T_left_right: Array) -> None:
+def check_side_by_side(T_left_right: FloatArray) -> None:
     """Check that two cameras stand side by side, the right one to the right.
 
     Raises:
@@ -84,7 +82,7 @@ def check_side_by_side(T_left_right: Array) -> None:
         )
 
 
-def rectified_view(left: Camera, right: Camera, T_left_right: Array) -> RectifiedView:
+def rectified_view(left: Camera, right: Camera, T_left_right: FloatArray) -> RectifiedView:
     """Compute the widest view, at most 120 degrees, that both lenses fill.
 
     The view has the size of the images. Its x axis is the baseline. Its z axis is the mean viewing
@@ -139,13 +137,13 @@ def field_across(camera: Camera) -> float:
     return float(ends[1] - ends[0])
 
 
-def _look(camera: Camera) -> Array:
+def _look(camera: Camera) -> FloatArray:
     """Return the unit ray (3,) of the centre of the image."""
     ray = camera.lens_rays(np.array([[(camera.width - 1) / 2.0, (camera.height - 1) / 2.0]]))[0]
     return ray if np.isfinite(ray).all() else np.array([0.0, 0.0, 1.0])
 
 
-def _widest(lenses: tuple[tuple[Camera, Array], ...], along: float) -> Array | None:
+def _widest(lenses: tuple[tuple[Camera, FloatArray], ...], along: float) -> FloatArray | None:
     """Find the camera matrix with the shortest focal length whose view both lenses fill.
 
     Args:
@@ -159,12 +157,12 @@ def _widest(lenses: tuple[tuple[Camera, Array], ...], along: float) -> Array | N
     size = np.array([camera.width, camera.height], dtype=np.float64)
     grid = _grid(size)
     shortest = float(size.max()) / 2.0 / math.tan(_WIDEST_FIELD / 2.0)
-    best: tuple[float, Array] | None = None
+    best: tuple[float, FloatArray] | None = None
     shifts = np.stack(np.meshgrid(_SHIFTS, _SHIFTS), axis=-1).reshape(-1, 2)
     for shift in sorted(shifts, key=lambda shift: float(np.abs(shift).sum())):
         middle = (size - 1.0) / 2.0 + shift * size
 
-        def filled(focal: float, middle: Array = middle) -> bool:
+        def filled(focal: float, middle: FloatArray = middle) -> bool:
             rays = np.concatenate(
                 [(grid - middle) / focal + (along, 0.0), np.ones((len(grid), 1))], axis=1
             )
@@ -193,7 +191,7 @@ def _shortest(filled: Callable[[float], bool], shortest: float) -> float | None:
     return high
 
 
-def _grid(size: Array) -> Array:
+def _grid(size: FloatArray) -> FloatArray:
     """Return pixels (N, 2) along the border of an image and some inside."""
     width, height = size - 1.0
     x, y = np.linspace(0.0, width, _ALONG), np.linspace(0.0, height, _ALONG)

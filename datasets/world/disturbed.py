@@ -33,12 +33,11 @@ from spslam.geometry import inverse, make_transform
 from spslam.interfaces import Sequence
 from spslam.notices import notice
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray
 
 from ..base import BaseSequence, SlicedSequence
 from .scene import Face
 from .texture import face_texture
-
-Array = NDArray[np.float64]
 
 # Texels of a box per pixel of the image at its depth: sub-pixel motion looks smooth.
 _TEXELS_PER_PIXEL = 2.0
@@ -375,9 +374,9 @@ class DisturbedSequence(BaseSequence):
         return np.zeros(frame.image.shape, dtype=np.float32)
 
     @cached_property
-    def _stamps(self) -> Array:
+    def _stamps(self) -> FloatArray:
         """Stamps (N,), float64, seconds: the recording's first stamp, then nominal steps."""
-        stamps: Array = self._source_stamps[0] + np.arange(len(self._rows)) / self.camera.fps
+        stamps: FloatArray = self._source_stamps[0] + np.arange(len(self._rows)) / self.camera.fps
         return stamps
 
     def _truth(self) -> Trajectory | None:
@@ -387,7 +386,7 @@ class DisturbedSequence(BaseSequence):
             return None
         return Trajectory(self._stamps, poses[self._rows], self._whole.ground_truth.frame)
 
-    def _poses(self) -> Array:
+    def _poses(self) -> FloatArray:
         poses = self._source_poses()
         if poses is None:
             raise DatasetError(
@@ -396,15 +395,15 @@ class DisturbedSequence(BaseSequence):
         return poses[self._rows]
 
     @cached_property
-    def _source_stamps(self) -> Array:
+    def _source_stamps(self) -> FloatArray:
         """Stamps (M,) of the frames of the recording, float64, seconds."""
         known = getattr(self._origin, "timestamps", None)
         if known is None:
             return np.array([frame.timestamp for frame in self._whole])
-        stamps: Array = np.asarray(known)[list(self._origin_rows)]
+        stamps: FloatArray = np.asarray(known)[list(self._origin_rows)]
         return stamps
 
-    def _source_poses(self) -> Array | None:
+    def _source_poses(self) -> FloatArray | None:
         """Return the true poses (M, 4, 4) of the recording; None if a frame has no pose."""
         truth = self._whole.ground_truth
         if truth is None or not truth.has_rotations:
@@ -469,7 +468,7 @@ class _Box:
         T_world_cam: (N, 4, 4), true poses of all frames if it moves in the world, else None.
     """
 
-    def __init__(self, mover: Mover, camera: Any, T_world_cam: Array | None) -> None:
+    def __init__(self, mover: Mover, camera: Any, T_world_cam: FloatArray | None) -> None:
         if camera.distortion_model != "none":
             raise DatasetError(
                 "a mover needs images without lens distortion, such as rectified ones"
@@ -486,7 +485,7 @@ class _Box:
         self._speed = float(rng.choice(_SPEEDS)) if mover.speed < 0 else mover.speed
         self._direction = np.array([np.cos(angle), np.sin(angle)])
         self._offset = rng.uniform(-0.5, 0.5, 2)
-        self._T_world_box: tuple[Array, Array] | None = None
+        self._T_world_box: tuple[FloatArray, FloatArray] | None = None
         if T_world_cam is not None:
             self._T_world_cam_inverse = inverse(T_world_cam)
             middle = min(
@@ -523,7 +522,7 @@ class _Box:
             )
         return self._look(T_cam_box)
 
-    def _pose(self, index: int) -> Array:
+    def _pose(self, index: int) -> FloatArray:
         """Return the pose (4, 4) of the box in the left camera.
 
         The origin is the middle of the box, the z axis its normal.
@@ -531,11 +530,11 @@ class _Box:
         if self._T_world_box is not None:
             pose, step = self._T_world_box[0].copy(), self._T_world_box[1]
             pose[:3, 3] += (index - self._middle) * step
-            moved: Array = self._T_world_cam_inverse[index] @ pose
+            moved: FloatArray = self._T_world_cam_inverse[index] @ pose
             return moved
         return make_transform(np.eye(3), self._place(self._centre(index - self.mover.start)))
 
-    def _place(self, pixel: Array) -> Array:
+    def _place(self, pixel: FloatArray) -> FloatArray:
         """Return the point (3,), metres, at `pixel` in the left image and the mover's depth."""
         camera, depth = self._camera, self.mover.depth
         return np.array(
@@ -546,12 +545,12 @@ class _Box:
             ]
         )
 
-    def _centre_of_view(self) -> Array:
+    def _centre_of_view(self) -> FloatArray:
         """Return the pixel (2,) that the box passes through: off centre across its direction."""
         room = np.array([self._camera.width, self._camera.height]) - self._size_px
         across = np.array([-self._direction[1], self._direction[0]])
         middle = np.array([self._camera.width, self._camera.height]) / 2 - 0.5
-        centre: Array = middle + np.abs(across) * self._offset * room
+        centre: FloatArray = middle + np.abs(across) * self._offset * room
         return centre
 
     def _until_centre(self) -> float:
@@ -562,19 +561,19 @@ class _Box:
         )
         return float(ways.min())
 
-    def _centre(self, step: int) -> Array:
+    def _centre(self, step: int) -> FloatArray:
         """Return the middle (2,) of the box, pixels, `step` frames after it began to come in."""
         gone = step * self._speed
         if self.mover.path != "appear":
             gone -= self._until_centre()
         if self.mover.path == "pass" or gone < 0:
-            centre: Array = self._centre_of_view() + gone * self._direction
+            centre: FloatArray = self._centre_of_view() + gone * self._direction
             return centre
         low = self._size_px / 2 - 0.5
         room = np.maximum(np.array([self._camera.width, self._camera.height]) - self._size_px, 1e-9)
         # A triangle wave in x and y moves the box back and forth between the edges.
         place = self._centre_of_view() + gone * self._direction - low
-        reflected: Array = low + room - np.abs(np.mod(place, 2 * room) - room)
+        reflected: FloatArray = low + room - np.abs(np.mod(place, 2 * room) - room)
         return reflected
 
     @cached_property
@@ -592,7 +591,7 @@ class _Box:
         blurred = cv2.GaussianBlur(drawn.astype(np.float32), (0, 0), _TEXTURE_BLUR)
         return np.asarray(blurred, dtype=np.float32)
 
-    def _look(self, T_cam_box: Array) -> _Seen | None:
+    def _look(self, T_cam_box: FloatArray) -> _Seen | None:
         camera = self._camera
         half = self._size_px * self.mover.depth / np.array([camera.fx, camera.fy]) / 2
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half

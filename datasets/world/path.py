@@ -7,29 +7,30 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.geometry import make_transform, so3_exp
+from spslam.typing import FloatArray
 
 if TYPE_CHECKING:
     from scipy.interpolate import CubicSpline
 
-Array = NDArray[np.float64]
 PathName = Literal["sway", "tour", "laps", "stroll"]
-Path = Callable[[Array], Array]
+Path = Callable[[FloatArray], FloatArray]
 
 # Mean height of the camera above the floor, metres.
 _EYE_HEIGHT_M = 1.5
 
 
-def _poses(positions: Array, yaw: Array, pitch: Array, roll: Array) -> Array:
+def _poses(
+    positions: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: FloatArray
+) -> FloatArray:
     """Return poses (N, 4, 4), camera to world, from positions (N, 3) and angles (N,), radians.
 
     Yaw turns right, pitch up, roll clockwise; at zero the camera looks along z.
     """
     zero, one = np.zeros_like(yaw), np.ones_like(yaw)
 
-    def rows(*entries: Array) -> Array:
+    def rows(*entries: FloatArray) -> FloatArray:
         return np.stack(entries, axis=-1).reshape(-1, 3, 3)
 
     c, s = np.cos(yaw), np.sin(yaw)
@@ -41,7 +42,7 @@ def _poses(positions: Array, yaw: Array, pitch: Array, roll: Array) -> Array:
     return make_transform(turn @ nod @ tilt, positions)
 
 
-def _sway(times: Array) -> Array:
+def _sway(times: FloatArray) -> FloatArray:
     """Move on an oval of 1.2 × 0.5 m in 3.6 s before the far wall of the room.
 
     The path starts fast sideways and with little rotation, which suits the initialization of mono.
@@ -56,7 +57,7 @@ def _sway(times: Array) -> Array:
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
-def _tour(times: Array) -> Array:
+def _tour(times: FloatArray) -> FloatArray:
     """Walk once around the hall in 15 s, looking ahead and outwards."""
     phase = 2 * np.pi * times / 15.0
     x = 2.0 * np.sin(phase) + 0.12 * np.sin(3 * phase)
@@ -107,7 +108,7 @@ def _lap_curve() -> CubicSpline:
     return CubicSpline(phase, np.concatenate([curve, curve[:1]]), bc_type="periodic")
 
 
-def _laps(times: Array) -> Array:
+def _laps(times: FloatArray) -> FloatArray:
     """Walk around the ring of corridors, 28 s a lap; the second lap differs a little."""
     phase = 2 * np.pi * times / _LAP_S
     x, z, excess = _lap_curve()(np.mod(phase, 2 * np.pi)).T
@@ -122,7 +123,7 @@ def _laps(times: Array) -> Array:
     return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
-def _stroll(times: Array) -> Array:
+def _stroll(times: FloatArray) -> FloatArray:
     """Walk along the twin corridors at 0.75 m/s, looking ahead to the left, where furniture is."""
     x = -11.0 + 0.75 * times + 0.04 * np.sin(0.9 * times)
     z = -0.22 + 0.08 * np.sin(0.7 * times) + 0.02 * np.sin(2.1 * times)
@@ -154,7 +155,7 @@ def another_walk(path: Path, walk: int) -> Path:
         rng.uniform(0, 2 * np.pi, (6, 3)),
     )
 
-    def walked(times: Array) -> Array:
+    def walked(times: FloatArray) -> FloatArray:
         swing = np.sin(times[:, None, None] * frequency + phase).mean(axis=2)
         shift, turn = swing[:, :3] * _WALK_SHIFT, swing[:, 3:] * _WALK_TURN
         poses = path(times)

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from spslam.camera import Camera
+from spslam.typing import FloatArray
 
 from .scene import Face
 from .texture import face_texture
-
-Array = NDArray[np.float64]
 
 # Offsets of the samples from the centre of a pixel, pixels. A rotated grid has four different
 # columns and rows, so near-vertical and near-horizontal edges get five grey levels.
@@ -57,8 +56,8 @@ class TextureAtlas:
     """
 
     image: NDArray[np.uint8]
-    corner: Array
-    span: Array
+    corner: FloatArray
+    span: FloatArray
     texels_per_m: float
 
 
@@ -130,11 +129,11 @@ class _View:
     """
 
     index: NDArray[np.int64]
-    inverse_depth: Array
-    s_over_z: Array
-    t_over_z: Array
-    outline: list[Array]
-    slope: Array
+    inverse_depth: FloatArray
+    s_over_z: FloatArray
+    t_over_z: FloatArray
+    outline: list[FloatArray]
+    slope: FloatArray
 
 
 class _Scratch(threading.local):
@@ -164,7 +163,7 @@ class Renderer:
         self._corners = np.stack([face.corners for face in faces])
         self._axes = np.stack([np.stack([face.axis_s, face.axis_t, face.normal]) for face in faces])
 
-    def image(self, T_world_cam: Array) -> NDArray[np.float32]:
+    def image(self, T_world_cam: FloatArray) -> NDArray[np.float32]:
         """Render the image seen from `T_world_cam` (4, 4).
 
         Returns:
@@ -188,7 +187,7 @@ class Renderer:
         mean: NDArray[np.float32] = total.astype(np.float32) / np.float32(len(_SAMPLE_OFFSETS))
         return mean
 
-    def depth(self, T_world_cam: Array) -> NDArray[np.float32]:
+    def depth(self, T_world_cam: FloatArray) -> NDArray[np.float32]:
         """Render the depth seen from `T_world_cam` (4, 4).
 
         Returns:
@@ -201,7 +200,7 @@ class Renderer:
         np.divide(1.0, inverse_depth[0], out=depth, where=seen)
         return depth
 
-    def _look(self, T_world_cam: Array) -> _View:
+    def _look(self, T_world_cam: FloatArray) -> _View:
         R, centre = T_world_cam[:3, :3], T_world_cam[:3, 3]
         corners = (self._corners - centre) @ R
         axes = self._axes @ R
@@ -230,7 +229,7 @@ class Renderer:
         slope = 1.0 / (camera.fx * np.abs(distance))
         return _View(index, inverse_depth, s_over_z, t_over_z, kept, slope)
 
-    def _outline(self, corners: Array) -> Array | None:
+    def _outline(self, corners: FloatArray) -> FloatArray | None:
         """Return the polygon (M, 2) of a face, pixels; None if it is not in view."""
         clipped = _clip_near(corners)
         if len(clipped) < 3:
@@ -246,7 +245,7 @@ class Renderer:
         return outline
 
     def _visibility(
-        self, view: _View, offsets: Array
+        self, view: _View, offsets: FloatArray
     ) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """Find the nearest face at each pixel plus each of `offsets` (S, 2), pixels.
 
@@ -281,8 +280,8 @@ class Renderer:
         return face, nearest
 
     def _grid(
-        self, outline: Array, offsets: Array
-    ) -> tuple[Array, Array, tuple[slice, slice, slice]]:
+        self, outline: FloatArray, offsets: FloatArray
+    ) -> tuple[FloatArray, FloatArray, tuple[slice, slice, slice]]:
         """Return samples x (S, 1, w), y (S, h, 1) in an outline's bounding box, and the box."""
         low = np.maximum(np.floor(outline.min(axis=0) - 0.5), 0).astype(int)
         high = np.minimum(
@@ -359,13 +358,15 @@ class Renderer:
         return z, scale
 
 
-def _affine(coefficients: Array, x: Array, y: Array, out: NDArray[np.float32]) -> None:
+def _affine(
+    coefficients: FloatArray, x: FloatArray, y: FloatArray, out: NDArray[np.float32]
+) -> None:
     """Fill `out` (S, h, w) with coefficients · (x, y, 1) for x (S, 1, w) and y (S, h, 1)."""
     a, b, c = coefficients
     np.add((a * x).astype(np.float32), (b * y + c).astype(np.float32), out=out)
 
 
-def _clip_near(corners: Array) -> Array:
+def _clip_near(corners: FloatArray) -> FloatArray:
     """Clip a polygon (M, 3) in camera coordinates at the near plane (Sutherland & Hodgman)."""
     kept = []
     for current, following in zip(corners, np.roll(corners, -1, axis=0), strict=True):
@@ -377,7 +378,9 @@ def _clip_near(corners: Array) -> Array:
     return np.array(kept).reshape(-1, 3)
 
 
-def _row_spans(outline: Array, y: Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _row_spans(
+    outline: FloatArray, y: FloatArray
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the x, each shaped as `y`, at which rows enter and leave a convex polygon (M, 2).
 
     The span is empty (entry at infinity, exit at minus infinity) for rows that miss the polygon.

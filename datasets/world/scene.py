@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
+
 Style = Literal["plaster", "brick", "panel", "floor", "ceiling", "box"]
 LayoutName = Literal["room", "hall", "ring", "twins"]
 
@@ -32,16 +33,16 @@ class Face:
             is its own.
     """
 
-    origin: Array
-    axis_s: Array
-    axis_t: Array
+    origin: FloatArray
+    axis_s: FloatArray
+    axis_t: FloatArray
     size: tuple[float, float]
-    normal: Array
+    normal: FloatArray
     style: Style
     twin_of: int | None = None
 
     @property
-    def corners(self) -> Array:
+    def corners(self) -> FloatArray:
         """Corners (4, 3) in order around the rectangle, metres."""
         s, t = self.axis_s * self.size[0], self.axis_t * self.size[1]
         return np.stack([self.origin, self.origin + s, self.origin + s + t, self.origin + t])
@@ -68,7 +69,7 @@ class Box:
     yaw: float = 0.0
     style: Style = "box"
 
-    def contains(self, points: Array, margin: float = 0.0) -> NDArray[np.bool_]:
+    def contains(self, points: FloatArray, margin: float = 0.0) -> NDArray[np.bool_]:
         """Return (N,) bool: which points (N, 3) lie in the box grown by `margin` metres."""
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         dx, dz = points[:, 0] - self.x, points[:, 2] - self.z
@@ -138,7 +139,7 @@ class Layout:
             faces.extend(box.faces(self.height))
         return _doubled(faces, self.extent[1] - self.extent[0]) if self.twins else faces
 
-    def free(self, points: Array, margin: float) -> NDArray[np.bool_]:
+    def free(self, points: FloatArray, margin: float) -> NDArray[np.bool_]:
         """Return (N,) bool: which points (N, 3) keep `margin` metres from every wall and box."""
         x_min, x_max, z_min, z_max = self.extent
         length = x_max - x_min

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from spslam.typing import FloatArray, UInt8Array
 
 from .scene import Face
-
-Array = NDArray[np.float64]
-Image = NDArray[np.uint8]
 
 # Size classes of shapes: smallest and largest diameter, metres, and shapes per square metre.
 _SHAPE_CLASSES = ((0.025, 0.06, 45.0), (0.06, 0.16, 16.0), (0.16, 0.45, 3.0))
@@ -28,7 +26,7 @@ _LIGHT = np.array([0.35, -0.75, -0.55])
 
 def face_texture(
     face: Face, shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator
-) -> Image:
+) -> UInt8Array:
     """Draw the texture of one face.
 
     Args:
@@ -54,7 +52,7 @@ def face_texture(
     return np.asarray(cv2.convertScaleAbs(image, alpha=light), dtype=np.uint8)
 
 
-def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator) -> Image:
+def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator) -> UInt8Array:
     """Draw value noise in octaves from about 1 m to four texels, around a random grey level."""
     octaves = max(int(np.log2(texels_per_m)), 3)
     total = np.full((2, 2), rng.uniform(105, 150), dtype=np.float32)
@@ -75,7 +73,7 @@ def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator
 
 
 def _draw_courses(
-    image: Image,
+    image: UInt8Array,
     texels_per_m: float,
     rng: np.random.Generator,
     course_m: float,
@@ -100,7 +98,9 @@ def _draw_courses(
         image[top : top + joint] //= 2
 
 
-def _draw_shapes(image: Image, face: Face, texels_per_m: float, rng: np.random.Generator) -> None:
+def _draw_shapes(
+    image: UInt8Array, face: Face, texels_per_m: float, rng: np.random.Generator
+) -> None:
     """Draw posters, then shapes from large to small, so that small ones stay visible."""
     area = face.size[0] * face.size[1]
     # Density relative to walls: small, near furniture gets more shapes, floor and ceiling fewer.
@@ -115,7 +115,9 @@ def _draw_shapes(image: Image, face: Face, texels_per_m: float, rng: np.random.G
         _scatter(image, rng.uniform((0, 0), (columns, rows), (n, 2)), sizes, rng)
 
 
-def _scatter(image: Image, centres: Array, sizes: Array, rng: np.random.Generator) -> None:
+def _scatter(
+    image: UInt8Array, centres: FloatArray, sizes: FloatArray, rng: np.random.Generator
+) -> None:
     """Draw glyphs (a quarter of the shapes), rectangles and polygons.
 
     Args:
@@ -150,7 +152,7 @@ def _scatter(image: Image, centres: Array, sizes: Array, rng: np.random.Generato
             cv2.fillConvexPoly(image, fixed[i], grey, lineType=cv2.LINE_AA, shift=_SHIFT)
 
 
-def _contrasting(image: Image, centre: Array, difference: int, upwards: bool) -> int:
+def _contrasting(image: UInt8Array, centre: FloatArray, difference: int, upwards: bool) -> int:
     """Return a grey level that is lighter or darker by `difference` than the texel at `centre`.
 
     `upwards` is the preferred direction; where that leaves 15 to 240 the other one is used.
@@ -166,7 +168,7 @@ def _contrasting(image: Image, centre: Array, difference: int, upwards: bool) ->
 
 
 def _draw_glyph(
-    image: Image, centre: Array, size: float, grey: int, rng: np.random.Generator
+    image: UInt8Array, centre: FloatArray, size: float, grey: int, rng: np.random.Generator
 ) -> None:
     text = _writing(rng, int(rng.integers(1, 3)))
     font = _FONTS[rng.integers(len(_FONTS))]
@@ -180,7 +182,7 @@ def _writing(rng: np.random.Generator, length: int) -> str:
     return "".join(_GLYPHS[i] for i in rng.integers(len(_GLYPHS), size=length))
 
 
-def _draw_poster(image: Image, texels_per_m: float, rng: np.random.Generator) -> None:
+def _draw_poster(image: UInt8Array, texels_per_m: float, rng: np.random.Generator) -> None:
     """Draw a framed sheet with a few large shapes and lines of writing."""
     rows, columns = image.shape
     width, height = (int(rng.uniform(0.35, 0.8) * texels_per_m) for _ in range(2))

@@ -15,13 +15,12 @@ from spslam.frame import Frame, Sensor
 from spslam.geometry import make_transform
 from spslam.interfaces import LeftOut
 from spslam.trajectory import Trajectory
+from spslam.typing import FloatArray
 
 from .cache import cached_atlas
 from .path import PATHS, PathName, another_walk
 from .render import Renderer
 from .scene import LAYOUTS, LayoutName
-
-Array = NDArray[np.float64]
 
 # Images that are averaged over the exposure time to blur motion.
 _BLUR_STEPS = 8
@@ -208,7 +207,7 @@ class RenderedWorld:
             return self._photo(index, right=False), right.result()
 
     @property
-    def timestamps(self) -> Array:
+    def timestamps(self) -> FloatArray:
         """Time stamps of the frames, (N,) float64, seconds."""
         return self._timestamps
 
@@ -224,7 +223,7 @@ class RenderedWorld:
         return self._get_renderer().depth(pose)
 
     @property
-    def _T_left_right(self) -> Array:
+    def _T_left_right(self) -> FloatArray:
         return make_transform(np.eye(3), np.array([self.spec.baseline_m, 0.0, 0.0]))
 
     def _checked(self, index: int) -> int:

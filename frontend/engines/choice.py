@@ -18,9 +18,10 @@ from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, MissingDependencyError, OutputError, WeightsError
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 from spslam.notices import notice
+from spslam.typing import Float32Array, UInt8Array
 
 from ..superpoint.checkpoints import Checkpoint, find_weights
-from .engine import Engine, Image, Maps
+from .engine import Engine
 from .onnx_engine import OnnxRuntimeEngine
 from .onnx_model import converted_onnx, load_onnxruntime, onnx_cache, read_onnx
 from .openvino_engine import OpenVinoEngine, Precision, has_bf16
@@ -324,7 +325,7 @@ def _cached_difference(weights: Checkpoint, engine: Engine, config: FeatureConfi
     return found
 
 
-def check_maps(name: str, *maps: Maps) -> None:
+def check_maps(name: str, *maps: Float32Array) -> None:
     """Refuse maps that are not finite.
 
     Very large weights lead to them; no keypoint would be found.
@@ -360,17 +361,17 @@ def difference(engine: Engine, reference: Engine) -> Difference:
     return Difference(heat, float(distances.mean()))
 
 
-def _unit(descriptors: Maps) -> Maps:
+def _unit(descriptors: Float32Array) -> Float32Array:
     """Normalise descriptors (…, D)."""
     lengths = np.linalg.norm(descriptors, axis=-1, keepdims=True)
     return np.asarray(descriptors / np.maximum(lengths, np.float32(1e-12)), np.float32)
 
 
-def _parity_image() -> Image:
+def _parity_image() -> UInt8Array:
     """Draw boxes, discs and lines on a shaded background with noise, the same on every machine."""
     rng = np.random.default_rng(0)
     height, width = _PARITY_SIZE
-    image: Image = np.tile(np.linspace(60, 190, width), (height, 1)).astype(np.uint8)
+    image: UInt8Array = np.tile(np.linspace(60, 190, width), (height, 1)).astype(np.uint8)
     for index in range(60):
         (x, y), (w, h), level = (
             rng.integers(0, (width, height)),

@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Image = NDArray[np.uint8]
-Maps = NDArray[np.float32]
+from spslam.typing import Float32Array, UInt8Array
 
 
 class Engine(Protocol):
@@ -25,7 +21,7 @@ class Engine(Protocol):
     machine: str
     max_concurrency: int
 
-    def run(self, image: Image) -> tuple[Maps, Maps]:
+    def run(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """Compute the maps of an image (H, W).
 
         Returns:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 # Largest absolute whole number of a filter: seven bits, because sums of products of two bytes
 # overflow with eight bits on processors without VNNI.
@@ -24,7 +24,7 @@ _MOST_MOVES = 300
 _EVERY = 37
 
 
-def patch_moments(images: Iterable[NDArray[np.uint8]], kernel: int) -> Array:
+def patch_moments(images: Iterable[NDArray[np.uint8]], kernel: int) -> FloatArray:
     """Compute the mean products (K², K²) of the pixels in patches (K, K) of images.
 
     Args:
@@ -40,11 +40,13 @@ def patch_moments(images: Iterable[NDArray[np.uint8]], kernel: int) -> Array:
         ]
     )
     values = patches / 255.0
-    moments: Array = values.T @ values / len(values)
+    moments: FloatArray = values.T @ values / len(values)
     return moments
 
 
-def round_filters(filters: Array, moments: Array) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def round_filters(
+    filters: FloatArray, moments: FloatArray
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round filters to whole numbers times a step, by descent on the mean squared output error.
 
     Args:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from spslam.process.machine import processor
+from spslam.typing import Float32Array, UInt8Array
 
 from ..superpoint.decoder import padded
-from .engine import Image, Maps, shared_threads
+from .engine import shared_threads
 from .onnx_model import INPUT, load_onnxruntime, model_digest
 
 
@@ -50,7 +51,7 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def run(self, image: Image) -> tuple[Maps, Maps]:
+    def run(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """See `Engine`; any number of runs may share a session."""
         heat, descriptors = self._session.run(None, {INPUT: padded(image)[None]})
         return heat[0], descriptors[0]

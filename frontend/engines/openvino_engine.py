@@ -7,10 +7,11 @@ from queue import SimpleQueue
 from typing import Any, Literal, TypeAlias
 
 from spslam.process.signals import signal_stack_kept
+from spslam.typing import Float32Array, UInt8Array
 
 from ..superpoint.decoder import CELL, padded
 from .compiled_cache import CompiledCache
-from .engine import Image, Maps, shared_threads
+from .engine import shared_threads
 from .openvino_model import Model, load_openvino
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -56,7 +57,7 @@ class OpenVinoEngine:
         self._requests: dict[tuple[int, int], Requests] = {}
         self._lock = threading.Lock()
 
-    def run(self, image: Image) -> tuple[Maps, Maps]:
+    def run(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """See `Engine`."""
         with self._lock:
             requests = self._requests_of(image.shape)

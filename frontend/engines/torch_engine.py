@@ -6,9 +6,10 @@ import torch
 from torch.nn import functional
 
 from spslam.errors import ConfigError
+from spslam.typing import Float32Array, UInt8Array
 
 from ..superpoint.superpoint import CELL, SuperPoint, detector_probabilities
-from .engine import Image, Maps, usable_cores
+from .engine import usable_cores
 
 # Rows of a strip of the image; its activations fit into the cache. Must be even, for the pooling.
 _STRIP_ROWS = 32
@@ -53,7 +54,7 @@ class TorchEngine:
         self._format = torch.channels_last if tuned else torch.contiguous_format
         self._network.to(memory_format=self._format)  # type: ignore[call-overload]
 
-    def run(self, image: Image) -> tuple[Maps, Maps]:
+    def run(self, image: UInt8Array) -> tuple[Float32Array, Float32Array]:
         """See `Engine`."""
         # PyTorch stores this number per calling thread.
         torch.set_num_threads(self._threads)

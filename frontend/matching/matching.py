@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.typing import Float32Array, FloatArray, IntArray
+
 from ..superpoint.decoder import stable_order
 from .radius_search import pairs_within_radius
 
-Floats = NDArray[np.float64]
-Descriptors = NDArray[np.float32]
 KeptDescriptors = NDArray[np.float32] | NDArray[np.float16]
-Indices = NDArray[np.int64]
 
 # Fraction of all pairs: up to this many candidate pairs are compared pair by pair, more of them by
 # one matrix product.
@@ -36,11 +35,11 @@ class DescriptorMatcher:
 
     def match(
         self,
-        descriptors0: Descriptors,
-        descriptors1: Descriptors,
+        descriptors0: Float32Array,
+        descriptors1: Float32Array,
         max_descriptor_distance: float,
         ratio: float | None = None,
-    ) -> Indices:
+    ) -> IntArray:
         """Match all points of two images.
 
         Args:
@@ -68,13 +67,13 @@ class DescriptorMatcher:
 
     def match_near(
         self,
-        pixels0: Floats,
-        descriptors0: Descriptors,
-        pixels1: Floats,
+        pixels0: FloatArray,
+        descriptors0: Float32Array,
+        pixels1: FloatArray,
         descriptors1: KeptDescriptors,
-        radius: Floats | float,
+        radius: FloatArray | float,
         max_descriptor_distance: float,
-    ) -> Indices:
+    ) -> IntArray:
         """Match points near their predicted positions.
 
         Args:
@@ -93,14 +92,14 @@ class DescriptorMatcher:
 
     def match_epipolar(
         self,
-        pixels0: Floats,
+        pixels0: FloatArray,
         descriptors0: KeptDescriptors,
-        pixels1: Floats,
+        pixels1: FloatArray,
         descriptors1: KeptDescriptors,
-        F_10: Floats,
+        F_10: FloatArray,
         max_line_distance: float,
         max_descriptor_distance: float,
-    ) -> Indices:
+    ) -> IntArray:
         """Match points near their epipolar lines.
 
         Args:
@@ -130,10 +129,10 @@ class DescriptorMatcher:
 def match_pairs(
     descriptors0: KeptDescriptors,
     descriptors1: KeptDescriptors,
-    index0: Indices,
-    index1: Indices,
+    index0: IntArray,
+    index1: IntArray,
     max_descriptor_distance: float,
-) -> Indices:
+) -> IntArray:
     """Match mutual nearest neighbours among candidate pairs.
 
     Args:
@@ -178,10 +177,10 @@ def match_pairs(
 def _near_pairs(
     descriptors0: KeptDescriptors,
     descriptors1: KeptDescriptors,
-    index0: Indices,
-    index1: Indices,
+    index0: IntArray,
+    index1: IntArray,
     least: np.float32,
-) -> tuple[Indices, NDArray[np.float32]]:
+) -> tuple[IntArray, NDArray[np.float32]]:
     """Select the pairs with a scalar product of at least `least`.
 
     With many candidates, the first 3/8 of the elements rule out nearly all pairs: the other
@@ -206,7 +205,7 @@ def _near_pairs(
     return near[kept], values[kept]
 
 
-def _rest(first: Descriptors) -> NDArray[np.float32]:
+def _rest(first: Float32Array) -> NDArray[np.float32]:
     """Bound the lengths (N,) of the other elements of unit vectors with first elements (N, C)."""
     rest: NDArray[np.float32] = np.sqrt(
         np.maximum(1 - np.einsum("nd,nd->n", first, first), 0) + _ROUNDING
@@ -215,7 +214,7 @@ def _rest(first: Descriptors) -> NDArray[np.float32]:
 
 
 def _products(
-    descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: Indices, index1: Indices
+    descriptors0: KeptDescriptors, descriptors1: KeptDescriptors, index0: IntArray, index1: IntArray
 ) -> NDArray[np.float32]:
     """Compute scalar products (P,) of pairs in chunks.
 
@@ -241,7 +240,7 @@ def _products(
 
 def _mutual(
     similarity: NDArray[np.float32], max_descriptor_distance: float
-) -> tuple[Indices, NDArray[np.bool_]]:
+) -> tuple[IntArray, NDArray[np.bool_]]:
     """Find the nearest column (N0,) of each row, and whether it is mutual and near enough."""
     nearest = similarity.argmax(axis=1)
     rows = np.arange(len(similarity))
@@ -251,7 +250,7 @@ def _mutual(
     )
 
 
-def _best_of_group(groups: Indices, values: NDArray[np.float32]) -> Indices:
+def _best_of_group(groups: IntArray, values: NDArray[np.float32]) -> IntArray:
     """Find the position of the first highest value in each run of equal `groups`."""
     starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
     lengths = np.diff(np.r_[starts, len(groups)])

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..superpoint.decoder import stable_order
+from spslam.typing import FloatArray, IntArray
 
-Floats = NDArray[np.float64]
-Indices = NDArray[np.int64]
+from ..superpoint.decoder import stable_order
 
 # Least height of a cell, pixels; smaller cells would be too many, and mostly empty.
 _LEAST_CELL_PX = 8.0
@@ -22,7 +21,7 @@ _FAR_PX = 1e9
 _RIM_PX = 1e-6
 
 
-def expand_ranges(labels: Indices, starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
+def expand_ranges(labels: IntArray, starts: IntArray, stops: IntArray) -> tuple[IntArray, IntArray]:
     """List all positions with `starts[i] <= position < stops[i]`, with `labels[i]`, in order of i.
 
     Returns:
@@ -36,8 +35,8 @@ def expand_ranges(labels: Indices, starts: Indices, stops: Indices) -> tuple[Ind
 
 
 def pairs_within_radius(
-    pixels0: Floats, pixels1: Floats, radius: Floats | float
-) -> tuple[Indices, Indices]:
+    pixels0: FloatArray, pixels1: FloatArray, radius: FloatArray | float
+) -> tuple[IntArray, IntArray]:
     """Find the pairs of points at most `radius` apart, in an order that depends only on the input.
 
     The points of image 1 are sorted into a grid of cells at least as high as the largest radius.
@@ -93,7 +92,7 @@ def pairs_within_radius(
     return use0[index0[near]], use1[order[position[near]]]
 
 
-def _finite(pixels: Floats) -> NDArray[np.bool_]:
+def _finite(pixels: FloatArray) -> NDArray[np.bool_]:
     """Whether both coordinates of each point (N, 2) are finite."""
     finite: NDArray[np.bool_] = np.isfinite(pixels[:, 0]) & np.isfinite(pixels[:, 1])
     return finite

@@ -7,14 +7,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.config import StereoConfig
-
-Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
-Indices = NDArray[np.int64]
-Image = NDArray[np.uint8]
+from spslam.typing import Float32Array, FloatArray, IntArray, UInt8Array
 
 # Side of a reduced image's pixel, pixels of the full image.
 _REDUCTION = 3
@@ -55,7 +50,9 @@ class BlockStereoMatcher:
         span = config.max_disparity / _REDUCTION - _LEAST_COARSE
         self._disparities = int(np.ceil(span / _DISPARITY_STEP)) * _DISPARITY_STEP
 
-    def match(self, image_left: Image, keypoints: Floats32, image_right: Image) -> Floats:
+    def match(
+        self, image_left: UInt8Array, keypoints: Float32Array, image_right: UInt8Array
+    ) -> FloatArray:
         """Find left keypoints in the right image.
 
         Args:
@@ -80,7 +77,9 @@ class BlockStereoMatcher:
         u_right[known] = np.where(inside, refined, np.nan)
         return u_right
 
-    def _coarse_disparity(self, image_left: Image, left: Floats, image_right: Image) -> Floats:
+    def _coarse_disparity(
+        self, image_left: UInt8Array, left: FloatArray, image_right: UInt8Array
+    ) -> FloatArray:
         """Compute rough disparities (N,), pixels of the full image; NaN if no blocks match."""
         matcher = cv2.StereoBM.create(self._disparities, _BLOCK)
         matcher.setMinDisparity(_LEAST_COARSE)
@@ -102,7 +101,9 @@ class BlockStereoMatcher:
         missing = (_LEAST_COARSE - 1) * _FIXED_POINT
         return np.where(found > missing, _REDUCTION * found / _FIXED_POINT, np.nan)
 
-    def _refine(self, image_left: Image, left: Floats, image_right: Image, start: Floats) -> Floats:
+    def _refine(
+        self, image_left: UInt8Array, left: FloatArray, image_right: UInt8Array, start: FloatArray
+    ) -> FloatArray:
         """Refine the x of points in the right image.
 
         Args:
@@ -129,7 +130,7 @@ class BlockStereoMatcher:
         return refined
 
 
-def _reduced(image: Image) -> Image:
+def _reduced(image: UInt8Array) -> UInt8Array:
     """Reduce an image by averaging squares of pixels; partial squares at the border are dropped."""
     height, width = image.shape[0] // _REDUCTION, image.shape[1] // _REDUCTION
     whole = image[: height * _REDUCTION, : width * _REDUCTION]
@@ -137,8 +138,12 @@ def _reduced(image: Image) -> Image:
 
 
 def _sub_pixel(
-    padded_left: Image, padded_right: Image, left: Floats, start: Floats, radius: int
-) -> Floats:
+    padded_left: UInt8Array,
+    padded_right: UInt8Array,
+    left: FloatArray,
+    start: FloatArray,
+    radius: int,
+) -> FloatArray:
     """Compute x (N,) in the right image, see `BlockStereoMatcher._refine`.
 
     The images have margins for patches of `radius` and for the search. Arrays of patches are
@@ -173,7 +178,7 @@ def _sub_pixel(
     return np.where(good, middle + shift - _SEARCH_PX, np.nan)
 
 
-def _patches(padded: Image, x: Indices, y: Indices, rows: int, columns: int) -> Floats32:
+def _patches(padded: UInt8Array, x: IntArray, y: IntArray, rows: int, columns: int) -> Float32Array:
     """Cut out patches (rows, columns, N) with upper left corners x, y (N,), moved inside."""
     # View each run of `columns` bytes as one element, to copy it at once.
     last = (padded.shape[0] - rows, padded.shape[1] - columns)
@@ -186,21 +191,21 @@ def _patches(padded: Image, x: Indices, y: Indices, rows: int, columns: int) -> 
     return np.ascontiguousarray(found.transpose(0, 2, 1)).astype(np.float32)
 
 
-def _between(low: Floats32, high: Floats32, fraction: Floats32) -> Floats32:
+def _between(low: Float32Array, high: Float32Array, fraction: Float32Array) -> Float32Array:
     """Interpolate between neighbours, both (R, C, N), at fractions (N,)."""
-    between: Floats32 = high - low
+    between: Float32Array = high - low
     between *= fraction
     between += low
     return between
 
 
-def _products(first: Floats32, second: Floats32) -> Floats32:
+def _products(first: Float32Array, second: Float32Array) -> Float32Array:
     """Compute scalar products (N,) of patches (R, C, N)."""
-    products: Floats32 = np.einsum("rcn,rcn->n", first, second)
+    products: Float32Array = np.einsum("rcn,rcn->n", first, second)
     return products
 
 
-def _products_along(strip: Floats32, patch: Floats32) -> Floats32:
+def _products_along(strip: Float32Array, patch: Float32Array) -> Float32Array:
     """Compute scalar products of patches with each window of strips.
 
     Args:
@@ -216,7 +221,7 @@ def _products_along(strip: Floats32, patch: Floats32) -> Floats32:
     )
 
 
-def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32:
+def _correlation(template: Float32Array, own: Float32Array, strip: Float32Array) -> Float32Array:
     """Compute the zero-mean normalised correlation of templates with each window of strips.
 
     Args:
@@ -231,20 +236,22 @@ def _correlation(template: Floats32, own: Floats32, strip: Floats32) -> Floats32
     sums = _sliding_sums(strip.sum(axis=0), width)
     squares = _sliding_sums(np.einsum("rcn,rcn->cn", strip, strip), width)
     energy = np.maximum(squares - sums * sums / np.float32(width * len(template)), np.float32(1e-6))
-    score: Floats32 = _products_along(strip, template) / np.sqrt(
+    score: Float32Array = _products_along(strip, template) / np.sqrt(
         energy * np.maximum(own, np.float32(1e-6))
     )
     return score
 
 
-def _sliding_sums(columns: Floats32, width: int) -> Floats32:
+def _sliding_sums(columns: Float32Array, width: int) -> Float32Array:
     """Sum each `width` neighbouring rows of (C, N); returns (shifts, N)."""
     total = np.cumsum(columns, axis=0)
-    sums: Floats32 = np.concatenate([total[width - 1 : width], total[width:] - total[:-width]])
+    sums: Float32Array = np.concatenate([total[width - 1 : width], total[width:] - total[:-width]])
     return sums
 
 
-def _least_squares(template: Floats32, slope: Floats32, strip: Floats32, near: Indices) -> Floats:
+def _least_squares(
+    template: Float32Array, slope: Float32Array, strip: Float32Array, near: IntArray
+) -> FloatArray:
     """Find the shifts of windows that minimise the squared difference to templates.
 
     The slope of the template does not change with the shift (Baker & Matthews, IJCV 2004). The

@@ -1,5 +1,5 @@
 """The map: keyframes, points and observations; its files, checks and exports."""
 
-from spslam.map.map import NO_POINT, Ids, Map
+from spslam.map.map import NO_POINT, Map
 
-__all__ = ["NO_POINT", "Ids", "Map"]
+__all__ = ["NO_POINT", "Map"]

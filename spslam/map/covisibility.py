@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, triu
 
 from spslam import geometry
 from spslam.interfaces import PoseGraphEdges
-from spslam.map.map import Ids, Map
+from spslam.map.map import Map
+from spslam.typing import IntArray
 
-Array = NDArray[np.float64]
 # Standard deviation of an edge that is not a loop edge: translation in scene depths and rotation in
 # radians; log scale of a single camera. In a direction where a loop edge is less certain than a
 # chain of such edges, the chain decides.
@@ -55,7 +54,7 @@ def essential_graph(slam_map: Map, with_scale: bool, min_covisibility: int) -> P
     )
 
 
-def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
+def covisible_pairs(slam_map: Map, min_covisibility: int) -> IntArray:
     """Return pairs (E, 2), i < j, of rows of keyframes that are consecutive or covisible.
 
     Consecutive means within their submap; covisible means that they share at least
@@ -80,7 +79,7 @@ def covisible_pairs(slam_map: Map, min_covisibility: int) -> Ids:
     return np.stack([keys // max(count, 1), keys % max(count, 1)], axis=1)
 
 
-def covisibility_matrix(keyframe_rows: Ids, point_rows: Ids, count: int) -> csr_matrix:
+def covisibility_matrix(keyframe_rows: IntArray, point_rows: IntArray, count: int) -> csr_matrix:
     """Return the number of points that each two keyframes share.
 
     Args:

@@ -23,8 +23,8 @@ from spslam.map.covisibility import essential_graph
 from spslam.map.io import FORMAT_VERSION, SavedMap, fill_map
 from spslam.map.map import Map, Origin
 from spslam.map.submaps import keyframes_of, points_of, scene_of, submap_numbers
+from spslam.typing import FloatArray
 
-Array = NDArray[np.float64]
 # Files of a COLMAP model.
 COLMAP_FILES = ("cameras.txt", "images.txt", "points3D.txt")
 # First line of exported files: only files that start with it are replaced by a later export.
@@ -82,7 +82,7 @@ def describe_map(path: Path | str, saved: SavedMap) -> dict[str, Any]:
     }
 
 
-def extent(points: Array, T_world_keyframe: Array) -> Array:
+def extent(points: FloatArray, T_world_keyframe: FloatArray) -> FloatArray:
     """Return the size (3,) along x, y, z of the bounding box of keyframes and points, map units.
 
     The outermost percent of the points on each side of each axis is left out.
@@ -96,7 +96,7 @@ def extent(points: Array, T_world_keyframe: Array) -> Array:
     if len(points):
         outer = np.percentile(points, [_OUTERMOST_PERCENT, 100 - _OUTERMOST_PERCENT], axis=0)
         low, high = np.minimum(low, outer[0]), np.maximum(high, outer[1])
-    size: Array = high - low
+    size: FloatArray = high - low
     return size
 
 
@@ -178,7 +178,7 @@ def _origin(slam_map: Map) -> Origin:
 
 def submap_graph(
     slam_map: Map, submap: int, min_covisibility: int
-) -> tuple[Array, PoseGraphEdges, NDArray[np.bool_]]:
+) -> tuple[FloatArray, PoseGraphEdges, NDArray[np.bool_]]:
     """Return the essential graph of a submap; it is Sim(3) for a single camera, else SE(3).
 
     The nodes are the keyframes, oldest first; the oldest is fixed.
@@ -262,7 +262,7 @@ def write_colmap(folder: Path | str, slam_map: Map, submap: int) -> ColmapSummar
     )
 
 
-def reprojection_errors(slam_map: Map, camera: Camera) -> Array:
+def reprojection_errors(slam_map: Map, camera: Camera) -> FloatArray:
     """Return the mean reprojection error (P,) of each point, pixels, by row.
 
     It is the mean over the observations of the point; NaN if the point is in front of no camera.
@@ -277,7 +277,7 @@ def reprojection_errors(slam_map: Map, camera: Camera) -> Array:
     count = len(slam_map.points)
     seen = np.bincount(points[finite], minlength=count)
     summed = np.bincount(points[finite], errors[finite], minlength=count)
-    means: Array = np.divide(summed, seen, out=np.full(count, np.nan), where=seen > 0)
+    means: FloatArray = np.divide(summed, seen, out=np.full(count, np.nan), where=seen > 0)
     return means
 
 
@@ -327,7 +327,7 @@ def _images(slam_map: Map, several_sessions: bool) -> str:
     )
 
 
-def _points(slam_map: Map, errors: Array) -> str:
+def _points(slam_map: Map, errors: FloatArray) -> str:
     keyframe, point = slam_map.observations["keyframe"], slam_map.observations["point"]
     place_in_image = np.arange(len(keyframe)) - np.searchsorted(keyframe, keyframe)
     linked = np.flatnonzero(point >= 0)

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.frame import Observations, Sensor
 from spslam.map.table import Table
+from spslam.typing import FloatArray, IntArray
 
 # Id in place of a point's, for an observation of no point.
 NO_POINT = -1
 # Scale of a map from a single camera without a known length.
 ARBITRARY = "arbitrary"
-Ids = NDArray[np.int64]
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -126,23 +125,23 @@ class Map:
     # -- reading ----------------------------------------------------------------------------------
 
     @property
-    def positions(self) -> Array:
+    def positions(self) -> FloatArray:
         """Positions (P, 3) float64 of all points, metres."""
         return self.points["position"]
 
     @property
-    def T_world_keyframe(self) -> Array:
+    def T_world_keyframe(self) -> FloatArray:
         """Poses (K, 4, 4) float64 of all keyframes, oldest first."""
         return self.keyframes["T_world_cam"]
 
-    def point_rows(self, point_ids: Ids) -> Ids:
+    def point_rows(self, point_ids: IntArray) -> IntArray:
         """Return the rows (N,) of points by id; -1 for NO_POINT and removed points."""
         rows = np.full(point_ids.shape, -1, dtype=np.int64)
         known = (point_ids >= 0) & (point_ids < len(self._point_rows))
         rows[known] = self._point_rows[point_ids[known]]
         return rows
 
-    def keyframe_rows(self, keyframe_ids: Ids) -> Ids:
+    def keyframe_rows(self, keyframe_ids: IntArray) -> IntArray:
         """Return the rows (N,) of keyframes by id; all must exist."""
         return np.searchsorted(self.keyframes["id"], keyframe_ids)
 
@@ -151,7 +150,7 @@ class Map:
         row = int(np.searchsorted(self.keyframes["id"], keyframe_id))
         return row < len(self.keyframes) and int(self.keyframes["id"][row]) == keyframe_id
 
-    def pose(self, keyframe_id: int) -> Array:
+    def pose(self, keyframe_id: int) -> FloatArray:
         """Return a copy of a keyframe's `T_world_cam` (4, 4)."""
         return self.T_world_keyframe[self.keyframe_rows(np.asarray(keyframe_id))].copy()
 
@@ -161,38 +160,38 @@ class Map:
         start, stop = np.searchsorted(column, [keyframe_id, keyframe_id + 1])
         return slice(int(start), int(stop))
 
-    def rows_of_keyframes(self, keyframe_ids: Ids) -> Ids:
+    def rows_of_keyframes(self, keyframe_ids: IntArray) -> IntArray:
         """Return the observation rows (N,) of several keyframes, ascending."""
         slices = [self.observation_rows(int(k)) for k in np.sort(keyframe_ids)]
         return np.concatenate(
             [np.arange(s.start, s.stop) for s in slices] or [np.zeros(0, np.int64)]
         )
 
-    def rows_of_points(self, point_ids: Ids) -> Ids:
+    def rows_of_points(self, point_ids: IntArray) -> IntArray:
         """Return the rows (N,) of all observations of these points, ascending."""
         return np.flatnonzero(self._membership(point_ids)[self.observations["point"]])
 
-    def observation_counts(self) -> Ids:
+    def observation_counts(self) -> IntArray:
         """Return how many keyframes see each point, (P,) int64 by row."""
         return self.views(self.points["id"])
 
-    def views(self, point_ids: Ids) -> Ids:
+    def views(self, point_ids: IntArray) -> IntArray:
         """Return how many keyframes see points (N,), by id; 0 for NO_POINT and removed ones."""
-        counts: Ids = np.where(point_ids >= 0, self._views[point_ids], 0)
+        counts: IntArray = np.where(point_ids >= 0, self._views[point_ids], 0)
         return counts
 
-    def points_seen_by(self, keyframe_ids: Ids) -> Ids:
+    def points_seen_by(self, keyframe_ids: IntArray) -> IntArray:
         """Return the sorted ids of the points that these keyframes see."""
         return self._distinct(self.observations["point"][self.rows_of_keyframes(keyframe_ids)])
 
-    def sees(self, keyframe_id: int, point_ids: Ids) -> NDArray[np.bool_]:
+    def sees(self, keyframe_id: int, point_ids: IntArray) -> NDArray[np.bool_]:
         """Return which of the points (N,), by id, a keyframe sees."""
         seen: NDArray[np.bool_] = self._membership(
             self.observations["point"][self.observation_rows(keyframe_id)]
         )
         return seen[point_ids]
 
-    def keyframes_seeing(self, point_ids: Ids) -> tuple[Ids, Ids]:
+    def keyframes_seeing(self, point_ids: IntArray) -> tuple[IntArray, IntArray]:
         """Return the ids of keyframes that see any of the points, and how many each sees.
 
         The keyframe that sees most points comes first; of a tie, the newest.
@@ -204,7 +203,7 @@ class Map:
         order = np.lexsort((-ids, -counts))
         return ids[order], counts[order]
 
-    def covisible(self, keyframe_id: int, least: int = 1) -> tuple[Ids, Ids]:
+    def covisible(self, keyframe_id: int, least: int = 1) -> tuple[IntArray, IntArray]:
         """Return other keyframes that share at least `least` points with this one, and the counts.
 
         The keyframe that shares most points comes first.
@@ -215,7 +214,9 @@ class Map:
 
     # -- changing ---------------------------------------------------------------------------------
 
-    def add_keyframe(self, observations: Observations, T_world_cam: Array, point_ids: Ids) -> int:
+    def add_keyframe(
+        self, observations: Observations, T_world_cam: FloatArray, point_ids: IntArray
+    ) -> int:
         """Add a keyframe to the current submap.
 
         Args:
@@ -249,7 +250,9 @@ class Map:
         np.add.at(self._views, point_ids[point_ids >= 0], 1)
         return keyframe_id
 
-    def add_points(self, keyframe_id: int, positions: Array, observation_rows: Ids) -> Ids:
+    def add_points(
+        self, keyframe_id: int, positions: FloatArray, observation_rows: IntArray
+    ) -> IntArray:
         """Add points and link them to observations, whose descriptors they take.
 
         Args:
@@ -280,7 +283,7 @@ class Map:
         self.refresh_normals(ids)
         return ids
 
-    def link(self, observation_rows: Ids, point_ids: Ids) -> None:
+    def link(self, observation_rows: IntArray, point_ids: IntArray) -> None:
         """Link observations that have no point yet to points, by id."""
         self.observations["point"][observation_rows] = point_ids
         np.add.at(self._views, point_ids, 1)
@@ -299,7 +302,7 @@ class Map:
             self.positions[point_rows] - centre, axis=1
         )
 
-    def refresh_normals(self, point_ids: Ids) -> None:
+    def refresh_normals(self, point_ids: IntArray) -> None:
         """Recompute the mean viewing directions of points."""
         observation_rows = self.rows_of_points(point_ids)
         point_rows = self._point_rows[self.observations["point"][observation_rows]]
@@ -321,7 +324,7 @@ class Map:
             lengths[:, 0],
         )
 
-    def remove_points(self, point_ids: Ids) -> None:
+    def remove_points(self, point_ids: IntArray) -> None:
         """Remove points and all links to them."""
         if len(point_ids) == 0:
             return
@@ -338,7 +341,7 @@ class Map:
         self._views[seen] -= 1
         self.remove_points(seen[self._views[seen] == 0])
 
-    def unlink(self, observation_rows: Ids) -> None:
+    def unlink(self, observation_rows: IntArray) -> None:
         """Remove the links from observations to points, and points that no keyframe sees then."""
         column = self.observations["point"]
         observation_rows = np.unique(observation_rows)
@@ -349,7 +352,7 @@ class Map:
         touched = np.unique(cut)
         self.remove_points(touched[self._views[touched] == 0])
 
-    def merge_points(self, dropped: Ids, kept: Ids) -> None:
+    def merge_points(self, dropped: IntArray, kept: IntArray) -> None:
         """Merge point `dropped[i]` into `kept[i]`, which keeps one observation per keyframe.
 
         Each point may occur only once in `dropped` and `kept`.
@@ -374,15 +377,15 @@ class Map:
             self.points[name][kept_rows] += self.points[name][dropped_rows]
         self._drop_rows(self._membership(dropped))
 
-    def _distinct(self, point_ids: Ids) -> Ids:
+    def _distinct(self, point_ids: IntArray) -> IntArray:
         """Return sorted distinct ids of points; a mask over all points is faster than a sort."""
         named = np.zeros(len(self.points) + 1, dtype=bool)
         # Row -1, of NO_POINT, is the last entry.
         named[self.point_rows(point_ids)] = True
-        ids: Ids = self.points["id"][named[:-1]]
+        ids: IntArray = self.points["id"][named[:-1]]
         return ids
 
-    def _membership(self, point_ids: Ids) -> NDArray[np.bool_]:
+    def _membership(self, point_ids: IntArray) -> NDArray[np.bool_]:
         """Return a mask (next id + 1,) by point id; NO_POINT indexes the last entry, False."""
         lookup = np.zeros(self._next_point_id + 1, dtype=bool)
         lookup[point_ids[point_ids >= 0]] = True

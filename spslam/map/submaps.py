@@ -8,17 +8,15 @@ joins it to another (docs/decisions/0007-parts.md).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam import geometry
-from spslam.map.map import Ids, Map
-
-Array = NDArray[np.float64]
+from spslam.map.map import Map
+from spslam.typing import FloatArray, IntArray
 
 # -- reading --------------------------------------------------------------------------------------
 
 
-def submap_numbers(slam_map: Map) -> Ids:
+def submap_numbers(slam_map: Map) -> IntArray:
     """Return the numbers of the submaps that have keyframes, ascending."""
     return np.unique(slam_map.keyframes["submap"])
 
@@ -28,13 +26,13 @@ def submap_of(slam_map: Map, keyframe_id: int) -> int:
     return int(slam_map.keyframes["submap"][slam_map.keyframe_rows(np.asarray(keyframe_id))])
 
 
-def keyframes_of(slam_map: Map, submap: int) -> Ids:
+def keyframes_of(slam_map: Map, submap: int) -> IntArray:
     """Return the ids of a submap's keyframes, oldest first."""
-    ids: Ids = slam_map.keyframes["id"][slam_map.keyframes["submap"] == submap]
+    ids: IntArray = slam_map.keyframes["id"][slam_map.keyframes["submap"] == submap]
     return ids
 
 
-def points_of(slam_map: Map, submap: int) -> Ids:
+def points_of(slam_map: Map, submap: int) -> IntArray:
     """Return the sorted ids of the points that a submap's keyframes see."""
     if len(submap_numbers(slam_map)) == 1:
         return (
@@ -45,14 +43,14 @@ def points_of(slam_map: Map, submap: int) -> Ids:
     return slam_map.points_seen_by(keyframes_of(slam_map, submap))
 
 
-def first_keyframes(slam_map: Map) -> Ids:
+def first_keyframes(slam_map: Map) -> IntArray:
     """Return the id of each submap's oldest keyframe, which fixes the submap's world."""
     _, first = np.unique(slam_map.keyframes["submap"], return_index=True)
-    ids: Ids = slam_map.keyframes["id"][first]
+    ids: IntArray = slam_map.keyframes["id"][first]
     return ids
 
 
-def scene_of(slam_map: Map, submap: int) -> tuple[Array, Array]:
+def scene_of(slam_map: Map, submap: int) -> tuple[FloatArray, FloatArray]:
     """Return points (P, 3) and poses of keyframes (K, 4, 4) of a submap, in its world."""
     return (
         slam_map.positions[slam_map.point_rows(points_of(slam_map, submap))],
@@ -68,7 +66,7 @@ def begin_submap(slam_map: Map) -> None:
     slam_map.submap = int(slam_map.keyframes["submap"].max(initial=-1)) + 1
 
 
-def move_submap(slam_map: Map, submap: int, S: Array, into: int) -> None:
+def move_submap(slam_map: Map, submap: int, S: FloatArray, into: int) -> None:
     """Move a submap into the world of another and join it to that one.
 
     The two must not share points yet.
@@ -98,7 +96,7 @@ def move_submap(slam_map: Map, submap: int, S: Array, into: int) -> None:
         slam_map.submap = into
 
 
-def rescale_loops(slam_map: Map, keyframe_ids: Ids, factors: Array) -> None:
+def rescale_loops(slam_map: Map, keyframe_ids: IntArray, factors: FloatArray) -> None:
     """Adapt loop edges to a change of scale around keyframes.
 
     Args:
@@ -122,7 +120,7 @@ def rescale_submap(slam_map: Map, submap: int, factor: float) -> None:
     move_submap(slam_map, submap, np.diag([factor, factor, factor, 1.0]), submap)
 
 
-def append_map(slam_map: Map, other: Map) -> Ids:
+def append_map(slam_map: Map, other: Map) -> IntArray:
     """Add all submaps and sessions of another map as new ones.
 
     Returns:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Components
-from spslam.map.map import Ids, Map
+from spslam.map.map import Map
 from spslam.map.submaps import submap_of
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
@@ -21,8 +20,8 @@ from spslam.slam.moving_objects.movers import Movers
 from spslam.slam.relocalization import Relocalizer
 from spslam.slam.rolling_shutter import undo_rolling_shutter
 from spslam.slam.tracking import Motion, TrackedFrame, Tracker, TrackState
+from spslam.typing import IntArray
 
-Array = NDArray[np.float64]
 # A pose is doubtful with fewer inliers than this multiple of `recovery_inliers`.
 _FEW_TIMES = 2
 
@@ -43,11 +42,11 @@ class CameraTracking:
         self.motion = Motion(config)
         self.movers = Movers(config, components.pose_solver)
         self.reference_id = -1
-        self.seen: Ids = np.zeros(0, dtype=np.int64)
+        self.seen: IntArray = np.zeros(0, dtype=np.int64)
         self._config = config.tracking
         self._tracker = tracker
         self._relocalizer = Relocalizer(config, tracker, components.place_recognition)
-        self._local: tuple[Ids, Ids] | None = None
+        self._local: tuple[IntArray, IntArray] | None = None
         self._lost_since: float | None = None
         self._lost_frames = 0
 
@@ -147,7 +146,7 @@ class CameraTracking:
 
     # -- what was seen last ------------------------------------------------------------------------
 
-    def see(self, point_ids: Ids) -> None:
+    def see(self, point_ids: IntArray) -> None:
         """Set the points (ids) seen last, and drop the local map."""
         self.seen, self._local = point_ids, None
 
@@ -155,7 +154,7 @@ class CameraTracking:
         """Set the points of a keyframe as those seen last."""
         self.see(slam_map.points_seen_by(np.array([keyframe_id])))
 
-    def local_map(self, slam_map: Map) -> tuple[Ids, Ids]:
+    def local_map(self, slam_map: Map) -> tuple[IntArray, IntArray]:
         """Return keyframes and points (ids) around the points seen last, without moving points."""
         if self._local is None:
             keyframe_ids = self._tracker.local_keyframes(slam_map, self.seen)

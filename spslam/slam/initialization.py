@@ -18,9 +18,7 @@ from spslam.map.map import NO_POINT, Map
 from spslam.slam.moving_objects.two_motions import Cells
 from spslam.slam.rolling_shutter import undo_rolling_shutter
 from spslam.slam.tracking import TrackedFrame, Tracker
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
+from spslam.typing import BoolArray, FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +151,7 @@ class TwoViewInitializer:
         self._before, self._waiting, self._astray, self._refused = [], [], [], 0
         self.still_fractions, self.strangers = [], []
 
-    def leave_out(self, fixed: Callable[[Observations], Mask]) -> None:
+    def leave_out(self, fixed: Callable[[Observations], BoolArray]) -> None:
         """Remove keypoints from the waiting frames; `fixed` returns their mask (N,)."""
 
         def without(frames: list[Observations]) -> list[Observations]:
@@ -222,7 +220,9 @@ class TwoViewInitializer:
         self.reset()
         return started
 
-    def _solve(self, pixels0: Array, pixels1: Array, camera: Camera) -> TwoViewEstimate | Refusal:
+    def _solve(
+        self, pixels0: FloatArray, pixels1: FloatArray, camera: Camera
+    ) -> TwoViewEstimate | Refusal:
         """Estimate the motion that most of the image supports, from matches (N, 2) and (N, 2).
 
         Of two motions, the solver may return the one with more matches but less of the image.
@@ -236,7 +236,7 @@ class TwoViewInitializer:
             return solved
         rest = np.flatnonzero(~good)
         other = self._two_view.solve(pixels0[rest], pixels1[rest], camera)
-        agree: Mask = np.zeros(len(good), dtype=bool)
+        agree: BoolArray = np.zeros(len(good), dtype=bool)
         if not isinstance(other, Refusal):
             agree[rest] = _triangulated(other)
         most, rejected = cells.agreement(good), cells.agreement(~good)
@@ -292,8 +292,8 @@ class TwoViewInitializer:
         slam_map: Map,
         first: Observations,
         second: Observations,
-        T_1_0: Array,
-        points: Array,
+        T_1_0: FloatArray,
+        points: FloatArray,
         keypoints0: NDArray[np.int64],
         matches0: NDArray[np.int64],
     ) -> int:
@@ -309,6 +309,6 @@ class TwoViewInitializer:
         return second_id
 
 
-def _triangulated(solved: TwoViewEstimate) -> Mask:
+def _triangulated(solved: TwoViewEstimate) -> BoolArray:
     """(N,) which matches agree with the motion of two views."""
     return np.asarray(np.all(np.isfinite(solved.points), axis=1))

@@ -28,9 +28,8 @@ from spslam.camera import Camera
 from spslam.config import Config, LossDiagnosisConfig
 from spslam.frame import Observations
 from spslam.interfaces import Matcher
-from spslam.map.map import Ids
+from spslam.typing import FloatArray, IntArray
 
-Array = NDArray[np.float64]
 Cause = Literal[
     "dark", "occlusion", "blur", "too few features", "jump", "too little parallax", "unclear"
 ]
@@ -101,7 +100,7 @@ class ImageStatistics:
 
     brightness: float
     contrast: float
-    sharpness: Array
+    sharpness: FloatArray
 
 
 def reduce_image(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -144,7 +143,7 @@ class LossMonitor:
         self._images: deque[ImageStatistics] = deque(maxlen=self._limits.recent_frames)
         self._keypoints: deque[int] = deque(maxlen=self._limits.recent_frames)
         self._inliers: deque[int] = deque(maxlen=self._limits.recent_frames)
-        self._last: tuple[Observations, Ids] | None = None
+        self._last: tuple[Observations, IntArray] | None = None
         self._clear = np.zeros((0, 0), dtype=np.float32)
         self._levels: list[tuple[float, float]] = []
 
@@ -187,7 +186,9 @@ class LossMonitor:
             )
         return ""
 
-    def keep(self, image: NDArray[np.uint8], observations: Observations, point_ids: Ids) -> None:
+    def keep(
+        self, image: NDArray[np.uint8], observations: Observations, point_ids: IntArray
+    ) -> None:
         """Keep the statistics of a tracked frame.
 
         Args:
@@ -252,7 +253,7 @@ class LossMonitor:
         )
 
 
-def _agreeing(motion: Array, radius: float) -> NDArray[np.int64]:
+def _agreeing(motion: FloatArray, radius: float) -> NDArray[np.int64]:
     """Rows of the largest group of motions (M, 2) within a radius of one of them.
 
     Wrong matches move in random directions.

@@ -13,10 +13,11 @@ from spslam.config import Config
 from spslam.errors import Refusal
 from spslam.frame import Frame, Observations, Sensor
 from spslam.interfaces import Components
-from spslam.map.map import Ids, Map
+from spslam.map.map import Map
 from spslam.map.submaps import begin_submap
 from spslam.slam.initialization import DepthInitializer, InitialMap, TwoViewInitializer
 from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.typing import IntArray
 
 # Number of first frames to keep. They are tracked again if the young map held moving points.
 _FIRST_FRAMES = 30
@@ -64,7 +65,7 @@ class MapStart:
         return initial
 
     def waiting_frames(
-        self, initial: InitialMap, slam_map: Map, camera: Camera, first_id: int, point_ids: Ids
+        self, initial: InitialMap, slam_map: Map, camera: Camera, first_id: int, point_ids: IntArray
     ) -> Iterator[TrackedFrame]:
         """Track the frames that waited for the first map, going away from its first view.
 

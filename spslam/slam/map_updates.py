@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
@@ -25,7 +24,6 @@ from spslam.slam.mapping import KeyframeRule, Mapper
 from spslam.slam.recorder import Statistics
 from spslam.slam.tracking import TrackedFrame, Tracker
 
-Array = NDArray[np.float64]
 # Least number of frames that must have found a point seen by one keyframe, to keep it at the end.
 _CONFIRMED_FRAMES = 3
 

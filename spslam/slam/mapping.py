@@ -14,11 +14,10 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
-from spslam.map.map import NO_POINT, Ids, Map
+from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import first_keyframes
 from spslam.slam.tracking import TrackedFrame
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +32,7 @@ class RemovedKeyframe:
 
     keyframe_id: int
     parent_id: int
-    T_parent_removed: Array
+    T_parent_removed: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +46,9 @@ class _Neighbourhood:
     """
 
     problem: BundleProblem
-    keyframe_ids: Ids
-    point_ids: Ids
-    observation_rows: Ids
+    keyframe_ids: IntArray
+    point_ids: IntArray
+    observation_rows: IntArray
 
 
 class KeyframeRule:
@@ -87,7 +86,7 @@ class KeyframeRule:
         return "flow" if self._flow(tracked, slam_map, reference) > self._max_flow_px else ""
 
     @staticmethod
-    def _established(slam_map: Map, point_ids: Ids) -> NDArray[np.bool_]:
+    def _established(slam_map: Map, point_ids: IntArray) -> NDArray[np.bool_]:
         """(N,) which points at least two keyframes see: points of one keyframe may be noise."""
         established: NDArray[np.bool_] = slam_map.views(point_ids) >= min(
             2, len(slam_map.keyframes)
@@ -147,8 +146,8 @@ class Mapper:
         slam_map: Map,
         camera: Camera,
         observations: Observations,
-        T_world_cam: Array,
-        point_ids: Ids,
+        T_world_cam: FloatArray,
+        point_ids: IntArray,
     ) -> int:
         """Add a keyframe with its points, without refinement (see `refine`); return its id.
 
@@ -239,7 +238,9 @@ class Mapper:
             keyframe_id, geometry.apply(slam_map.pose(keyframe_id), points_cam), fresh
         )
 
-    def _triangulate(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
+    def _triangulate(
+        self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: IntArray
+    ) -> None:
         """Triangulate matches with covisible keyframes between keypoints without a point."""
         T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
         for neighbor in neighbors:
@@ -274,7 +275,7 @@ class Mapper:
             slam_map.refresh_normals(ids)
 
     def _has_baseline(
-        self, slam_map: Map, T_cam_world: Array, T_other_world: Array, neighbor: int
+        self, slam_map: Map, T_cam_world: FloatArray, T_other_world: FloatArray, neighbor: int
     ) -> bool:
         """Whether two keyframes are far enough apart, relative to the depth, to triangulate."""
         points = slam_map.points_seen_by(np.array([neighbor]))
@@ -286,23 +287,25 @@ class Mapper:
         return baseline > self._config.mapping.min_baseline_depth_ratio * depth
 
     @staticmethod
-    def _unlinked(slam_map: Map, keyframe_id: int) -> Ids:
+    def _unlinked(slam_map: Map, keyframe_id: int) -> IntArray:
         rows = slam_map.observation_rows(keyframe_id)
-        unlinked: Ids = (
+        unlinked: IntArray = (
             np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
         )
         return unlinked
 
     # -- fusion ------------------------------------------------------------------------------------
 
-    def _fuse(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: Ids) -> None:
+    def _fuse(self, slam_map: Map, camera: Camera, keyframe_id: int, neighbors: IntArray) -> None:
         """Fuse the neighbours' points into the new keyframe, and its points into each neighbour."""
         self.fuse_into(slam_map, camera, keyframe_id, slam_map.points_seen_by(neighbors))
         for neighbor in neighbors:
             mine = slam_map.points_seen_by(np.array([keyframe_id]))
             self.fuse_into(slam_map, camera, int(neighbor), mine)
 
-    def fuse_into(self, slam_map: Map, camera: Camera, keyframe_id: int, point_ids: Ids) -> int:
+    def fuse_into(
+        self, slam_map: Map, camera: Camera, keyframe_id: int, point_ids: IntArray
+    ) -> int:
         """Link points to the keypoints of a keyframe that they match; return the number of matches.
 
         A keypoint without a point is linked. If it already has a point, the two points are merged.
@@ -347,7 +350,7 @@ class Mapper:
         return len(hit)
 
     def _depth_agrees(
-        self, slam_map: Map, camera: Camera, observation_rows: Ids, depth: Array
+        self, slam_map: Map, camera: Camera, observation_rows: IntArray, depth: FloatArray
     ) -> NDArray[np.bool_]:
         """Whether points at `depth` fit the measured disparities; True without a measurement."""
         measured = (
@@ -438,8 +441,8 @@ class Mapper:
 
 
 def bundle_problem(
-    slam_map: Map, keyframe_ids: Ids, fixed: NDArray[np.bool_], point_ids: Ids
-) -> tuple[BundleProblem, Ids]:
+    slam_map: Map, keyframe_ids: IntArray, fixed: NDArray[np.bool_], point_ids: IntArray
+) -> tuple[BundleProblem, IntArray]:
     """Copy keyframes, points and the observations between them as a problem to refine.
 
     Args:
@@ -467,17 +470,19 @@ def bundle_problem(
     return problem, rows
 
 
-def drop_single_views(slam_map: Map, point_ids: Ids) -> None:
+def drop_single_views(slam_map: Map, point_ids: IntArray) -> None:
     """Remove those of the points that only one keyframe sees."""
     slam_map.remove_points(point_ids[slam_map.views(point_ids) == 1])
 
 
-def fundamental_matrix(T_cam0_world: Array, T_cam1_world: Array, camera: Camera) -> Array:
+def fundamental_matrix(
+    T_cam0_world: FloatArray, T_cam1_world: FloatArray, camera: Camera
+) -> FloatArray:
     """(3, 3) fundamental matrix F with x1^T F x0 = 0 for undistorted pixels of two poses.
 
     Source: Hartley & Zisserman, Multiple View Geometry, section 9.2.
     """
     T_1_0 = T_cam1_world @ geometry.inverse(T_cam0_world)
     K_inv = np.linalg.inv(camera.K)
-    F: Array = K_inv.T @ geometry.hat(T_1_0[:3, 3]) @ T_1_0[:3, :3] @ K_inv
+    F: FloatArray = K_inv.T @ geometry.hat(T_1_0[:3, 3]) @ T_1_0[:3, :3] @ K_inv
     return F

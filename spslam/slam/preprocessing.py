@@ -14,8 +14,7 @@ from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame, Observations, unit_descriptors
 from spslam.interfaces import Extractor, StereoMatcher
 from spslam.slam.rolling_shutter import readout_delays
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 
 def tracking_camera(frame: Frame, config: Config) -> Camera:
@@ -107,7 +106,7 @@ def check_images(frame: Frame) -> None:
 
 def depth_at(
     depth: NDArray[np.float32], keypoints: NDArray[np.float32], config: DepthConfig
-) -> Array:
+) -> FloatArray:
     """Interpolate a depth image at keypoints; NaN where unknown, out of range or near a depth edge.
 
     Keypoints lie on outlines of objects. The depth image has another lens and another exposure
@@ -132,7 +131,7 @@ def depth_at(
     fx, fy = keypoints[:, 0] - x0, keypoints[:, 1] - y0
     weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
     # On a plane, inverse depth is affine in the image; depth is not.
-    metres: Array = 1.0 / np.sum(weights * inverse, axis=0)
+    metres: FloatArray = 1.0 / np.sum(weights * inverse, axis=0)
     return np.where(
         _depth_range_around(depth, config)[y0, x0] <= config.edge_step * metres, metres, np.nan
     )
@@ -151,7 +150,7 @@ def _depth_range_around(depth: NDArray[np.float32], config: DepthConfig) -> NDAr
 
 
 def _observations(
-    frame: Frame, features: Features, pixels: Array, u_right: Array, depth: Array
+    frame: Frame, features: Features, pixels: FloatArray, u_right: FloatArray, depth: FloatArray
 ) -> Observations:
     descriptors = unit_descriptors(features.descriptors)
     delays = readout_delays(features.keypoints[:, 1], frame.camera)

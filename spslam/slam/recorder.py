@@ -16,8 +16,7 @@ from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.trajectory import Trajectory
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 
 @dataclass
@@ -76,12 +75,14 @@ class Recorder:
     def __init__(self) -> None:
         self._timestamps: list[float] = []
         self._keyframe_ids: list[int] = []
-        self._T_keyframe_cam: list[Array] = []
+        self._T_keyframe_cam: list[FloatArray] = []
 
     def __len__(self) -> int:
         return len(self._timestamps)
 
-    def add(self, timestamp: float, T_world_cam: Array, keyframe_id: int, slam_map: Map) -> None:
+    def add(
+        self, timestamp: float, T_world_cam: FloatArray, keyframe_id: int, slam_map: Map
+    ) -> None:
         """Record a frame relative to a keyframe of the map."""
         self._timestamps.append(timestamp)
         self._keyframe_ids.append(keyframe_id)

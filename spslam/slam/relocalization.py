@@ -12,20 +12,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import PlaceRecognizer
-from spslam.map.map import Ids, Map
+from spslam.map.map import Map
 from spslam.notices import notice
 from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
 from spslam.slam.tracking import Motion, TrackedFrame, Tracker
+from spslam.typing import IntArray
 
 logger = logging.getLogger(__name__)
-Array = NDArray[np.float64]
 
 
 class _Search:
@@ -343,7 +342,7 @@ class Relocalizer:
         return [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
 
     def _similar(
-        self, observations: Observations, slam_map: Map, ids: Ids, beside: Place | None = None
+        self, observations: Observations, slam_map: Map, ids: IntArray, beside: Place | None = None
     ) -> list[int]:
         """Select the keyframes most similar to a frame, only one of each covisible group.
 

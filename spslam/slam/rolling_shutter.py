@@ -10,19 +10,18 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.frame import Observations
+from spslam.typing import FloatArray
 
-Array = NDArray[np.float64]
 
-
-def readout_delays(rows: NDArray[np.floating], camera: Camera) -> Array:
+def readout_delays(rows: NDArray[np.floating], camera: Camera) -> FloatArray:
     """(N,) seconds from the read-out of the middle row to that of these rows (N,), as recorded."""
     last = camera.height - 1
-    delays: Array = (np.asarray(rows, dtype=np.float64) / last - 0.5) * camera.readout_s
+    delays: FloatArray = (np.asarray(rows, dtype=np.float64) / last - 0.5) * camera.readout_s
     return delays
 
 
 def undo_rolling_shutter(
-    observations: Observations, camera: Camera, velocity: Array
+    observations: Observations, camera: Camera, velocity: FloatArray
 ) -> Observations:
     """Correct observations to a global shutter at the middle row, for a constant velocity.
 

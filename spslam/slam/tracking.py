@@ -15,9 +15,9 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, PoseEstimate, PoseSolver
-from spslam.map.map import NO_POINT, Ids, Map
+from spslam.map.map import NO_POINT, Map
+from spslam.typing import FloatArray, IntArray
 
-Array = NDArray[np.float64]
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 
 
@@ -50,13 +50,13 @@ class TrackResult:
     index: int
     timestamp: float
     state: TrackState
-    T_world_cam: Array | None = None
+    T_world_cam: FloatArray | None = None
     inliers: int = 0
     matches: int = 0
     submap: int = 0
     is_keyframe: bool = False
     reason: str = ""
-    covariance: Array = field(default_factory=_NAN_COVARIANCE.copy)
+    covariance: FloatArray = field(default_factory=_NAN_COVARIANCE.copy)
     median_error_px: float = float("nan")
     inlier_coverage: float = 0.0
 
@@ -89,7 +89,12 @@ class TrackResult:
 
     @classmethod
     def of_first_keyframe(
-        cls, observations: Observations, slam_map: Map, keyframe_id: int, seen: Ids, camera: Camera
+        cls,
+        observations: Observations,
+        slam_map: Map,
+        keyframe_id: int,
+        seen: IntArray,
+        camera: Camera,
     ) -> TrackResult:
         """Make the result of the frame that starts a submap.
 
@@ -129,8 +134,8 @@ class TrackedFrame:
 
     observations: Observations
     estimate: PoseEstimate
-    point_ids: Ids
-    rejected: Ids
+    point_ids: IntArray
+    rejected: IntArray
     how: str
 
     @property
@@ -144,16 +149,16 @@ class TrackedFrame:
         return int(np.count_nonzero(self.point_ids >= 0))
 
     @property
-    def seen(self) -> Ids:
-        """Ids of the points seen."""
+    def seen(self) -> IntArray:
+        """IntArray of the points seen."""
         return self.point_ids[self.point_ids >= 0]
 
     @property
-    def T_world_cam(self) -> Array:
+    def T_world_cam(self) -> FloatArray:
         """(4, 4) float64 pose."""
         return geometry.inverse(self.estimate.T_cam_world)
 
-    def moved(self, T_cam_world: Array, slam_map: Map) -> TrackedFrame:
+    def moved(self, T_cam_world: FloatArray, slam_map: Map) -> TrackedFrame:
         """Return the frame at another pose, with only those points that are still in the map."""
         there = slam_map.point_rows(self.point_ids) >= 0
         return replace(
@@ -177,7 +182,7 @@ class TrackedFrame:
         return hull_fraction(self.observations.pixels[self.point_ids >= 0], camera)
 
 
-def hull_fraction(pixels: Array, camera: Camera) -> float:
+def hull_fraction(pixels: FloatArray, camera: Camera) -> float:
     """Fraction of the image inside the convex hull of pixels (N, 2), 0 to 1; 0 if collinear."""
     if len(pixels) < 3:
         return 0.0
@@ -212,8 +217,8 @@ class Tracker:
         observations: Observations,
         slam_map: Map,
         camera: Camera,
-        T_cam_world: Array | None,
-        local_points: Ids,
+        T_cam_world: FloatArray | None,
+        local_points: IntArray,
     ) -> TrackedFrame | None:
         """Find the pose of a frame near a predicted one; None if tracking fails.
 
@@ -258,8 +263,8 @@ class Tracker:
         observations: Observations,
         slam_map: Map,
         camera: Camera,
-        T_cam_world: Array,
-        local_points: Ids,
+        T_cam_world: FloatArray,
+        local_points: IntArray,
         radius: float,
         most: int,
     ) -> TrackedFrame | None:
@@ -347,7 +352,7 @@ class Tracker:
         observations: Observations,
         slam_map: Map,
         camera: Camera,
-        matched: Ids,
+        matched: IntArray,
         least: int | None,
     ) -> TrackedFrame | None:
         """Find the pose of a frame from matches (N,) with points, some of which are wrong."""
@@ -369,7 +374,7 @@ class Tracker:
             return None
         return replace(tracked, how="recovery")
 
-    def local_keyframes(self, slam_map: Map, point_ids: Ids) -> Ids:
+    def local_keyframes(self, slam_map: Map, point_ids: IntArray) -> IntArray:
         """Return keyframes that see the points, best first, then covisible ones of the best."""
         ids, _ = slam_map.keyframes_seeing(point_ids)
         wanted = self._config.max_keyframes
@@ -379,7 +384,9 @@ class Tracker:
             local += [k for k in companions if k not in local][: wanted - len(local)]
         return np.array(local, dtype=np.int64)
 
-    def _match_keyframe(self, observations: Observations, slam_map: Map, keyframe_id: int) -> Ids:
+    def _match_keyframe(
+        self, observations: Observations, slam_map: Map, keyframe_id: int
+    ) -> IntArray:
         """(N,) int64 points of a keyframe that match each keypoint of the frame, or NO_POINT."""
         rows = slam_map.observation_rows(keyframe_id)
         linked = np.flatnonzero(slam_map.observations["point"][rows] >= 0) + rows.start
@@ -399,8 +406,8 @@ class Tracker:
         observations: Observations,
         slam_map: Map,
         camera: Camera,
-        T_cam_world: Array,
-        local_points: Ids,
+        T_cam_world: FloatArray,
+        local_points: IntArray,
         radius: float,
         *,
         coarse: bool = False,
@@ -438,8 +445,8 @@ class Tracker:
         return TrackedFrame(observations, estimate, matched[0], matched[1], "motion")
 
     def project(
-        self, slam_map: Map, camera: Camera, T_cam_world: Array, rows: Ids
-    ) -> tuple[Array, NDArray[np.bool_]]:
+        self, slam_map: Map, camera: Camera, T_cam_world: FloatArray, rows: IntArray
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Project points (rows) to pixels (N, 2), and find which (N,) should be visible."""
         positions = slam_map.positions[rows]
         points_cam = geometry.apply(T_cam_world, positions)
@@ -462,7 +469,7 @@ class Tracker:
         return pixels, visible
 
     def count_visibility(
-        self, slam_map: Map, camera: Camera, tracked: TrackedFrame, local_points: Ids
+        self, slam_map: Map, camera: Camera, tracked: TrackedFrame, local_points: IntArray
     ) -> None:
         """Count which local points this frame should have seen, and which it saw."""
         rows = slam_map.point_rows(local_points)
@@ -484,13 +491,15 @@ class Motion:
 
     def __init__(self, config: Config) -> None:
         self._speed_memory_s = config.tracking.speed_memory_s
-        self._T_cam_keyframe: Array | None = None
+        self._T_cam_keyframe: FloatArray | None = None
         self._keyframe_id = -1
         self._velocity = np.zeros(6)
         self._fastest = np.zeros(2)
         self._timestamp = 0.0
 
-    def update(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
+    def update(
+        self, timestamp: float, T_cam_world: FloatArray, keyframe_id: int, slam_map: Map
+    ) -> None:
         """Update the velocity and the last pose with a tracked frame."""
         previous = self.last(slam_map)
         if previous is not None and timestamp > self._timestamp:
@@ -504,7 +513,7 @@ class Motion:
         self.anchor(timestamp, T_cam_world, keyframe_id, slam_map)
 
     @property
-    def velocity(self) -> Array:
+    def velocity(self) -> FloatArray:
         """(6,) [translation, rotation] per second from the last two poses; zeros if unknown.
 
         After t seconds a point X of camera coordinates is at exp(velocity · t) X.
@@ -521,7 +530,9 @@ class Motion:
         """Timestamp of the last pose, seconds."""
         return self._timestamp
 
-    def anchor(self, timestamp: float, T_cam_world: Array, keyframe_id: int, slam_map: Map) -> None:
+    def anchor(
+        self, timestamp: float, T_cam_world: FloatArray, keyframe_id: int, slam_map: Map
+    ) -> None:
         """Set the last pose without changing the velocity."""
         self._T_cam_keyframe = T_cam_world @ slam_map.pose(keyframe_id)
         self._keyframe_id = keyframe_id
@@ -539,13 +550,13 @@ class Motion:
         self._T_cam_keyframe = None
         self._velocity, self._fastest = np.zeros(6), np.zeros(2)
 
-    def last(self, slam_map: Map) -> Array | None:
+    def last(self, slam_map: Map) -> FloatArray | None:
         """(4, 4) `T_cam_world` of the last tracked frame in the current map; None if unknown."""
         if self._T_cam_keyframe is None or not slam_map.has_keyframe(self._keyframe_id):
             return None
         return self._T_cam_keyframe @ geometry.inverse(slam_map.pose(self._keyframe_id))
 
-    def predict(self, timestamp: float, slam_map: Map) -> Array | None:
+    def predict(self, timestamp: float, slam_map: Map) -> FloatArray | None:
         """(4, 4) predicted `T_cam_world` at `timestamp`; None if the last pose is unknown."""
         last = self.last(slam_map)
         if last is None:

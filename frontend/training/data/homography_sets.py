@@ -13,14 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
+from spslam.typing import FloatArray, UInt8Array
 
 from ...photos import PHOTO_SUFFIXES, evenly_spread, name_seed, read_photo
-
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 # Height and width of photographs, pixels.
 PHOTO_SIZE = (240, 320)
@@ -62,9 +59,9 @@ class ImagePair:
 
     name: str
     group: str
-    image0: Image
-    image1: Image
-    homography: Floats
+    image0: UInt8Array
+    image1: UInt8Array
+    homography: FloatArray
 
 
 def photo_pairs(
@@ -99,7 +96,7 @@ def photo_pairs(
         )
 
 
-def random_view(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
+def random_view(rng: np.random.Generator, size: tuple[int, int]) -> FloatArray:
     """Return a random homography (3, 3) from an image of `size` (height, width) to a view.
 
     The view shows a patch of the image, distorted, rotated and shifted inside the image. A patch
@@ -122,7 +119,7 @@ def random_view(rng: np.random.Generator, size: tuple[int, int]) -> Floats:
     return np.asarray(homography / homography[2, 2], np.float64)
 
 
-def photometric_noise(rng: np.random.Generator, image: Image) -> Image:
+def photometric_noise(rng: np.random.Generator, image: UInt8Array) -> UInt8Array:
     """Blur (H, W) uint8 slightly; change gamma, contrast and brightness; add Gaussian noise."""
     blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR_SIGMA_PX)).astype(np.float64)
     curved = 255.0 * (blurred / 255.0) ** np.exp(rng.uniform(*np.log(_GAMMA)))
@@ -177,7 +174,7 @@ def scene_pairs(folder: str | Path, size: tuple[int, int]) -> Iterator[ImagePair
             )
 
 
-def resize_image(image: Image, size: tuple[int, int]) -> Image:
+def resize_image(image: UInt8Array, size: tuple[int, int]) -> UInt8Array:
     """Stretch (H, W) uint8 to `size` (height, width)."""
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
     resized = cv2.resize(
@@ -187,14 +184,14 @@ def resize_image(image: Image, size: tuple[int, int]) -> Image:
 
 
 def resize_homography(
-    homography: Floats, shape0: tuple[int, ...], shape1: tuple[int, ...], size: tuple[int, int]
-) -> Floats:
+    homography: FloatArray, shape0: tuple[int, ...], shape1: tuple[int, ...], size: tuple[int, int]
+) -> FloatArray:
     """Return the homography (3, 3) between two images after both are stretched to `size`."""
     resized = _stretch(shape1, size) @ homography @ np.linalg.inv(_stretch(shape0, size))
     return np.asarray(resized / resized[2, 2], np.float64)
 
 
-def _stretch(shape: tuple[int, ...], size: tuple[int, int]) -> Floats:
+def _stretch(shape: tuple[int, ...], size: tuple[int, int]) -> FloatArray:
     # Pixel 0 is the centre of the first pixel: p' + 0.5 = (p + 0.5) * scale.
     x, y = size[1] / shape[1], size[0] / shape[0]
     return np.array([[x, 0.0, 0.5 * x - 0.5], [0.0, y, 0.5 * y - 0.5], [0.0, 0.0, 1.0]])
@@ -214,7 +211,7 @@ def _homography_files(scene: Path) -> dict[int, Path]:
     return {int(match[1] or match[2]): path for path, match in matches.items() if match}
 
 
-def _read_homography(path: Path) -> Floats:
+def _read_homography(path: Path) -> FloatArray:
     try:
         values = np.array(path.read_text(encoding="utf-8").split(), np.float64)
     except (OSError, ValueError) as error:

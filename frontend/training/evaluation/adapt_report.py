@@ -22,6 +22,7 @@ from spslam.config import FeatureConfig
 from spslam.frame import Features
 from spslam.io.files import write_atomic
 from spslam.io.html import render_page
+from spslam.typing import UInt8Array
 
 from ...extractors.superpoint_extractor import SuperPointExtractor
 from ...superpoint.checkpoints import load_superpoint
@@ -33,8 +34,6 @@ from .homography_metrics import (
     nearest_distance,
     warp_points,
 )
-
-Image = NDArray[np.uint8]
 
 # By metric: name, meaning, whether higher is better.
 _METRICS_SHOWN = {
@@ -247,7 +246,9 @@ def _sample(extractor: SuperPointExtractor, pair: ImagePair, name: str) -> dict[
     return {"jpeg": _base64(data.tobytes()), "caption": caption}
 
 
-def _draw(image: Image, keypoints: NDArray[np.float32], found: NDArray[np.bool_]) -> Image:
+def _draw(
+    image: UInt8Array, keypoints: NDArray[np.float32], found: NDArray[np.bool_]
+) -> UInt8Array:
     large = cv2.resize(image, None, fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_CUBIC)
     canvas = cv2.cvtColor(large, cv2.COLOR_GRAY2BGR)
     # Pixel 0 is the centre of the first pixel.

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.frame import Features, unit_descriptors
+from spslam.typing import BoolArray, FloatArray
 
 from ...matching.matching import DescriptorMatcher
 from ...superpoint.keypoints import suppress
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 Estimator = Literal["ransac", "magsac"]
 
 # Names of the metrics that need keypoints only.
@@ -59,14 +58,14 @@ _RANSAC_ITERATIONS = 5000
 _RANSAC_CONFIDENCE = 0.9995
 
 
-def warp_points(points: NDArray[np.floating], homography: Floats) -> Floats:
+def warp_points(points: NDArray[np.floating], homography: FloatArray) -> FloatArray:
     """Map pixels (N, 2) by a homography (3, 3); NaN for points at infinity or behind the camera."""
     mapped = np.c_[points.astype(np.float64), np.ones(len(points))] @ homography.T
     depth = np.where(mapped[:, 2:] > 1e-9, mapped[:, 2:], np.nan)
     return np.asarray(mapped[:, :2] / depth, np.float64)
 
 
-def in_shared_area(features: Features, homography: Floats, shape: tuple[int, ...]) -> Features:
+def in_shared_area(features: Features, homography: FloatArray, shape: tuple[int, ...]) -> Features:
     """Return the features whose keypoints `homography` maps into the other image, of `shape`."""
     mapped = warp_points(features.keypoints, homography)
     height, width = shape[0], shape[1]
@@ -88,7 +87,7 @@ def suppress_near(features: Features, radius: int = NMS_RADIUS) -> Features:
     return features.select(best_first[suppress(rows, columns, radius)])
 
 
-def average_precision(correct: Flags, total: int) -> float:
+def average_precision(correct: BoolArray, total: int) -> float:
     """Return the area under the precision-recall curve of answers (N,), best first.
 
     The curve is interpolated from the right. NaN if there is nothing to find (`total` is 0).
@@ -100,7 +99,7 @@ def average_precision(correct: Flags, total: int) -> float:
     return float(envelope[correct].sum() / total)
 
 
-def area_under_curve(errors: Floats, limit: float) -> float:
+def area_under_curve(errors: FloatArray, limit: float) -> float:
     """Return the area, 0 to 1, under the cumulative curve of errors (N,) up to `limit`.
 
     NaN stands for a failure.
@@ -111,7 +110,7 @@ def area_under_curve(errors: Floats, limit: float) -> float:
 def localisation_scores(
     features0: Features,
     features1: Features,
-    homography: Floats,
+    homography: FloatArray,
     shape: tuple[int, ...],
     count: int = 300,
     correct_px: float = CORRECT_PX,
@@ -146,7 +145,7 @@ def localisation_scores(
 def matching_scores(
     features0: Features,
     features1: Features,
-    homography: Floats,
+    homography: FloatArray,
     shape: tuple[int, ...],
     estimator: Estimator = "ransac",
 ) -> dict[str, float]:
@@ -192,7 +191,7 @@ def matching_scores(
 def homography_error(
     points0: NDArray[np.float32],
     points1: NDArray[np.float32],
-    homography: Floats,
+    homography: FloatArray,
     shape: tuple[int, ...],
     estimator: Estimator = "ransac",
 ) -> float:
@@ -224,22 +223,22 @@ def homography_error(
     return float(np.nan_to_num(error, nan=np.inf))
 
 
-def pairwise_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> Floats:
+def pairwise_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> FloatArray:
     """Return distances (N, M) between points (N, 2) and (M, 2); infinite for NaN points."""
     difference = points0[:, None].astype(np.float64) - points1[None].astype(np.float64)
     return np.asarray(np.nan_to_num(np.linalg.norm(difference, axis=2), nan=np.inf), np.float64)
 
 
-def nearest_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> Floats:
+def nearest_distance(points0: NDArray[np.floating], points1: NDArray[np.floating]) -> FloatArray:
     """Return the distance (N,) of points (N, 2) to the nearest of (M, 2); infinite if M is 0."""
     return np.asarray(pairwise_distance(points0, points1).min(axis=1, initial=np.inf), np.float64)
 
 
-def _inverse(homography: Floats) -> Floats:
+def _inverse(homography: FloatArray) -> FloatArray:
     return np.asarray(np.linalg.inv(homography), np.float64)
 
 
-def _nearest_map(similarity: NDArray[np.floating], errors: Floats) -> float:
+def _nearest_map(similarity: NDArray[np.floating], errors: FloatArray) -> float:
     """Return the average precision of each row's nearest neighbour, ranked by similarity."""
     if not similarity.size:
         return float("nan")

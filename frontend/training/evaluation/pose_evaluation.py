@@ -8,16 +8,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam.frame import Features, unit_descriptors
 from spslam.interfaces import Extractor
+from spslam.typing import FloatArray, UInt8Array
 
 from ...matching.matching import DescriptorMatcher
 from .homography_metrics import area_under_curve
-
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 # Distances between the two frames, frames.
 POSE_GAPS = (1, 5)
@@ -50,7 +47,7 @@ class RelativePoseError:
 
 def evaluate_pose(
     extractor: Extractor,
-    frames: Iterable[tuple[Image, Floats, Floats]],
+    frames: Iterable[tuple[UInt8Array, FloatArray, FloatArray]],
     gaps: Sequence[int] = POSE_GAPS,
 ) -> dict[str, dict[str, float]]:
     """Compute the errors of the motion between frames that are `gaps` apart.
@@ -67,7 +64,7 @@ def evaluate_pose(
         Pairs without motion are left out.
     """
     errors: dict[int, list[RelativePoseError]] = {gap: [] for gap in gaps}
-    window: deque[tuple[Features, Floats]] = deque(maxlen=max(gaps) + 1)
+    window: deque[tuple[Features, FloatArray]] = deque(maxlen=max(gaps) + 1)
     for image, T_world_cam, camera_matrix in frames:
         window.append((extractor.extract(image), T_world_cam))
         for gap in gaps:
@@ -81,7 +78,7 @@ def evaluate_pose(
 
 
 def relative_pose_error(
-    features0: Features, features1: Features, camera_matrix: Floats, T_10: Floats
+    features0: Features, features1: Features, camera_matrix: FloatArray, T_10: FloatArray
 ) -> RelativePoseError:
     """Compare the motion estimated from the features of two images with the true one.
 

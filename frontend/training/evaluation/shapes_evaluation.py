@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.interfaces import Extractor
+from spslam.typing import FloatArray, UInt8Array
 
 from ...superpoint.keypoints import find_maxima
 from ..data.shapes import PRIMITIVES
 from ..data.shapes.cache import ShapeDataset, open_shapes
 from .homography_metrics import NMS_RADIUS, average_precision, pairwise_distance, suppress_near
 
-Image = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 # Returns keypoints (N, 2) and scores (N,) of an image (H, W) uint8, best first.
-Detector = Callable[[Image], tuple[NDArray[np.float32], NDArray[np.float32]]]
+Detector = Callable[[UInt8Array], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 # Largest distance of a correct detection, pixels.
 CORNER_PX = 4.0
@@ -70,14 +69,14 @@ def evaluation_shapes(folder: Path, count: int = 540) -> ShapeDataset:
 def detector_of(extractor: Extractor) -> Detector:
     """Return a detector of an extractor's keypoints after non-maximum suppression."""
 
-    def detect(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def detect(image: UInt8Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         features = suppress_near(extractor.extract(image))
         return features.keypoints[:_MOST_DETECTIONS], features.scores[:_MOST_DETECTIONS]
 
     return detect
 
 
-def detect_fast(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def detect_fast(image: UInt8Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Detect FAST corners (Rosten & Drummond, ECCV 2006)."""
     response = np.zeros(image.shape, np.float32)
     for keypoint in cv2.FastFeatureDetector.create(_FAST_THRESHOLD).detect(image, None):
@@ -85,12 +84,12 @@ def detect_fast(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     return _maxima(response)
 
 
-def detect_harris(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def detect_harris(image: UInt8Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Detect Harris corners (Harris & Stephens, Alvey Vision Conference 1988)."""
     return _maxima(np.asarray(cv2.cornerHarris(image, 3, 3, 0.04), np.float32))
 
 
-def detect_shi_tomasi(image: Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def detect_shi_tomasi(image: UInt8Array) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Detect corners of Shi & Tomasi (Good features to track, CVPR 1994)."""
     return _maxima(np.asarray(cv2.cornerMinEigenVal(image, 3, ksize=3), np.float32))
 
@@ -124,7 +123,7 @@ def evaluate_shapes(
     }
 
 
-def shape_noise(rng: np.random.Generator, image: Image) -> Image:
+def shape_noise(rng: np.random.Generator, image: UInt8Array) -> UInt8Array:
     """Add random contrast, brightness, shadow, blur, noise and speckles to (H, W) uint8."""
     height, width = image.shape
     pixels = cv2.GaussianBlur(image, (0, 0), rng.uniform(*_BLUR_SIGMA_PX)).astype(np.float64)
@@ -145,7 +144,7 @@ def shape_noise(rng: np.random.Generator, image: Image) -> Image:
     return np.asarray(np.clip(np.rint(pixels), 0, 255), np.uint8)
 
 
-def detection_errors(keypoints: NDArray[np.float32], corners: NDArray[np.float32]) -> Floats:
+def detection_errors(keypoints: NDArray[np.float32], corners: NDArray[np.float32]) -> FloatArray:
     """Return the distance (N,), pixels, of each detection (N, 2) to its corner (M, 2).
 
     Detections are assigned greedily, best first, to the nearest free corner within 4 pixels;
@@ -166,7 +165,7 @@ def detection_errors(keypoints: NDArray[np.float32], corners: NDArray[np.float32
 def _evaluate(
     detect: Detector, shapes: LabelledImages, names: Sequence[str], seed: int | None
 ) -> dict[str, Any]:
-    errors: list[Floats] = []
+    errors: list[FloatArray] = []
     scores: list[NDArray[np.float32]] = []
     totals = np.zeros(len(shapes.images), np.int64)
     for index in range(len(shapes.images)):

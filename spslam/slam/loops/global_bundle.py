@@ -12,18 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import GlobalBundleConfig
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
-from spslam.map.map import Ids, Map
+from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, points_of
 from spslam.slam.mapping import bundle_problem, drop_single_views
+from spslam.typing import IntArray
 
 logger = logging.getLogger(__name__)
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +37,8 @@ class _Copy:
     """
 
     submap: int
-    keyframe_ids: Ids
-    point_ids: Ids
+    keyframe_ids: IntArray
+    point_ids: IntArray
     problem: BundleProblem
     has_depth: bool
 
@@ -138,7 +137,7 @@ def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:
     slam_map.refresh_normals(slam_map.points["id"])
 
 
-def _unlink(slam_map: Map, keyframe_ids: Ids, point_ids: Ids) -> None:
+def _unlink(slam_map: Map, keyframe_ids: IntArray, point_ids: IntArray) -> None:
     """Remove the links between keyframes and points (N,) that still exist."""
     column = slam_map.observations
     width = int(max(slam_map.points["id"].max(initial=0), point_ids.max(initial=0))) + 1

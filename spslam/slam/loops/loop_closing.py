@@ -16,7 +16,6 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
@@ -25,7 +24,7 @@ from spslam.errors import Refusal
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
 from spslam.map.covisibility import essential_graph, median_depth
-from spslam.map.map import Ids, Map
+from spslam.map.map import Map
 from spslam.map.submaps import first_keyframes, keyframes_of, move_submap, rescale_loops, submap_of
 from spslam.notices import notice
 from spslam.slam.loops.loop_detection import LoopCandidates, travelled
@@ -33,9 +32,9 @@ from spslam.slam.loops.pose_graph import spread_gap
 from spslam.slam.loops.similar_places import Departure, Place, groups_by_similarity
 from spslam.slam.mapping import Mapper, RemovedKeyframe
 from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +50,8 @@ class LoopEdge:
 
     i: int
     j: int
-    S_i_j: Array
-    information: Array
+    S_i_j: FloatArray
+    information: FloatArray
     inliers: int
 
 
@@ -78,12 +77,12 @@ class ScaleCorrection:
         scales: (K,) float64, new length over old length.
     """
 
-    keyframe_ids: Ids
-    scales: Array
+    keyframe_ids: IntArray
+    scales: FloatArray
 
-    def of(self, keyframe_ids: Ids) -> Array:
+    def of(self, keyframe_ids: IntArray) -> FloatArray:
         """Scales (N,) around existing keyframes (N,) by id."""
-        scales: Array = self.scales[np.searchsorted(self.keyframe_ids, keyframe_ids)]
+        scales: FloatArray = self.scales[np.searchsorted(self.keyframe_ids, keyframe_ids)]
         return scales
 
 
@@ -118,7 +117,7 @@ class LoopCloser:
         self._last_closed = -(10**9)
         # The submaps of the latest verified loop between two submaps, and their relative
         # similarity.
-        self._joint: tuple[int, int, Array] | None = None
+        self._joint: tuple[int, int, FloatArray] | None = None
         self._place_recognition = places
         self._departures: dict[int, Departure] = {}
         self.doubted: set[int] = set()
@@ -485,7 +484,7 @@ class LoopCloser:
         self._mapper.refine(slam_map, camera, edge.j)
 
     @staticmethod
-    def _move_points(slam_map: Map, before: Array, after: Array) -> None:
+    def _move_points(slam_map: Map, before: FloatArray, after: FloatArray) -> None:
         """Move each point with the first keyframe that sees it."""
         linked = np.flatnonzero(slam_map.observations["point"] >= 0)
         points, first = np.unique(slam_map.observations["point"][linked], return_index=True)
@@ -506,7 +505,7 @@ def _append(slam_map: Map, edge: LoopEdge) -> None:
     )
 
 
-def _information(found: TrackedFrame, scale: _RelativeScale, inflation: float) -> Array:
+def _information(found: TrackedFrame, scale: _RelativeScale, inflation: float) -> FloatArray:
     """Inverse covariance (7, 7) of a loop's residual, in lengths around the new keyframe.
 
     The covariance of the pose is in lengths of the old place.
@@ -518,7 +517,7 @@ def _information(found: TrackedFrame, scale: _RelativeScale, inflation: float) -
     return 0.5 * (information + information.T)
 
 
-def _scale_of_points(slam_map: Map, after: Array) -> Array:
+def _scale_of_points(slam_map: Map, after: FloatArray) -> FloatArray:
     """(P,) change of scale around each point, from the newest keyframe that sees it."""
     scale = np.ones(len(slam_map.points))
     linked = np.flatnonzero(slam_map.observations["point"] >= 0)

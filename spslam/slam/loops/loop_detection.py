@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from spslam.config import LoopConfig
 from spslam.interfaces import PlaceRecognizer
 from spslam.map.covisibility import median_depth
-from spslam.map.map import Ids, Map
-
-Array = NDArray[np.float64]
+from spslam.map.map import Map
+from spslam.typing import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class LoopCandidates:
         self._min_view_cosine = float(np.cos(np.radians(config.max_view_angle_deg)))
         self._before: list[_Place] = []
 
-    def find(self, slam_map: Map, keyframe_id: int) -> Ids:
+    def find(self, slam_map: Map, keyframe_id: int) -> IntArray:
         """Return ids of older keyframes that may show the same place, best of each kind first."""
         ids = slam_map.keyframes["id"]
         row = int(slam_map.keyframe_rows(np.asarray(keyframe_id)))
@@ -64,7 +63,7 @@ class LoopCandidates:
         _, first = np.unique(found, return_index=True)
         return found[np.sort(first)]
 
-    def _near(self, slam_map: Map, row: int, old: NDArray[np.bool_]) -> Ids:
+    def _near(self, slam_map: Map, row: int, old: NDArray[np.bool_]) -> IntArray:
         """Return older keyframes nearby with a similar viewing direction, nearest first."""
         poses = slam_map.T_world_keyframe
         distance = np.linalg.norm(poses[:, :3, 3] - poses[row, :3, 3], axis=1)
@@ -78,7 +77,9 @@ class LoopCandidates:
         order = np.argsort(distance[rows] / np.maximum(radius[rows], 1e-12), kind="stable")
         return slam_map.keyframes["id"][rows[order]][: self._config.near_candidates]
 
-    def _similar(self, slam_map: Map, keyframe_id: int, old: Ids, connected: Ids) -> Ids:
+    def _similar(
+        self, slam_map: Map, keyframe_id: int, old: IntArray, connected: IntArray
+    ) -> IntArray:
         """Return older keyframes of confirmed similar places, the best first."""
         known, cosines = self._place_recognition.similarities(keyframe_id)
         if len(known) == 0 or len(connected) == 0:
@@ -117,7 +118,7 @@ class LoopCandidates:
         return np.array([place.keyframe_id for _, place in confirmed], dtype=np.int64)
 
 
-def travelled(slam_map: Map, row: int) -> Array:
+def travelled(slam_map: Map, row: int) -> FloatArray:
     """(K,) path length from each keyframe to the one at `row`, map units; 0 in other submaps."""
     here = np.flatnonzero(slam_map.keyframes["submap"] == slam_map.keyframes["submap"][row])
     steps = np.linalg.norm(np.diff(slam_map.T_world_keyframe[here, :3, 3], axis=0), axis=1)

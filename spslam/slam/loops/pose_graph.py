@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
+from spslam.typing import FloatArray
 
 logger = logging.getLogger(__name__)
-Array = NDArray[np.float64]
 # Weaken the covisibility edges until the squared residuals are below this multiple of the expected
 # value.
 _LIKELY = 1.5
@@ -22,11 +22,11 @@ _SPREADING_ROUNDS = 6
 
 def spread_gap(
     solver: PoseGraphSolver,
-    nodes: Array,
+    nodes: FloatArray,
     edges: PoseGraphEdges,
     fixed: NDArray[np.bool_],
     with_scale: bool,
-) -> Array:
+) -> FloatArray:
     """Optimize the pose graph so that the gap of its last edge, a verified loop, is plausible.
 
     The drift of the covisibility edges is not known beforehand: a wrong calibration causes far more
@@ -60,7 +60,7 @@ def spread_gap(
     return after
 
 
-def edge_costs(nodes: Array, edges: PoseGraphEdges) -> Array:
+def edge_costs(nodes: FloatArray, edges: PoseGraphEdges) -> FloatArray:
     """(E,) squared residuals, in standard deviations, of the edges between nodes (K, 4, 4).
 
     No robust kernel. Residuals are small: translation, rotation vector and log scale approximate
@@ -70,5 +70,5 @@ def edge_costs(nodes: Array, edges: PoseGraphEdges) -> Array:
     scale = geometry.similarity_scale(E)[:, None]
     columns = [E[:, :3, 3], geometry.so3_log(E[:, :3, :3] / scale[..., None]), np.log(scale)]
     residuals = np.concatenate(columns, axis=1)[:, : edges.information.shape[-1]]
-    costs: Array = np.einsum("ei,eij,ej->e", residuals, edges.information, residuals)
+    costs: FloatArray = np.einsum("ei,eij,ej->e", residuals, edges.information, residuals)
     return costs

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.config import Config, RelocalizationConfig
 from spslam.map.covisibility import median_depth
-from spslam.map.map import Ids, Map
+from spslam.map.map import Map
 from spslam.map.submaps import submap_of
 from spslam.slam.loops.loop_detection import travelled
 from spslam.slam.tracking import TrackedFrame
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +36,7 @@ class Reach:
     """
 
     submap: int
-    T_world_cam: Array
+    T_world_cam: FloatArray
     seconds: float
     distance: float
     turn: float
@@ -48,7 +47,7 @@ class Reach:
         config: RelocalizationConfig,
         seconds: float,
         submap: int,
-        T_world_cam: Array,
+        T_world_cam: FloatArray,
         depth: float,
         fastest: tuple[float, float],
     ) -> Reach:
@@ -74,7 +73,7 @@ class Reach:
             + config.reach_turn_rad_per_s * seconds,
         )
 
-    def holds(self, submap: int, T_world_cam: Array) -> bool:
+    def holds(self, submap: int, T_world_cam: FloatArray) -> bool:
         """Whether a pose (4, 4) in a submap is within reach."""
         if submap != self.submap:
             return False
@@ -106,9 +105,9 @@ class Departure:
     """
 
     keyframe_id: int
-    T_keyframe_cam: Array
+    T_keyframe_cam: FloatArray
     timestamp: float
-    velocity: Array
+    velocity: FloatArray
     fastest: tuple[float, float]
     carried_away: bool = False
 
@@ -125,7 +124,7 @@ class Departure:
             self.fastest,
         )
 
-    def expected(self, reach: Reach) -> Array:
+    def expected(self, reach: Reach) -> FloatArray:
         """(4, 4) `T_cam_world` of the camera if it kept its velocity."""
         return geometry.orthonormalize(
             geometry.se3_exp(self.velocity * reach.seconds) @ geometry.inverse(reach.T_world_cam)
@@ -194,7 +193,7 @@ class Place:
 
 
 def groups_by_similarity(
-    ids: Ids,
+    ids: IntArray,
     similarity: NDArray[np.float32],
     slam_map: Map,
     min_covisibility: int,
@@ -212,7 +211,7 @@ def groups_by_similarity(
         taken: keyframes whose groups are excluded.
 
     Returns:
-        Ids of keyframes, the most similar first.
+        IntArray of keyframes, the most similar first.
     """
     found: list[int] = []
     closed = set(taken)
@@ -225,7 +224,7 @@ def groups_by_similarity(
     return found
 
 
-def _difference(T_world_a: Array, T_world_b: Array) -> tuple[float, float]:
+def _difference(T_world_a: FloatArray, T_world_b: FloatArray) -> tuple[float, float]:
     """Distance (map units) and angle (radians) between two poses (4, 4)."""
     distance = float(np.linalg.norm(T_world_a[:3, 3] - T_world_b[:3, 3]))
     return distance, float(geometry.rotation_angle(T_world_a[:3, :3].T @ T_world_b[:3, :3]))

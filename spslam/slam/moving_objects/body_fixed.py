@@ -32,11 +32,9 @@ from spslam.map.table import Table
 from spslam.notices import notice
 from spslam.slam.loops.loop_closing import keyframe_observations
 from spslam.slam.tracking import hull_fraction
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-Ids = NDArray[np.int64]
 
 # Number of first frames that are all processed, to find fixed points early; then every other frame.
 _EVERY_FRAME = 30
@@ -136,12 +134,12 @@ class BodyFixed:
         self._passed = False
         self._past: deque[_Past] = deque(maxlen=_REACH)
         # The frame before, and which of its keypoints were not followed.
-        self._fresh: tuple[Observations, Mask] | None = None
+        self._fresh: tuple[Observations, BoolArray] | None = None
         self._points: Table | None = None
         self._reach = float(_FIRST_REACH)
         self._pause, self._next_look = _PAUSE, 0
         self._moving: NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
-        self._cells: Mask | None = None
+        self._cells: BoolArray | None = None
 
     @property
     def any(self) -> bool:
@@ -199,7 +197,7 @@ class BodyFixed:
         some = others[:: -(-max(len(others), 1) // _MOST_OTHERS)]
         self._past.append(_Past(self._number, observations.select(some)))
 
-    def of(self, observations: Observations, camera: Camera) -> Mask:
+    def of(self, observations: Observations, camera: Camera) -> BoolArray:
         """(N,) which keypoints of a frame are fixed, by current knowledge."""
         mask = np.zeros(len(observations), dtype=bool)
         if not self.any or self._points is None or len(observations) == 0:
@@ -220,7 +218,7 @@ class BodyFixed:
 
     # -- steps of `update` -------------------------------------------------------------------------
 
-    def _follow(self, observations: Observations) -> Ids:
+    def _follow(self, observations: Observations) -> IntArray:
         """Find the followed points again; return the rows (M,) of the other keypoints."""
         if self._points is None:
             self._points = _table(observations.descriptors.shape[1])
@@ -281,7 +279,7 @@ class BodyFixed:
             else max(self._config.min_points, self._config.min_fraction * len(observations))
         )
 
-    def _candidates(self) -> Ids:
+    def _candidates(self) -> IntArray:
         """Rows of the points that keep their place and are not known to be fixed."""
         points = self._points
         assert points is not None
@@ -294,7 +292,7 @@ class BodyFixed:
         return np.flatnonzero(stays & ~points["fixed"])
 
     def _look(
-        self, observations: Observations, others: Ids, candidates: Ids, camera: Camera
+        self, observations: Observations, others: IntArray, candidates: IntArray, camera: Camera
     ) -> None:
         """Test the candidates against the motion of the other points."""
         points = self._points
@@ -325,8 +323,13 @@ class BodyFixed:
             self._cells = self._fixed_cells(camera)
 
     def _contradictions(
-        self, past: _Past, observations: Observations, others: Ids, old: Ids, camera: Camera
-    ) -> Array | None:
+        self,
+        past: _Past,
+        observations: Observations,
+        others: IntArray,
+        old: IntArray,
+        camera: Camera,
+    ) -> FloatArray | None:
         """Distance of candidates (M,) from any position possible for a point of the world, pixels.
 
         Returns:
@@ -383,11 +386,11 @@ class BodyFixed:
         self,
         past: _Past,
         observations: Observations,
-        before: Ids,
-        now: Ids,
-        old: Ids,
+        before: IntArray,
+        now: IntArray,
+        old: IntArray,
         camera: Camera,
-    ) -> tuple[Mask, Array] | None:
+    ) -> tuple[BoolArray, FloatArray] | None:
         """Test candidates with measured depth.
 
         Returns:
@@ -427,7 +430,7 @@ class BodyFixed:
         )
         return agree, np.linalg.norm(there - pixels, axis=1) - _AGREE_FRACTION * parallax
 
-    def _count_moving(self, pixels: Array, camera: Camera) -> None:
+    def _count_moving(self, pixels: FloatArray, camera: Camera) -> None:
         """Add moving points to the counts of the cells."""
         counts = _histogram(pixels, camera)
         if self._moving.shape != counts.shape:
@@ -435,7 +438,7 @@ class BodyFixed:
         self._moving *= np.float32(_FORGET)
         self._moving += counts
 
-    def _fixed_cells(self, camera: Camera) -> Mask:
+    def _fixed_cells(self, camera: Camera) -> BoolArray:
         """Return which cells of the image are fixed."""
         points = self._points
         assert points is not None
@@ -470,7 +473,7 @@ def _table(descriptor_size: int) -> Table:
     )
 
 
-def _cell(pixels: Array, camera: Camera) -> tuple[Ids, Ids]:
+def _cell(pixels: FloatArray, camera: Camera) -> tuple[IntArray, IntArray]:
     """Row and column of the cell of each pixel (N, 2)."""
     side = camera.width / _COLUMNS
     rows = -(-camera.height * _COLUMNS // camera.width)
@@ -478,7 +481,7 @@ def _cell(pixels: Array, camera: Camera) -> tuple[Ids, Ids]:
     return np.clip(place[:, 1], 0, rows - 1), np.clip(place[:, 0], 0, _COLUMNS - 1)
 
 
-def _histogram(pixels: Array, camera: Camera) -> NDArray[np.float32]:
+def _histogram(pixels: FloatArray, camera: Camera) -> NDArray[np.float32]:
     """Number of pixels (N, 2) in each cell."""
     counts = np.zeros((-(-camera.height * _COLUMNS // camera.width), _COLUMNS), dtype=np.float32)
     np.add.at(counts, _cell(pixels, camera), 1.0)

@@ -33,14 +33,13 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.config import Config, MoversConfig
 from spslam.interfaces import PoseEstimate, PoseSolver
-from spslam.map.map import NO_POINT, Ids, Map
+from spslam.map.map import NO_POINT, Map
 from spslam.notices import notice
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
 from spslam.slam.tracking import TrackedFrame, hull_fraction
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 Counts = NDArray[np.int16]
 
 # Least number of new points to check.
@@ -117,13 +116,13 @@ class Movers:
         # By id of the point, with spare room: number of frames in which it agreed, and whether it
         # moves.
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
-        self._moves: Mask = np.zeros(0, dtype=bool)
+        self._moves: BoolArray = np.zeros(0, dtype=bool)
         self._proven_before = 0
         # (P, 3) first positions of the first points by id, number of frames checked against them,
         # and pixels in the first keyframe of the points that proved to move.
-        self._first: Array = np.zeros((0, 3))
+        self._first: FloatArray = np.zeros((0, 3))
         self._looked = self._config.first_frames
-        self._began_moving: Array | None = None
+        self._began_moving: FloatArray | None = None
         # Timestamps and numbers of proven points of the last frames.
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
 
@@ -218,12 +217,12 @@ class Movers:
                 count=len(doubts),
             )
 
-    def are_moving(self, slam_map: Map, ids: Ids) -> Mask:
+    def are_moving(self, slam_map: Map, ids: IntArray) -> BoolArray:
         """(N,) which of the points (ids, NO_POINT for none) are known to move by themselves."""
         self._reserve(slam_map)
         return (ids >= 0) & self._moves[ids]
 
-    def proven(self, slam_map: Map, ids: Ids) -> Ids:
+    def proven(self, slam_map: Map, ids: IntArray) -> IntArray:
         """Return those of the points (ids) that are proven to stand still."""
         self._reserve(slam_map)
         return ids[self._agreed[ids] >= self._config.probation_frames]
@@ -383,9 +382,9 @@ class Movers:
 
     def _refine(
         self,
-        T_cam_world: Array,
+        T_cam_world: FloatArray,
         matched: _Matched,
-        mask: Mask,
+        mask: BoolArray,
         camera: Camera,
         *,
         coarse: bool = False,
@@ -399,7 +398,9 @@ class Movers:
             coarse=coarse,
         )
 
-    def _note(self, tracked: TrackedFrame, matched: _Matched, camera: Camera, moving: Mask) -> None:
+    def _note(
+        self, tracked: TrackedFrame, matched: _Matched, camera: Camera, moving: BoolArray
+    ) -> None:
         """Mark the moving points of a frame."""
         index = tracked.observations.index
         self._moves[matched.ids[moving]] = True
@@ -432,13 +433,13 @@ class _Matched:
     """
 
     keypoints: NDArray[np.int64]
-    ids: Ids
-    inlier: Mask
-    points: Array
-    pixels: Array
-    u_right: Array
+    ids: IntArray
+    inlier: BoolArray
+    points: FloatArray
+    pixels: FloatArray
+    u_right: FloatArray
 
-    def residuals(self, T_cam_world: Array, camera: Camera) -> Array:
+    def residuals(self, T_cam_world: FloatArray, camera: Camera) -> FloatArray:
         """(M, 2) residuals of a pose, pixels."""
         return residuals(T_cam_world, self.points, self.pixels, camera)
 
@@ -458,7 +459,7 @@ def _matched(tracked: TrackedFrame, slam_map: Map) -> _Matched:
 
 
 def _seeing(
-    tracked: TrackedFrame, matched: _Matched, estimate: PoseEstimate, inlier: Mask
+    tracked: TrackedFrame, matched: _Matched, estimate: PoseEstimate, inlier: BoolArray
 ) -> TrackedFrame:
     """Return the frame at another pose, with only the marked matches (M,) as inliers."""
     ids = np.full((2, len(tracked.point_ids)), NO_POINT, dtype=np.int64)
@@ -469,7 +470,7 @@ def _seeing(
 
 
 def _pull_that_tells(
-    config: MoversConfig, off: Array, pixels: Array, new: int, camera: Camera
+    config: MoversConfig, off: FloatArray, pixels: FloatArray, new: int, camera: Camera
 ) -> float:
     """Least pull of new points on the pose, in variances, that proves that they move.
 
@@ -497,5 +498,5 @@ def _pull_that_tells(
     )
 
 
-def _count(counts: Counts, ids: Ids) -> None:
+def _count(counts: Counts, ids: IntArray) -> None:
     counts[ids] = np.minimum(counts[ids] + 1, _MOST)

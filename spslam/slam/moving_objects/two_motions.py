@@ -13,14 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-Index = NDArray[np.int64]
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 # Number of cells along the longer side of the image.
 _CELLS = 8
@@ -85,11 +81,11 @@ class Cells:
         count: (C,) number of points in each cell.
     """
 
-    of: Index
-    count: Index
+    of: IntArray
+    count: IntArray
 
     @staticmethod
-    def over(pixels: Array, camera: Camera) -> Cells:
+    def over(pixels: FloatArray, camera: Camera) -> Cells:
         """Make the cells of points at pixels (N, 2)."""
         side = max(camera.width, camera.height) / _CELLS
         place = np.clip(np.floor((pixels + 0.5) / side).astype(np.int64), 0, _CELLS - 1)
@@ -100,19 +96,19 @@ class Cells:
         row[held] = np.arange(len(held))
         return Cells(row[number], count[held])
 
-    def sums(self, values: Array | Mask) -> Array:
+    def sums(self, values: FloatArray | BoolArray) -> FloatArray:
         """(C,) sums over the points of each cell."""
         return np.asarray(np.bincount(self.of, values, minlength=len(self.count)), dtype=np.float64)
 
-    def fraction(self, mask: Mask) -> float:
+    def fraction(self, mask: BoolArray) -> float:
         """Fraction of the cells with most of their points in the mask."""
         return float(np.mean(self.sums(mask) > 0.5 * self.count))
 
-    def agreement(self, mask: Mask) -> float:
+    def agreement(self, mask: BoolArray) -> float:
         """Fraction of the points in the mask, mean over the cells."""
         return float(np.mean(self.sums(mask) / self.count))
 
-    def together(self, mask: Mask, vectors: Array) -> Mask:
+    def together(self, mask: BoolArray, vectors: FloatArray) -> BoolArray:
         """(N,) which points of a mask lie in coherently moving cells, by their vectors (N, 2)."""
         if not mask.any():
             return mask
@@ -139,19 +135,21 @@ class Split:
             region.
     """
 
-    part: Index
+    part: IntArray
     cells: Cells
     sigma_px: float
     between: bool
 
 
-def residuals(T_cam_world: Array, points: Array, pixels: Array, camera: Camera) -> Array:
+def residuals(
+    T_cam_world: FloatArray, points: FloatArray, pixels: FloatArray, camera: Camera
+) -> FloatArray:
     """(N, 2) residuals, pixels: points (N, 3) projected from a pose, minus their pixels (N, 2)."""
     return camera.project(geometry.apply(T_cam_world, points)) - pixels
 
 
 def find_split(
-    min_explained: float, pixels: Array, off: Array, inlier: Mask, camera: Camera
+    min_explained: float, pixels: FloatArray, off: FloatArray, inlier: BoolArray, camera: Camera
 ) -> Split | None:
     """Test whether the residuals of a pose are those of two motions.
 
@@ -182,7 +180,7 @@ def find_split(
     return Split(part, Cells.over(pixels[part], camera), sigma, between)
 
 
-def _scatter(off: Array, cells: Cells) -> tuple[float, float]:
+def _scatter(off: FloatArray, cells: Cells) -> tuple[float, float]:
     """Separate residuals (N, 2) into the cell means and the noise within cells.
 
     Returns:
@@ -195,7 +193,9 @@ def _scatter(off: Array, cells: Cells) -> tuple[float, float]:
     return max(means - 2 * len(cells.count) * variance, 0.0), float(np.sqrt(variance))
 
 
-def _another_motion(pixels: Array, off: Array, rejected: Mask, camera: Camera) -> bool:
+def _another_motion(
+    pixels: FloatArray, off: FloatArray, rejected: BoolArray, camera: Camera
+) -> bool:
     """Whether the rejected points move coherently."""
     if np.count_nonzero(rejected) < _LEAST_REJECTED:
         return False
@@ -207,8 +207,8 @@ def _another_motion(pixels: Array, off: Array, rejected: Mask, camera: Camera) -
 
 
 def consensus(
-    found: Split, T_cam_world: Array, points: Array, pixels: Array, camera: Camera
-) -> tuple[Array, Mask]:
+    found: Split, T_cam_world: FloatArray, points: FloatArray, pixels: FloatArray, camera: Camera
+) -> tuple[FloatArray, BoolArray]:
     """Find a pose near `T_cam_world` that most cells agree with.
 
     Args:
@@ -242,12 +242,17 @@ class Rival:
     """
 
     wins: bool
-    moving: Mask
+    moving: BoolArray
     even: bool
 
 
 def rival(
-    min_gain: float, T_cam_world: Array, points: Array, pixels: Array, inlier: Mask, camera: Camera
+    min_gain: float,
+    T_cam_world: FloatArray,
+    points: FloatArray,
+    pixels: FloatArray,
+    inlier: BoolArray,
+    camera: Camera,
 ) -> Rival | None:
     """Find the motion of the points that a pose rejects; None if nothing moves far from the pose.
 
@@ -312,13 +317,18 @@ class _Motions:
         cost: (H,) mean over the cells of the truncated squared residuals, from 0 to 1.
     """
 
-    T_cam_world: Array
-    squared: Array
-    cost: Array
+    T_cam_world: FloatArray
+    squared: FloatArray
+    cost: FloatArray
 
 
 def _motions(
-    T_cam_world: Array, points: Array, pixels: Array, cells: Cells, camera: Camera, sigma: float
+    T_cam_world: FloatArray,
+    points: FloatArray,
+    pixels: FloatArray,
+    cells: Cells,
+    camera: Camera,
+    sigma: float,
 ) -> _Motions:
     """Estimate poses from samples of all cells, then of the points that the best one rejects."""
     weight = 1.0 / cells.count[cells.of]
@@ -341,10 +351,10 @@ def _motions(
 
 
 def _refined(
-    T_cam_world: Array,
-    weights: Array,
-    points: Array,
-    pixels: Array,
+    T_cam_world: FloatArray,
+    weights: FloatArray,
+    points: FloatArray,
+    pixels: FloatArray,
     cells: Cells,
     camera: Camera,
     sigma: float,
@@ -362,7 +372,7 @@ def _refined(
     return _Motions(T, squared, cost)
 
 
-def _steps(off: Array, jacobian: Array, weights: Array) -> Array:
+def _steps(off: FloatArray, jacobian: FloatArray, weights: FloatArray) -> FloatArray:
     """(H, 6) steps for residuals (H, 2, N), their derivatives (H, 2, N, 6) and weights (H, N)."""
     weighted = jacobian * weights[:, None, :, None]
     hypotheses = len(off)
@@ -374,14 +384,16 @@ def _steps(off: Array, jacobian: Array, weights: Array) -> Array:
     return np.asarray(-np.linalg.solve(normal, gradient)[..., 0])
 
 
-def _in_cameras(T: Array, points: Array) -> tuple[Array, Array, Array]:
+def _in_cameras(T: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Normalized coordinates x and y, and depths, (H, N) each, from poses (H, 4, 4)."""
     x, y, z = np.moveaxis(points @ np.swapaxes(T[:, :3, :3], 1, 2) + T[:, None, :3, 3], -1, 0)
     z = np.maximum(z, _LEAST_DEPTH)
     return x / z, y / z, z
 
 
-def _residuals_of_many(T: Array, points: Array, pixels: Array, camera: Camera) -> Array:
+def _residuals_of_many(
+    T: FloatArray, points: FloatArray, pixels: FloatArray, camera: Camera
+) -> FloatArray:
     """(H, 2, N) residuals from poses (H, 4, 4), pixels."""
     u, v, _ = _in_cameras(T, points)
     return np.stack(
@@ -389,7 +401,9 @@ def _residuals_of_many(T: Array, points: Array, pixels: Array, camera: Camera) -
     )
 
 
-def _linearize(T: Array, points: Array, pixels: Array, camera: Camera) -> tuple[Array, Array]:
+def _linearize(
+    T: FloatArray, points: FloatArray, pixels: FloatArray, camera: Camera
+) -> tuple[FloatArray, FloatArray]:
     """Residuals (H, 2, N), derivatives (H, 2, N, 6) by left steps [translation, rotation]."""
     u, v, z = _in_cameras(T, points)
     zero = np.zeros_like(z)
@@ -398,7 +412,7 @@ def _linearize(T: Array, points: Array, pixels: Array, camera: Camera) -> tuple[
     return _residuals_of_many(T, points, pixels, camera), np.stack([along_x, along_y], axis=1)
 
 
-def _samples(cells: Cells) -> Mask:
+def _samples(cells: Cells) -> BoolArray:
     """(H, N) masks of the points of a few random cells each."""
     usable = np.flatnonzero(cells.count >= _LEAST_IN_CELL)
     if len(usable) < _SAMPLE_CELLS:

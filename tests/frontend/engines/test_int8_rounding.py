@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.frontend.engines.int8_rounding import patch_moments, round_filters
-
-Array = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 
 def images() -> list[NDArray[np.uint8]]:
@@ -20,8 +19,8 @@ def images() -> list[NDArray[np.uint8]]:
 
 
 def errors(
-    filters: Array, whole: NDArray[np.int8], steps: NDArray[np.float32], moments: Array
-) -> Array:
+    filters: FloatArray, whole: NDArray[np.int8], steps: NDArray[np.float32], moments: FloatArray
+) -> FloatArray:
     off = whole * steps[:, None].astype(np.float64) - filters
     return np.sqrt(np.einsum("ci,ij,cj->c", off, moments, off))
 

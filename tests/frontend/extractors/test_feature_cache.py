@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import OutputError
@@ -21,11 +20,10 @@ from spslam.frontend.extractors.feature_cache import CachedExtractor
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.superpoint import keypoints
 from spslam.interfaces import Extractor
+from spslam.typing import UInt8Array
 
-Image = NDArray[np.uint8]
 
-
-def noise(seed: int, size: tuple[int, int] = (60, 80)) -> Image:
+def noise(seed: int, size: tuple[int, int] = (60, 80)) -> UInt8Array:
     return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
 
 
@@ -39,7 +37,7 @@ class Counting(Extractor):
     def __init__(self, config: FeatureConfig) -> None:
         self.extracted = 0
 
-    def extract(self, image: Image) -> Features:
+    def extract(self, image: UInt8Array) -> Features:
         self.extracted += 1
         rng = np.random.default_rng(int(image.sum()))
         points = rng.random((7, 2)).astype(np.float32)
@@ -51,7 +49,7 @@ def contents(features: Features) -> list[tuple[bytes, str, tuple[int, ...]]]:
     return [(array.tobytes(), array.dtype.str, array.shape) for array in arrays]
 
 
-def extracted(folder: Path, image: Image, **settings: Any) -> int:
+def extracted(folder: Path, image: UInt8Array, **settings: Any) -> int:
     """Return how many images are extracted when one is requested."""
     counting = Counting(FeatureConfig())
     found = CachedExtractor(counting, FeatureConfig(**settings), folder).extract(image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
+from spslam.typing import FloatArray
 
 # Shortest edge of a well-formed polygon, pixels.
 LEAST_EDGE_PX = 7.0
@@ -15,30 +15,30 @@ LEAST_ANGLE_DEG = 25.0
 _FLATTEST_DEG = 155.0
 
 
-def cross_product(a: Points, b: Points) -> Points:
+def cross_product(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the z components (...) of the cross products of vectors (..., 2)."""
-    product: Points = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    product: FloatArray = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
     return product
 
 
-def vector_lengths(vectors: Points) -> Points:
+def vector_lengths(vectors: FloatArray) -> FloatArray:
     """Return the lengths (...) of vectors (..., 2)."""
-    length: Points = np.sqrt(vectors[..., 0] ** 2 + vectors[..., 1] ** 2)
+    length: FloatArray = np.sqrt(vectors[..., 0] ** 2 + vectors[..., 1] ** 2)
     return length
 
 
-def edges_of(polygons: Points) -> Points:
+def edges_of(polygons: FloatArray) -> FloatArray:
     """Return the edges (..., K, 2, 2) of polygons (..., K, 2)."""
     following = np.concatenate([polygons[..., 1:, :], polygons[..., :1, :]], axis=-2)
     return np.stack([polygons, following], axis=-2)
 
 
-def point_distances(first: Points, second: Points) -> Points:
+def point_distances(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return the distances (N, M) between points (N, 2) and (M, 2)."""
     return vector_lengths(first[:, None] - second[None])
 
 
-def segment_distances(points: Points, segments: Points) -> Points:
+def segment_distances(points: FloatArray, segments: FloatArray) -> FloatArray:
     """Return the distances (..., N, S) of points (..., N, 2) from segments (..., S, 2, 2)."""
     # By coordinate, because NumPy is slow at sums over an axis of length 2.
     start, along = segments[..., 0, :], segments[..., 1, :] - segments[..., 0, :]
@@ -48,11 +48,13 @@ def segment_distances(points: Points, segments: Points) -> Points:
     fraction = np.minimum(
         np.maximum((x * dx + y * dy) / np.maximum(dx * dx + dy * dy, 1e-12), 0.0), 1.0
     )
-    distances: Points = np.sqrt((x - fraction * dx) ** 2 + (y - fraction * dy) ** 2)
+    distances: FloatArray = np.sqrt((x - fraction * dx) ** 2 + (y - fraction * dy) ** 2)
     return distances
 
 
-def find_crossings(first: Points, second: Points) -> tuple[Points, NDArray[np.int64], Points]:
+def find_crossings(
+    first: FloatArray, second: FloatArray
+) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
     """Find where segments (K, 2, 2) cross segments (S, 2, 2).
 
     Returns:
@@ -69,7 +71,7 @@ def find_crossings(first: Points, second: Points) -> tuple[Points, NDArray[np.in
     return points, j, np.abs(normal[i, j]) / (vector_lengths(a)[i, 0] * vector_lengths(b)[0, j])
 
 
-def inside_polygons(points: Points, polygons: Points) -> NDArray[np.bool_]:
+def inside_polygons(points: FloatArray, polygons: FloatArray) -> NDArray[np.bool_]:
     """Return which points (N, 2) lie in which convex polygons (F, K, 2), as (N, F) bool.
 
     The vertices are ordered from the x axis towards the y axis.
@@ -92,7 +94,7 @@ def ring_indices(
     return first, following, previous
 
 
-def well_formed(vertices: Points, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+def well_formed(vertices: FloatArray, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which polygons have long edges and no acute or flat corners, as (N,) bool.
 
     Their vertices (V, 2) are concatenated.
@@ -107,14 +109,18 @@ def well_formed(vertices: Points, sizes: NDArray[np.int64]) -> NDArray[np.bool_]
     return np.asarray(np.logical_and.reduceat(clear, first), np.bool_)
 
 
-def random_rotation(rng: np.random.Generator) -> Points:
+def random_rotation(rng: np.random.Generator) -> FloatArray:
     """Return a random rotation (2, 2)."""
     angle = rng.uniform(0, 2 * np.pi)
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
-def ellipse_outline(centre: Points, radii: Points, turned: Points, vertices: int) -> Points:
+def ellipse_outline(
+    centre: FloatArray, radii: FloatArray, turned: FloatArray, vertices: int
+) -> FloatArray:
     """Return `vertices` points of an ellipse with half axes `radii`, rotated by `turned` (2, 2)."""
     angle = np.arange(vertices) * (2 * np.pi / vertices)
-    disc: Points = centre + (np.stack([np.cos(angle), np.sin(angle)], axis=1) * radii) @ turned.T
+    disc: FloatArray = (
+        centre + (np.stack([np.cos(angle), np.sin(angle)], axis=1) * radii) @ turned.T
+    )
     return disc

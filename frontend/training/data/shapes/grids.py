@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from spslam.typing import FloatArray
+
 from .geometry import (
     LEAST_EDGE_PX,
-    Points,
     cross_product,
     edges_of,
     random_rotation,
@@ -21,8 +22,8 @@ from .scene import CONTRAST, Scene, clear_grey, random_centre
 
 
 def _perspective_grid(
-    rng: np.random.Generator, scene: Scene, columns: Points, rows: Points
-) -> Points:
+    rng: np.random.Generator, scene: Scene, columns: FloatArray, rows: FloatArray
+) -> FloatArray:
     """Return a grid (R, C, 2) at these coordinates of the unit square, in a random perspective."""
     unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64)
     while True:
@@ -37,7 +38,7 @@ def _perspective_grid(
         matrix = cv2.getPerspectiveTransform(unit.astype(np.float32), quad.astype(np.float32))
         grid = np.stack(np.meshgrid(columns, rows), axis=-1)
         flat = cv2.perspectiveTransform(grid.reshape(-1, 1, 2), matrix)
-        placed: Points = np.asarray(flat, np.float64).reshape(grid.shape)
+        placed: FloatArray = np.asarray(flat, np.float64).reshape(grid.shape)
         shortest = min(vector_lengths(np.diff(placed, axis=axis)).min() for axis in (0, 1))
         if shortest >= LEAST_EDGE_PX:
             return placed
@@ -45,14 +46,14 @@ def _perspective_grid(
         columns, rows = _thinned(columns, rng), _thinned(rows, rng)
 
 
-def _thinned(values: Points, rng: np.random.Generator) -> Points:
+def _thinned(values: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Remove one of the inner values with a probability of 1/4."""
     if len(values) <= 2 or rng.random() > 0.25:
         return values
     return np.delete(values, rng.integers(1, len(values) - 1))
 
 
-def _grid_lines(grid: Points) -> Points:
+def _grid_lines(grid: FloatArray) -> FloatArray:
     """Return the straight lines (R + C, 2, 2) of a grid (R, C, 2)."""
     return np.concatenate([grid[:, [0, -1]], grid[[0, -1]].swapaxes(0, 1)])
 
@@ -89,33 +90,33 @@ def draw_stripes(scene: Scene, rng: np.random.Generator) -> None:
     _finish_grid(scene, grid, rng)
 
 
-def _stripe_corners(grid: Points) -> Iterator[tuple[Points, Points, Points]]:
+def _stripe_corners(grid: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
     """Yield both ends (2, 2) of the left, the right and the next right edge of each stripe."""
     for i in range(grid.shape[1] - 1):
         yield grid[:, i], grid[:, i + 1], grid[:, min(i + 2, grid.shape[1] - 1)]
 
 
-def _finish_grid(scene: Scene, grid: Points, rng: np.random.Generator) -> None:
+def _finish_grid(scene: Scene, grid: FloatArray, rng: np.random.Generator) -> None:
     scene.labels = grid.reshape(-1, 2)
     scene.outlines = _grid_lines(grid)
     scene.layers = np.zeros(len(scene.outlines), np.int64)
     occlude(scene, rng)
 
 
-def _box_corners(rng: np.random.Generator, scene: Scene) -> Points:
+def _box_corners(rng: np.random.Generator, scene: Scene) -> FloatArray:
     """Return corners (7, 2) of a random box in perspective: the nearest, then the outline."""
     # Multiples of the three edges at the nearest corner.
     steps = np.array(
         [[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], np.float64
     )
     while True:
-        axes: Points = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        axes: FloatArray = np.linalg.qr(rng.normal(size=(3, 3)))[0]
         # All three edges lead away from the viewer, so that the three faces between them are
         # visible.
         axes = axes * np.where(axes[:, 2:] < 0, -1.0, 1.0)
         points = steps @ (axes * scene.side * rng.uniform(0.2, 0.7, (3, 1)))
         depth = 1 + points[:, 2:] / scene.side * rng.uniform(0, 0.8)
-        corners: Points = points[:, :2] / depth
+        corners: FloatArray = points[:, :2] / depth
         corners = corners - corners.mean(axis=0) + random_centre(rng, scene, 0.25)
         faces = corners[[[0, 1, 2, 3], [0, 3, 4, 5], [0, 5, 6, 1]]]
         vertices = np.concatenate([faces.reshape(-1, 2), corners[1:]])

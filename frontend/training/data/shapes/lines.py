@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from spslam.typing import FloatArray
+
 from .geometry import (
-    Points,
     ellipse_outline,
     find_crossings,
     point_distances,
@@ -23,7 +24,7 @@ _LEAST_LINE_ANGLE_DEG = 35.0
 _LINE_WIDTH_PX = (1.3, 2.6)
 
 
-def stroke_outline(segment: Points, width: float) -> Points:
+def stroke_outline(segment: FloatArray, width: float) -> FloatArray:
     """Return the rectangle (4, 2) of a line with butt ends."""
     along = segment[1] - segment[0]
     aside = np.array([-along[1], along[0]]) * (width / 2 / vector_lengths(along))
@@ -32,12 +33,12 @@ def stroke_outline(segment: Points, width: float) -> Points:
     )
 
 
-def _joint(centre: Points, width: float) -> Points:
+def _joint(centre: FloatArray, width: float) -> FloatArray:
     """Return a small disc that fills the notch between strokes of one width."""
     return ellipse_outline(centre, np.full(2, width / 2), np.eye(2), 12)
 
 
-def _start_of_line(scene: Scene, rng: np.random.Generator) -> tuple[Points, bool]:
+def _start_of_line(scene: Scene, rng: np.random.Generator) -> tuple[FloatArray, bool]:
     """Return a line's start and whether it is on an earlier line: at its end (L, Y) or side (T)."""
     kind = rng.random()
     if kind < 0.65 or not len(scene.outlines):
@@ -80,13 +81,13 @@ def _add_line(scene: Scene, rng: np.random.Generator, grey: int, width: float) -
         scene.faces.append((_joint(start, width), grey))
 
 
-def _hosting_angles(line: Points, hosts: Points) -> Points:
+def _hosting_angles(line: FloatArray, hosts: FloatArray) -> FloatArray:
     """Return the angles, degrees, between a line and each arm of lines (S, 2, 2) at its start."""
     direction = (line[1] - line[0]) / vector_lengths(line[1] - line[0])
     arms = (hosts - line[0]).reshape(-1, 2)
     arms = arms[vector_lengths(arms) > 1e-6]
     cosine = (arms @ direction) / vector_lengths(arms)
-    angles: Points = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    angles: FloatArray = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     # A line that continues a single arm straight makes no corner.
     return np.minimum(angles, np.where(len(hosts) == 1 and len(arms) == 1, 180 - angles, np.inf))
 

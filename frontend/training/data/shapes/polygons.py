@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.typing import FloatArray
+
 from .geometry import (
     LEAST_ANGLE_DEG,
-    Points,
     edges_of,
     find_crossings,
     inside_polygons,
@@ -27,9 +28,9 @@ def _random_polygons(
     scene: Scene,
     tries: int,
     radii: tuple[float, float],
-    middle: Points,
+    middle: FloatArray,
     spread: float,
-) -> list[Points]:
+) -> list[FloatArray]:
     """Return the well-formed ones of `tries` random polygons of 3 to 8 vertices.
 
     The vertices lie on ellipses, so the polygons are convex. Half axes `radii` are fractions of the
@@ -52,13 +53,15 @@ def _random_polygons(
     return [vertices[first[i] : first[i] + sizes[i]] for i in good]
 
 
-def _hidden(points: Points, layers: NDArray[np.int64], covers: Points) -> NDArray[np.bool_]:
+def _hidden(points: FloatArray, layers: NDArray[np.int64], covers: FloatArray) -> NDArray[np.bool_]:
     """Return which points (N, 2) on shapes `layers` a later shape covers, (N,) bool."""
     later = np.arange(1, len(covers) + 1)[None] > layers[:, None]
     return np.asarray((inside_polygons(points, covers) & later).any(axis=1), np.bool_)
 
 
-def cover_with(scene: Scene, polygon: Points, rng: np.random.Generator, avoided: list[int]) -> bool:
+def cover_with(
+    scene: Scene, polygon: FloatArray, rng: np.random.Generator, avoided: list[int]
+) -> bool:
     """Draw a polygon on top; False if junctions would be too close, flat or faint to learn."""
     edges = edges_of(polygon)
     met = _meetings(scene, polygon, edges)
@@ -78,7 +81,7 @@ def cover_with(scene: Scene, polygon: Points, rng: np.random.Generator, avoided:
     return True
 
 
-def _meetings(scene: Scene, polygon: Points, edges: Points) -> Points | None:
+def _meetings(scene: Scene, polygon: FloatArray, edges: FloatArray) -> FloatArray | None:
     """Return where a new outline meets visible ones (N, 2); None if a junction would be unclear."""
     low, high = polygon.min(axis=0) - _CLEARANCE_PX, polygon.max(axis=0) + _CLEARANCE_PX
     start, end = scene.outlines[:, 0], scene.outlines[:, 1]
@@ -105,7 +108,7 @@ def _meetings(scene: Scene, polygon: Points, edges: Points) -> Points | None:
     return met if (apart >= _CLEARANCE_PX).all() else None
 
 
-def _overlapped_greys(scene: Scene, polygon: Points) -> list[int]:
+def _overlapped_greys(scene: Scene, polygon: FloatArray) -> list[int]:
     apart = (scene.covers.min(axis=1) > polygon.max(axis=0)) | (
         scene.covers.max(axis=1) < polygon.min(axis=0)
     )

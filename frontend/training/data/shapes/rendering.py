@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Points, cross_product, ring_indices, vector_lengths
+from spslam.typing import FloatArray
+
+from .geometry import cross_product, ring_indices, vector_lengths
 from .scene import Scene
 
 # Enlargement of the canvas on which shapes are drawn before averaging.
@@ -17,7 +19,7 @@ SHIFT = 8
 _OUTLINE_PX = 0.665
 
 
-def _inset(vertices: Points, sizes: NDArray[np.int64], distance: float) -> Points:
+def _inset(vertices: FloatArray, sizes: NDArray[np.int64], distance: float) -> FloatArray:
     """Move every edge of polygons (vertices (V, 2), concatenated) inwards by `distance`."""
     first, following, previous = ring_indices(sizes)
     along = vertices[following] - vertices
@@ -31,7 +33,7 @@ def _inset(vertices: Points, sizes: NDArray[np.int64], distance: float) -> Point
     return vertices - distance * np.repeat(inwards, sizes)[:, None] * shift
 
 
-def _canvas_vertices(polygons: list[Points]) -> list[NDArray[np.int32]]:
+def _canvas_vertices(polygons: list[FloatArray]) -> list[NDArray[np.int32]]:
     """Return fixed-point vertices on the canvas, inset so that OpenCV fills the true polygons."""
     sizes = np.array([len(polygon) for polygon in polygons], np.int64)
     # Coordinates refer to pixel centres: x of the image is s·x + (s − 1)/2 of the canvas.

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Points
+from spslam.typing import FloatArray
 
 # Most vertices of a polygon.
 MAX_VERTICES = 8
@@ -36,15 +36,15 @@ class Scene:
     """
 
     background: NDArray[np.float32]
-    faces: list[tuple[Points, int]] = field(default_factory=list)
-    labels: Points = field(default_factory=lambda: np.zeros((0, 2)))
-    outlines: Points = field(default_factory=lambda: np.zeros((0, 2, 2)))
+    faces: list[tuple[FloatArray, int]] = field(default_factory=list)
+    labels: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
+    outlines: FloatArray = field(default_factory=lambda: np.zeros((0, 2, 2)))
     layers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    covers: Points = field(default_factory=lambda: np.zeros((0, MAX_VERTICES, 2)))
+    covers: FloatArray = field(default_factory=lambda: np.zeros((0, MAX_VERTICES, 2)))
     cover_greys: list[int] = field(default_factory=list)
 
     @property
-    def extent(self) -> Points:
+    def extent(self) -> FloatArray:
         """Width and height, pixels."""
         return np.array(self.background.shape[::-1], np.float64)
 
@@ -58,9 +58,9 @@ class Scene:
         return [int(self.background.min()), int(self.background.max())]
 
 
-def random_centre(rng: np.random.Generator, scene: Scene, margin: float = 0.1) -> Points:
+def random_centre(rng: np.random.Generator, scene: Scene, margin: float = 0.1) -> FloatArray:
     """Return a random point of the image outside a margin, a fraction of its extent."""
-    point: Points = scene.extent * rng.uniform(margin, 1 - margin, 2) - 0.5
+    point: FloatArray = scene.extent * rng.uniform(margin, 1 - margin, 2) - 0.5
     return point
 
 
