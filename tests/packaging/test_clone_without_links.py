@@ -22,7 +22,7 @@ WHERE = f"""
 import importlib, spslam
 from spslam.benchmark.identity import code_sha256
 for name in {LINKED_PACKAGES!r}:
-    print(importlib.import_module(f"spslam.{{room}}").__file__)
+    print(importlib.import_module(f"spslam.{{name}}").__file__)
 print(code_sha256())
 """
 RUN = ("demo-small", "--extractor", "orb", "--max-frames", "2", "--out", "out")
