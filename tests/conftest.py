@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 
 def limit_threads_to_fraction_of_cores() -> None:
@@ -47,7 +48,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(scope="session", autouse=True)
 def signals_of_a_terminal() -> None:
     """Handle ^C and a hang-up as in a terminal; `nohup` and background jobs ignore them."""
-    defaults = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
+    defaults: dict[str, Any] = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL}
     for name, default in defaults.items():
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
