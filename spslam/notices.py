@@ -43,6 +43,22 @@ def notice(logger: logging.Logger, topic: str, message: str, *args: object, coun
     logger.warning(message, *args, extra={_TOPIC: topic, _COUNT: count}, stacklevel=2)
 
 
+def notice_renamed(
+    logger: logging.Logger, where: object, old: str, new: str, count: int = 1
+) -> None:
+    """Log that something was given under its old name, which is accepted for one release.
+
+    Args:
+        logger: logger of the calling module.
+        where: the file, option or object that uses the old name.
+        old: the name that was given.
+        new: the name of today.
+        count: number of old names; one of them is printed.
+    """
+    text = "%s: %s is called %s now; the old name ends with the next release"
+    notice(logger, "renamed_key", text, where, old, new, count=count)
+
+
 class NoticeHandler(logging.Handler):
     """Log handler that collects notices in order, each of them once.
 

@@ -31,7 +31,7 @@ from spslam.errors import DatasetError
 from spslam.frame import Frame
 from spslam.geometry import inverse, make_transform
 from spslam.interfaces import Sequence
-from spslam.notices import notice
+from spslam.notices import notice_renamed
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
 
@@ -186,7 +186,7 @@ def parse_disturbance(text: str) -> Disturbance:
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
         if (kind, key) == (Mover, "share"):
-            notice(logger, "renamed_key", "mover:share is called mover:fraction now")
+            notice_renamed(logger, f"disturbance {text!r}", "mover:share", "mover:fraction")
             key = "fraction"
         if not equals or key not in defaults:
             raise DatasetError(

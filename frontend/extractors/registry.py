@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -19,7 +20,7 @@ from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, MissingDependencyError
 from spslam.frame import Features
 from spslam.interfaces import Extractor
-from spslam.notices import notice
+from spslam.notices import notice_renamed
 from spslam.plugins import describe_plugin, find_plugins, make_plugin
 
 ENTRY_POINT_GROUP = "spslam.extractors"
@@ -135,21 +136,10 @@ def _load(plugin: EntryPoint, config: FeatureConfig) -> Extractor:
 def _rename_attributes(extractor: Any) -> None:
     """Give attributes that an extractor has under an old name only their name of today."""
     for old, new in _RENAMED.items():
-        if (
-            hasattr(extractor, old)
-            and not hasattr(type(extractor), new)
-            and new not in vars(extractor)
-        ):
-            text = (
-                "extractor %s: its attribute %s is called %s now; "
-                "the old name ends with the next release"
-            )
-            notice(
-                _LOG,
-                "renamed",
-                text,
-                getattr(extractor, "name", type(extractor).__name__),
-                old,
-                new,
-            )
-            setattr(extractor, new, getattr(extractor, old))
+        default = getattr(Extractor, new, None)
+        if hasattr(extractor, old) and getattr(extractor, new, default) == default:
+            name = getattr(extractor, "name", type(extractor).__name__)
+            notice_renamed(_LOG, f"extractor {name}", f"its attribute {old}", new)
+            # Objects with slots have no place for it: what they lack is refused later.
+            with suppress(AttributeError):
+                setattr(extractor, new, getattr(extractor, old))

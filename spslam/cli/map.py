@@ -11,7 +11,7 @@ import typer
 
 from spslam.cli.options import CommandGroup, SetOption
 from spslam.errors import ConfigError
-from spslam.notices import notice
+from spslam.notices import notice_renamed
 
 if TYPE_CHECKING:
     from spslam.map.map import Map
@@ -103,8 +103,7 @@ def export(
             "nothing to export: give one or several of --ply F, --colmap DIR and --g2o F"
         )
     if part is not None:
-        text = "--part is called --submap now; the old name ends with the next release"
-        notice(_logger, "renamed_option", text)
+        notice_renamed(_logger, "spslam map export", "--part", "--submap")
     slam_map = load_map(file).map
     chosen = choose_submap(slam_map, part if submap is None else submap)
     if colmap is not None:

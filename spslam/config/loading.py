@@ -14,7 +14,7 @@ from spslam.config.config import Config
 from spslam.errors import ConfigError
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import StructureError, one_line, parse_yaml, shown
-from spslam.notices import notice
+from spslam.notices import notice_renamed
 
 # Maximum size of a configuration file, bytes; larger files are refused.
 _LONGEST_BYTES = 1_000_000
@@ -137,8 +137,7 @@ def _today(values: dict[str, Any], where: str, folder: str) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     for old in found:
-        text = "%s: %s is called %s now; the old name ends with the next release"
-        notice(_logger, "renamed_key", text, where, old, names[old])
+        notice_renamed(_logger, where, old, names[old])
     return values
 
 

@@ -22,7 +22,7 @@ from spslam.errors import ConfigError, OutputError
 from spslam.io.files import exchange
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_json
-from spslam.notices import Notice, NoticeHandler, notice
+from spslam.notices import Notice, NoticeHandler, notice, notice_renamed
 from spslam.process.ownership import OWNER, Claim, claim_folder, is_abandoned, remove_folder
 
 _LOG = logging.getLogger(__name__)
@@ -219,8 +219,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         name for name in RENAMED_METRICS if name in metrics and RENAMED_METRICS[name] not in metrics
     ]
     if old:
-        text = "%s: %s is called %s now; the old name ends with the next release"
-        notice(logger, "renamed_key", text, path, old[0], RENAMED_METRICS[old[0]], count=len(old))
+        notice_renamed(logger, path, old[0], RENAMED_METRICS[old[0]], count=len(old))
     today = {RENAMED_METRICS[name]: metrics[name] for name in old}
     return {key: value for key, value in metrics.items() if key not in RENAMED_METRICS} | today
 

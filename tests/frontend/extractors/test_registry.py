@@ -49,6 +49,16 @@ class OldCorners:
     extract = Corners.extract
 
 
+class OldInheriting(Extractor):
+    name = "corners"
+    max_distance = 0.7
+    pixel_sigma = 1.0
+    at_once = 4
+
+    __init__ = Corners.__init__
+    extract = Corners.extract
+
+
 class Inheriting(Extractor):
     name = "inheriting"
     max_descriptor_distance = 0.5
@@ -75,6 +85,7 @@ ENTRY_POINTS = """
 corners = toy_corners:Corners
 full = toy_corners:FullCorners
 old = toy_corners:OldCorners
+old_inheriting = toy_corners:OldInheriting
 inheriting = toy_corners:Inheriting
 picky = toy_corners:picky
 broken = toy_corners:broken
