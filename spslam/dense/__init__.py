@@ -1,0 +1,1 @@
+"""Dense geometry of a finished run: coloured points and meshes."""
