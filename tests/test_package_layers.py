@@ -37,7 +37,7 @@ LAYERS = {
     "__main__": 10,
 }
 INDEPENDENT = {"frontend", "backend", "datasets", "map", "evaluation"}
-MAY_IMPORT_LINKED = {"factory", "cli"}
+MAY_IMPORT_LINKED = {"factory", "adapters", "features", "cli"}
 MOST_MODULES = 20
 HEAVY = {
     "torch": "frontend",
