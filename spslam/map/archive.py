@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MapError
+from spslam.notices import counted
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -121,7 +122,8 @@ def read_archive(path: Path) -> Archive:
                 members = archive.infolist()
             if len(members) != count:
                 raise zipfile.BadZipFile(
-                    f"a directory of {len(members)} arrays, expected {count}: it is damaged"
+                    f"a directory of {counted(len(members), 'array')}, expected {count}: it "
+                    "is damaged"
                 )
         # Read the path again: reading through the open file's buffer would copy all bytes twice.
         return Archive(_arrays(path.read_bytes(), members, sealed), sealed)

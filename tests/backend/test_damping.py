@@ -117,6 +117,6 @@ def test_a_negligible_step_ends_without_being_taken() -> None:
 
 def test_the_normal_equations_are_those_of_the_last_step() -> None:
     fit = Fit()
-    x, (matrix, _) = minimize(fit, START, 1, DAMPING)
+    x, (matrix, _) = minimize(fit, START, 1, Damping(first=1.0))
     assert not np.array_equal(x, START)
     np.testing.assert_array_equal(matrix, Fit().linearize(START)[0])
