@@ -128,14 +128,14 @@ def _no_partner(
     return TrajectoryError(
         f"no pose of the estimate ({_span(estimate)}) is within {max_difference:g} s of a pose of "
         f"the ground truth ({_span(ground_truth)}): "
-        f"{_why_apart(estimate, ground_truth, max_difference)}"
+        f"{_why_apart(estimate, ground_truth)}"
     )
 
 
-def _why_apart(estimate: Trajectory, ground_truth: Trajectory, max_difference: float) -> str:
+def _why_apart(estimate: Trajectory, ground_truth: Trajectory) -> str:
     if estimate.numbered != ground_truth.numbered:
         return _without_times(estimate)
-    return explain_apart(estimate.timestamps, ground_truth.timestamps, max_difference)
+    return explain_apart(estimate.timestamps, ground_truth.timestamps)
 
 
 def _counted(trajectory: Trajectory) -> bool:

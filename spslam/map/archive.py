@@ -231,7 +231,7 @@ def _array(content: memoryview, member: zipfile.ZipInfo) -> NDArray[Any]:
     if prod(shape) * dtype.itemsize != len(content) - begin or dtype.itemsize == 0:
         raise ValueError(
             f"{member.filename} claims {prod(shape)} entries of {dtype.itemsize} bytes, found "
-            f"{len(content) - begin} bytes"
+            f"{counted(len(content) - begin, 'byte')}"
         )
     return np.frombuffer(content, dtype, prod(shape), begin).reshape(shape)
 
