@@ -20,6 +20,7 @@ from spslam.geometry import make_transform, orthonormalize, so3_exp
 from spslam.interfaces import BundleProblem, BundleResult
 from spslam.typing import BoolArray, FloatArray, IntArray
 
+from .damping import Damping, minimize
 from .residuals import (
     Reprojection,
     all_finite,
@@ -34,9 +35,7 @@ from .residuals import (
 
 _log = logging.getLogger(__name__)
 
-# Damping of Levenberg-Marquardt, relative to the diagonal: at the start, least, most. A stage
-# ends when its damping exceeds the largest.
-_FIRST_DAMPING, _MIN_DAMPING, _MAX_DAMPING = 1e-4, 1e-9, 1e8
+_DAMPING = Damping(first=1e-4, least=1e-9)
 # Relative decrease of the cost that ends the first stage (which only finds the outliers) and the
 # second stage. After a loop closure a map is far from its optimum: a first stage that ends early
 # then rejects good observations, so the thorough one converges further.
@@ -103,9 +102,9 @@ class SchurBundleAdjuster:
         )
         everything = scene.usable(start)
         first = (self.iterations + 1) // 2
-        state = _minimize(_Stage(scene, everything), start, first, self._converged_first)
+        state = _Stage(scene, everything, self._converged_first).minimize(start, first)
         inliers = everything & scene.inliers(state)
-        state = _minimize(_Stage(scene, inliers), state, self.iterations - first, self._converged)
+        state = _Stage(scene, inliers, self._converged).minimize(state, self.iterations - first)
         counted = scene.determining(everything)
         before, after = scene.truncated_cost(start, counted), scene.truncated_cost(state, counted)
         if not after <= before:
@@ -197,8 +196,12 @@ def _take(values: FloatArray, index: IntArray) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class _Evaluation:
-    """Cost of a state; of its active observations points (3, O), residuals (3, O), χ², validity."""
+    """A state, its cost, and its active observations.
 
+    Of these the points (3, O) in camera coordinates, residuals (3, O), χ² (O,) and validity (O,).
+    """
+
+    state: _State
     cost: float
     points_cam: FloatArray
     residuals: FloatArray
@@ -219,9 +222,14 @@ class _Normal:
 
 
 class _Stage:
-    """One minimization: its active observations, moving keyframes (F) and moving points (Q)."""
+    """One minimization: its active observations, moving keyframes (F) and moving points (Q).
 
-    def __init__(self, scene: _Scene, active: BoolArray) -> None:
+    It is a problem of `damping.minimize`: its states are evaluations, and a step is a pair of steps
+    (6 F,) of the keyframes and (3, Q) of the points.
+    """
+
+    def __init__(self, scene: _Scene, active: BoolArray, tolerance: float) -> None:
+        self._tolerance = tolerance
         chosen = np.flatnonzero(scene.determining(active))
         self.cameras, self.points = scene.cameras[chosen], scene.points[chosen]
         self.measured = scene.measured.select(chosen)
@@ -243,15 +251,24 @@ class _Stage:
             self._coupling = np.zeros((-(-3 * len(self.free_points) // width), height, width))
             self._places: IntArray = (columns // width * height + rows) * width + columns % width
 
+    def minimize(self, state: _State, iterations: int) -> _State:
+        """Return the state with the least cost after some iterations; the cost never rises."""
+        if not len(self.free_points) or iterations == 0:
+            return state
+        best, _ = minimize(self, self.evaluate(state), iterations, _DAMPING)
+        return best.state
+
     def evaluate(self, state: _State) -> _Evaluation:
         points_cam = _points_cam(state, self.cameras, self.points)
         residuals, valid = self.measured.residuals(points_cam)
         chi2 = np.where(valid, chi_squared(residuals), _BEHIND_SIGMAS**2)
-        return _Evaluation(
-            float(huber_cost(chi2, self.measured.limit).sum()), points_cam, residuals, chi2, valid
-        )
+        cost = float(huber_cost(chi2, self.measured.limit).sum())
+        return _Evaluation(state, cost, points_cam, residuals, chi2, valid)
 
-    def linearize(self, state: _State, seen: _Evaluation) -> _Normal:
+    def cost(self, seen: _Evaluation) -> float:
+        return seen.cost
+
+    def linearize(self, seen: _Evaluation) -> _Normal:
         """Return the normal equations before elimination.
 
         These are blocks (F, 6, 6) and gradient (6 F,) of the keyframes, blocks (6, Q) and gradient
@@ -261,7 +278,7 @@ class _Stage:
         root_weight = np.sqrt(huber_weight(seen.chi2, self.measured.limit))
         jacobian = self.measured.jacobian(seen.points_cam, seen.valid) * root_weight
         residuals = seen.residuals * root_weight
-        by_point = np.einsum("iro,ijo->jro", jacobian, _rotations(state, self.cameras))
+        by_point = np.einsum("iro,ijo->jro", jacobian, _rotations(seen.state, self.cameras))
         point_blocks = np.stack(
             [self._sum_points(np.einsum("ro,ro->o", by_point[a], by_point[b])) for a, b in _LOWER]
         )
@@ -287,8 +304,17 @@ class _Stage:
             _take(by_point, self.moving),
         )
 
-    def solve(self, normal: _Normal, damping: float) -> tuple[FloatArray, FloatArray]:
-        """Return the steps (6 F,) of the keyframes and (3, Q) of the points.
+    def solve(self, normal: _Normal, damping: float) -> tuple[FloatArray, FloatArray] | None:
+        try:
+            camera_step, point_step = self._eliminate(normal, damping)
+        except np.linalg.LinAlgError:
+            return None
+        if not (np.isfinite(camera_step).all() and np.isfinite(point_step).all()):
+            return None
+        return camera_step, point_step
+
+    def _eliminate(self, normal: _Normal, damping: float) -> tuple[FloatArray, FloatArray]:
+        """Solve the damped normal equations with the points eliminated.
 
         Raises:
             numpy.linalg.LinAlgError: The damped system is not positive definite.
@@ -319,7 +345,29 @@ class _Stage:
         coupled = [self._sum_coupled(row) for row in np.einsum("ajo,ao->jo", blocks, steps)]
         return camera_step, -backward3(factor, whitened + np.stack(coupled))
 
-    def move(self, state: _State, camera_step: FloatArray, point_step: FloatArray) -> _State:
+    def is_negligible(self, step: tuple[FloatArray, FloatArray]) -> bool:
+        return False
+
+    def move(self, seen: _Evaluation, step: tuple[FloatArray, FloatArray]) -> _Evaluation:
+        """Evaluate the state after a step.
+
+        Points that would fall behind a camera do not move: one of them could spoil the whole step.
+        """
+        camera_step, point_step = step
+        moved = self.evaluate(self._moved(seen.state, camera_step, point_step))
+        lost = seen.valid & ~moved.valid
+        if not lost.any():
+            return moved
+        staying = point_step.copy()
+        staying[:, self.point_rows[lost]] = 0.0
+        return self.evaluate(self._moved(seen.state, camera_step, staying))
+
+    def is_converged(
+        self, step: tuple[FloatArray, FloatArray], before: float, after: float
+    ) -> bool:
+        return before - after <= self._tolerance * before
+
+    def _moved(self, state: _State, camera_step: FloatArray, point_step: FloatArray) -> _State:
         T, points = state.T_cam_world.copy(), state.points.copy()
         step = camera_step.reshape(-1, 6)
         T[self.free_cameras] = (
@@ -384,49 +432,3 @@ def _solve_sparse_positive(system: scipy.sparse.csc_matrix, rhs: FloatArray) -> 
     except RuntimeError as error:
         raise np.linalg.LinAlgError(str(error)) from error
     return np.asarray(factor.solve(rhs), dtype=np.float64)
-
-
-def _minimize(stage: _Stage, state: _State, iterations: int, tolerance: float) -> _State:
-    """Minimize by Levenberg-Marquardt with Marquardt's scaling; the cost never rises."""
-    if not len(stage.free_points):
-        return state
-    damping = _FIRST_DAMPING
-    seen = stage.evaluate(state)
-    normal: _Normal | None = None
-    for _ in range(iterations):
-        normal = stage.linearize(state, seen) if normal is None else normal
-        trial = _try_step(stage, state, seen, normal, damping)
-        if trial is None or not trial[1].cost < seen.cost:
-            damping *= 10.0
-            if damping > _MAX_DAMPING:
-                break
-            continue
-        converged = seen.cost - trial[1].cost < tolerance * seen.cost
-        (state, seen), normal = trial, None
-        damping = max(0.1 * damping, _MIN_DAMPING)
-        if converged:
-            break
-    return state
-
-
-def _try_step(
-    stage: _Stage, state: _State, seen: _Evaluation, normal: _Normal, damping: float
-) -> tuple[_State, _Evaluation] | None:
-    """Return the state after one step, or None if the step is undefined.
-
-    Points that would fall behind a camera do not move: one of them could spoil the whole step.
-    """
-    try:
-        camera_step, point_step = stage.solve(normal, damping)
-    except np.linalg.LinAlgError:
-        return None
-    if not (np.isfinite(camera_step).all() and np.isfinite(point_step).all()):
-        return None
-    moved = stage.move(state, camera_step, point_step)
-    reached = stage.evaluate(moved)
-    lost = seen.valid & ~reached.valid
-    if lost.any():
-        point_step[:, stage.point_rows[lost]] = 0.0
-        moved = stage.move(state, camera_step, point_step)
-        reached = stage.evaluate(moved)
-    return moved, reached

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.codebook import CLUSTERS, Codebook, learn_codebook
+from spslam.notices import counted
 from spslam.typing import Float32Array, IntArray
 
 # Number of keyframes that a codebook is learned from: it needs different views.
@@ -106,7 +107,7 @@ class PlaceIndex:
         ids, vectors = arrays["ids"], arrays["vectors"]
         if vectors.shape != (len(ids), codebook.centres.size):
             raise ValueError(
-                f"the place index has vectors {vectors.shape} for {len(ids)} keyframes"
+                f"the place index has vectors {vectors.shape} for {counted(len(ids), 'keyframe')}"
             )
         self._codebook, self._settled, self._first = codebook, True, {}
         self._ids, self._vectors = ids.copy(), vectors.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from spslam.geometry import orthonormalize
 from spslam.interfaces import PoseEstimate
 from spslam.typing import BoolArray, FloatArray
 
+from .damping import Damping, minimize
 from .residuals import Reprojection, chi_squared, huber_cost, huber_weight, pose_jacobian
 
 # Smallest number of points that determine a pose: fewer give no estimate.
@@ -27,8 +29,8 @@ _NO_STEP = 1e-10
 # Fraction of the active points: skip to the last round if fewer change their class in a round.
 # Another round would change the pose by less than its standard deviation.
 _SETTLED = 0.01
-# Relative damping at which a round gives up.
-_MAX_DAMPING = 1e8
+# Nearly Gauss-Newton at the start: a predicted pose is close to the optimum.
+_DAMPING = Damping(first=1e-6, raised_from=1e-4)
 # Probability of finding the best model, and largest number of samples.
 _RANSAC_CONFIDENCE = 0.9999
 _RANSAC_ITERATIONS = 5000
@@ -95,7 +97,9 @@ class PnPSolver:
             if settled and not last:
                 continue
             tolerance = _CONVERGED_LAST if last else _CONVERGED
-            view, normal = _minimize(view, active, self.huber and not last, iterations, tolerance)
+            view, (normal, _) = minimize(
+                _Round(active, self.huber and not last, tolerance), view, iterations, _DAMPING
+            )
             inliers = view.inliers()
             settled = bool(
                 np.count_nonzero(inliers != active) <= _SETTLED * np.count_nonzero(active)
@@ -209,34 +213,38 @@ class _View:
         return weighted @ self.jacobian.reshape(6, -1).T, weighted @ self.residuals[:rows].ravel()
 
 
-def _minimize(
-    view: _View, active: BoolArray, huber: bool, iterations: int, tolerance: float
-) -> tuple[_View, FloatArray]:
-    """Minimize on the active points by Levenberg-Marquardt.
+class _Step(NamedTuple):
+    """A step (6,) of a pose, and its squared length in standard deviations."""
 
-    Returns:
-        The view from the refined pose, and the normal matrix (6, 6) of the last step.
-    """
-    cost = view.cost(active, huber)
-    normal, gradient = view.linearize(active, huber)
-    damping = 1e-6
-    for iteration in range(iterations):
-        step = _solve(normal + damping * np.diag(np.diag(normal) + 1e-12), -gradient)
-        if step is None or step @ normal @ step < _NO_STEP:
-            break
-        moved = _View(view.problem, _perturb(step, view.T))
-        new_cost = moved.cost(active, huber)
-        if new_cost > cost:
-            damping = max(damping, 1e-4) * 10.0
-            if damping > _MAX_DAMPING:
-                break
-            continue
-        view, cost = moved, new_cost
-        if step @ normal @ step < tolerance or iteration == iterations - 1:
-            break
-        normal, gradient = view.linearize(active, huber)
-        damping *= 0.1
-    return view, normal
+    motion: FloatArray
+    squared: float
+
+
+class _Round:
+    """One round, a problem of `minimize`: its active points (N,), its kernel and its stop rule."""
+
+    def __init__(self, active: BoolArray, huber: bool, tolerance: float) -> None:
+        self._active, self._huber, self._tolerance = active, huber, tolerance
+
+    def cost(self, view: _View) -> float:
+        return view.cost(self._active, self._huber)
+
+    def linearize(self, view: _View) -> tuple[FloatArray, FloatArray]:
+        return view.linearize(self._active, self._huber)
+
+    def solve(self, normal: tuple[FloatArray, FloatArray], damping: float) -> _Step | None:
+        matrix, gradient = normal
+        step = _solve(matrix + damping * np.diag(np.diag(matrix) + 1e-12), -gradient)
+        return None if step is None else _Step(step, float(step @ matrix @ step))
+
+    def is_negligible(self, step: _Step) -> bool:
+        return step.squared < _NO_STEP
+
+    def move(self, view: _View, step: _Step) -> _View:
+        return _View(view.problem, _perturb(step.motion, view.T))
+
+    def is_converged(self, step: _Step, before: float, after: float) -> bool:
+        return step.squared < self._tolerance
 
 
 def _perturb(step: FloatArray, T: FloatArray) -> FloatArray:

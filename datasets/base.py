@@ -16,7 +16,7 @@ from spslam.camera import RATES_HZ, Camera
 from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame, Sensor
 from spslam.interfaces import LeftOut, Sequence
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
@@ -86,7 +86,9 @@ class BaseSequence(ABC):
         """
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
-            raise IndexError(f"{self.name} has {len(self)} frames, frame {index} was requested")
+            raise IndexError(
+                f"{self.name} has {counted(len(self), 'frame')}, frame {index} was requested"
+            )
         return self._read(position)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -116,7 +118,7 @@ class BaseSequence(ABC):
         if decoded == 0:
             reason = self.skipped[0][1] if self.skipped else "it is empty"
             raise DatasetError(
-                f"{self.name}: none of its {len(self)} frames can be decoded: {reason}"
+                f"{self.name}: none of its {counted(len(self), 'frame')} can be decoded: {reason}"
             )
         if (len(self.skipped), len(self._late)) != self._reported:
             self._reported = len(self.skipped), len(self._late)
@@ -130,14 +132,18 @@ class BaseSequence(ABC):
     def _tell(self) -> None:
         """Give notices about the frames that were skipped or left out."""
         if self.skipped:
-            text = "%s: %d frames cannot be decoded and are skipped, the first, frame %d: %s"
+            text = "%s: %s skipped, the first, frame %d: %s"
             count = len(self.skipped)
-            notice(_LOG, "unreadable_images", text, self.name, count, *self.skipped[0], count=count)
+            what = counted(
+                count, "frame cannot be decoded and is", "frames cannot be decoded and are"
+            )
+            notice(_LOG, "unreadable_images", text, self.name, what, *self.skipped[0], count=count)
         for reason, count in Counter(error.reason for error in self._late.values()).items():
+            what = counted(count, "frame is", "frames are")
             first = next(error for error in self._late.values() if error.reason == reason)
-            text = "%s: %d frames are left out (%s), the first: %s"
+            text = "%s: %s left out (%s), the first: %s"
             notice(
-                _LOG, reason.replace(" ", "_"), text, self.name, count, reason, first, count=count
+                _LOG, reason.replace(" ", "_"), text, self.name, what, reason, first, count=count
             )
 
     def _skip(self, index: int, reason: str) -> None:
@@ -259,7 +265,7 @@ class SlicedSequence(BaseSequence):
         there = whole.reaches(start) if isinstance(whole, BaseSequence) else start < len(whole)
         if not there:
             raise DatasetError(
-                f"start {start} lies past the end: {whole.name} has {len(whole)} frames"
+                f"start {start} lies past the end: {whole.name} has {counted(len(whole), 'frame')}"
             )
         rate = max(whole.camera.fps / min(stride, len(whole)), RATES_HZ[0])
         camera = whole.camera if stride == 1 else replace(whole.camera, fps=rate)

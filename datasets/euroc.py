@@ -21,7 +21,7 @@ from spslam.geometry import inverse, orthonormalize
 from spslam.interfaces import NO_STAMP, LeftOut
 from spslam.io.structured_text import shown
 from spslam.lens import lens, lens_model
-from spslam.notices import notice
+from spslam.notices import counted, notice, plural
 from spslam.timestamps import LARGEST_STAMP
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
@@ -264,14 +264,15 @@ def _read_images(
     )
     if not any(stem in on_disk for _, stem in entries):
         raise DatasetError(
-            f"none of the {len(entries)} images in {table} lies in {folder}"
+            f"none of the {counted(len(entries), 'image')} in {table} lies in {folder}"
             if listed
             else f"expected images named by nanoseconds in {folder}, found {contents(folder)}"
         )
     if ignored := len(on_disk.keys() - {stem for _, stem in entries}):
-        text = "%s: %d images in %s are left out: %s"
+        text = "%s: left out %s in %s: %s"
+        what = counted(ignored, "image")
         why = f"{table.name} does not list them" if listed else "their names are no time stamps"
-        notice(_LOG, "unlisted_images", text, name, ignored, folder, why, count=ignored)
+        notice(_LOG, "unlisted_images", text, name, what, folder, why, count=ignored)
     stamps, unit = read_stamps(
         np.array([stamp for stamp, _ in entries]),
         "ns",
@@ -283,8 +284,9 @@ def _read_images(
     there = np.array([stem in on_disk for _, stem in entries])
     if missing := int(np.count_nonzero(~there)):
         # Not counted as left out: excerpts often have the table of the whole recording.
-        text = "%s: %d of the %d images in %s are missing"
-        notice(_LOG, "missing_images", text, name, missing, len(entries), table, count=missing)
+        text = "%s: %d of the %s in %s %s missing"
+        listing = missing, counted(len(entries), "image"), table, plural(missing, "is", "are")
+        notice(_LOG, "missing_images", text, name, *listing, count=missing)
     times, images = (
         stamps[there],
         [on_disk[stem] for (_, stem), found in zip(entries, there, strict=True) if found],

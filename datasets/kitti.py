@@ -16,7 +16,7 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.interfaces import LeftOut
 from spslam.io.given_files import read_given
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
@@ -246,12 +246,14 @@ def _numbered_images(folder: Path, count: int) -> tuple[list[Path], NDArray[np.i
             f"expected images named 000000.png, 000001.png, … in {folder}, found {contents(folder)}"
         )
     if ignored := len(files) - len(images):
-        text = "%s: %d images are left out: their names are no frame numbers"
-        notice(_LOG, "unlisted_images", text, folder, ignored, count=ignored)
+        what = counted(ignored, "image is", "images are")
+        text = "%s: %s left out: their names are no frame numbers"
+        notice(_LOG, "unlisted_images", text, folder, what, count=ignored)
     rows = np.array([int(path.stem) for path in images], dtype=np.int64)
     if rows.max() >= count:
         raise DatasetError(
-            f"{folder} has an image {rows.max():06d}, but times.txt only has {count} lines"
+            f"{folder} has an image {rows.max():06d}, but times.txt only has "
+            f"{counted(count, 'line')}"
         )
     return images, rows
 

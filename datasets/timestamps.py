@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spslam.camera import RATES_HZ
 from spslam.errors import DatasetError
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK, LeftOut
-from spslam.notices import notice
+from spslam.notices import counted, notice, plural
 from spslam.timestamps import TimeUnit, TimeUnitChoice, to_seconds
 
 _LOG = logging.getLogger(__name__)
@@ -108,7 +108,8 @@ def check_counted(count: int, partners: int, timing: Timing, name: str, partner:
     """
     if timing.unit == "frames" and count != partners:
         raise DatasetError(
-            f"{name}: {count} images and {partners} {partner}s cannot be counted together, "
+            f"{name}: {counted(count, 'image')} and {counted(partners, partner)} cannot be "
+            "counted together, "
             "because it is unknown which are missing: leave --time-unit frames out"
         )
 
@@ -142,37 +143,37 @@ def order_frames(
     again = _second_passes(timestamps)
     kept = np.flatnonzero(~again).astype(np.int64)
     if again.any():
-        first = int(np.argmax(again))
+        first, behind = int(np.argmax(again)), int(np.count_nonzero(again))
         notice(
             _LOG,
             "clock_stepped_back",
-            "%s: the clock steps back by %.4g s at entry %d; "
-            "%d entries until it has caught up are left out",
+            "%s: the clock steps back by %.4g s at entry %d; %s until it has caught up %s left out",
             what,
             timestamps[:first].max() - timestamps[first],
             first + 1,
-            np.count_nonzero(again),
-            count=int(np.count_nonzero(again)),
+            counted(behind, "entry", "entries"),
+            plural(behind, "is", "are"),
+            count=behind,
         )
     order = kept[np.argsort(timestamps[kept], kind="stable")]
     backwards = int(np.count_nonzero(np.diff(timestamps[kept]) < 0))
     if backwards:
-        text = (
-            "%s: time stamps are out of order (%d steps back, the longest by %.4g s); "
-            "sorted by time"
-        )
+        text = "%s: time stamps are out of order (%s back, the longest by %.4g s); sorted by time"
         longest = -float(np.diff(timestamps[kept]).min())
-        notice(_LOG, "unsorted_stamps", text, what, backwards, longest, count=backwards)
+        steps = counted(backwards, "step")
+        notice(_LOG, "unsorted_stamps", text, what, steps, longest, count=backwards)
     new = np.diff(timestamps[order], prepend=-np.inf) > 0
     duplicates = order[~new]
     if len(duplicates):
         notice(
             _LOG,
             "duplicate_stamps",
-            "%s: %d of %d entries repeat an earlier time stamp and are left out",
+            "%s: %d of %d entries %s an earlier time stamp and %s left out",
             what,
             len(duplicates),
             len(timestamps),
+            plural(len(duplicates), "repeats", "repeat"),
+            plural(len(duplicates), "is", "are"),
             count=len(duplicates),
         )
     left_out = [LeftOut(float(timestamps[row]), STEPPED_BACK) for row in np.flatnonzero(again)]
@@ -258,7 +259,8 @@ def pair_by_time(
         nearest = f"{np.abs(away).min():.4g}" if len(away) else "?"
         usual = f"{np.median(np.abs(away)):.4g}" if len(away) else "?"
         raise DatasetError(
-            f"{name}: none of the {len(timestamps0)} images has a {partner} within {within_s:g} s: "
+            f"{name}: none of the {counted(len(timestamps0), 'image')} has a {partner} "
+            f"within {within_s:g} s: "
             f"the nearest is {nearest} s away, half of them more than {usual} s; "
             "--pair-within S sets the limit"
         )
@@ -301,15 +303,27 @@ def report_unpaired(
         DatasetError: no image has a partner.
     """
     if unpaired == total:
-        raise DatasetError(f"{name}: none of the {total} images has a {partner}")
+        raise DatasetError(f"{name}: none of the {counted(total, 'image')} has a {partner}")
     if unpaired:
         far = (
             ""
             if away_s is None or len(away_s) == 0
             else f" (nearest {np.abs(away_s).min():.4g} s away)"
         )
-        text = "%s: %d of %d images have no %s%s and are left out"
-        notice(_LOG, "unpaired_images", text, name, unpaired, total, partner, far, count=unpaired)
+        text = "%s: %d of %d images %s no %s%s and %s left out"
+        notice(
+            _LOG,
+            "unpaired_images",
+            text,
+            name,
+            unpaired,
+            total,
+            plural(unpaired, "has", "have"),
+            partner,
+            far,
+            plural(unpaired, "is", "are"),
+            count=unpaired,
+        )
 
 
 def _nearest_away(

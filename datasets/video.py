@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spslam.errors import DatasetError, FrameError, StampError
 from spslam.frame import Frame
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
 from .base import BaseSequence
@@ -157,7 +157,7 @@ class VideoSequence(BaseSequence):
         """
         if not self._capture.grab():
             self._end()
-            raise IndexError(f"{self._path.name} ends after {self._grabbed} frames")
+            raise IndexError(f"{self._path.name} ends after {counted(self._grabbed, 'frame')}")
         if self._grabbed == len(self._stamps):
             stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
             self._stamps.append(stamp)
@@ -167,16 +167,14 @@ class VideoSequence(BaseSequence):
 
     def _end(self) -> None:
         if self._grabbed < self._length:
-            text = (
-                "%s announces %d frames and holds %d: the last one that can be decoded is the end"
-            )
+            text = "%s announces %s and holds %d: the last one that can be decoded is the end"
             missing = self._length - self._grabbed
             notice(
                 _LOG,
                 "announced_frames",
                 text,
                 self._path,
-                self._announced,
+                counted(self._announced, "frame"),
                 self._grabbed,
                 count=missing,
             )

@@ -97,15 +97,12 @@ def unit_by_clock(stamps: NDArray[np.float64], clock: NDArray[np.float64]) -> Ti
     )
 
 
-def explain_apart(
-    estimate: NDArray[np.float64], truth: NDArray[np.float64], max_difference: float
-) -> str:
+def explain_apart(estimate: NDArray[np.float64], truth: NDArray[np.float64]) -> str:
     """Explain why no stamp of an estimate is near a stamp of the ground truth, and what to do.
 
     Args:
         estimate: (N,) seconds, increasing, N at least 1.
         truth: (M,) seconds, increasing, M at least 1.
-        max_difference: maximum time between matching stamps, seconds.
     """
     # The times overlap, but the stamps interleave.
     if estimate[0] <= truth[-1] and truth[0] <= estimate[-1]:

@@ -24,6 +24,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from spslam.errors import WeightsError
+from spslam.notices import counted
 from spslam.typing import Float32Array
 
 # Prefix of the codebook's keys in a weights file.
@@ -112,7 +113,8 @@ def learn_codebook(
     """
     if len(descriptors) < clusters:
         raise WeightsError(
-            f"a codebook of {clusters} clusters needs at least {clusters} descriptors, found "
+            f"a codebook of {counted(clusters, 'cluster')} needs at least "
+            f"{counted(clusters, 'descriptor')}, found "
             f"{len(descriptors)}: give more images or fewer clusters"
         )
     projection = (

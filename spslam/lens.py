@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from spslam.errors import CalibrationError
+from spslam.notices import counted
 from spslam.typing import FloatArray
 
 DistortionModel = Literal["none", "radtan", "equidistant"]
@@ -128,7 +129,7 @@ def lens(name: Any, coefficients: tuple[float, ...]) -> tuple[DistortionModel, t
         return model, coefficients
     if model == "none" and significant:
         raise CalibrationError(
-            f"distortion has {len(coefficients)} coefficients, but its model is "
+            f"distortion has {counted(len(coefficients), 'coefficient')}, but its model is "
             f"{'none' if name is None else str(name)!r}: give model radtan (k1 k2 p1 p2 [k3 …]) "
             "or equidistant (fisheye k1 k2 k3 k4)"
         )

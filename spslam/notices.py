@@ -2,6 +2,7 @@
 
 A notice is a warning of the log with a topic and a count. The command line prints it, and a run
 stores it in `metrics.json`. Programs that use spslam as a library receive it through `logging`.
+`counted` writes numbers in messages of all kinds.
 """
 
 from __future__ import annotations
@@ -41,6 +42,22 @@ def notice(logger: logging.Logger, topic: str, message: str, *args: object, coun
         count: number of affected images, rows or frames.
     """
     logger.warning(message, *args, extra={_TOPIC: topic, _COUNT: count}, stacklevel=2)
+
+
+def counted(count: object, one: str, many: str = "") -> str:
+    """Write a number with what it counts, for a message: `1 image`, `3 images`.
+
+    Args:
+        count: the number.
+        one: the words that follow the number 1: "image", "entry", "image is".
+        many: the words that follow other numbers: "entries", "images are"; default: `one` with s.
+    """
+    return f"{count} {plural(count, one, many)}"
+
+
+def plural(count: object, one: str, many: str = "") -> str:
+    """Return the words of `counted` without the number."""
+    return one if count == 1 else many or f"{one}s"
 
 
 def notice_renamed(

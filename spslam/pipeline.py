@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from spslam.callbacks import ignore, never
 from spslam.errors import DatasetError, InputError, RunStoppedError
 from spslam.interfaces import Sequence
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.process.machine import process_age_s
 from spslam.process.signals import results_kept
 from spslam.reports.writers import OUTPUTS, write_results
@@ -106,7 +106,11 @@ def run(
     try:
         log.open(output.partial / "log.txt")
         logger.info(
-            "%s (%s), %d frames, %s", sequence.name, sequence.source, len(sequence), sequence.sensor
+            "%s (%s), %s, %s",
+            sequence.name,
+            sequence.source,
+            counted(len(sequence), "frame"),
+            sequence.sensor,
         )
         samples = FrameSamples()
         record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop, realtime)

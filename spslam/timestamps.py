@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import TimestampError
-from spslam.notices import notice
+from spslam.notices import counted, notice
 
 _LOG = logging.getLogger(__name__)
 
@@ -292,12 +292,16 @@ class TimeSummary:
         unit = {**UNIT_NAMES, "frames": "frame numbers", "container": "the video's own"}.get(
             self.unit, self.unit
         )
-        gaps = f"{self.gaps} gaps (longest {self.longest_gap_s:.4g} s)" if self.gaps else "no gaps"
+        gaps = (
+            f"{counted(self.gaps, 'gap')} (longest {self.longest_gap_s:.4g} s)"
+            if self.gaps
+            else "no gaps"
+        )
         return (
             f"{unit}, {self.first_s:.6f} to {self.last_s:.6f} s, "
             + (f"{self.rate_hz:.4g} a second, " if self.rate_hz is not None else "")
             + f"{gaps}, jitter {1e3 * self.jitter_s:.3g} ms, "
-            f"{self.duplicates} duplicates, {self.left_out} left out"
+            f"{counted(self.duplicates, 'duplicate')}, {self.left_out} left out"
         )
 
 

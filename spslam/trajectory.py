@@ -26,7 +26,7 @@ from spslam.io.pose_file import (
     tell_left_out,
 )
 from spslam.io.pose_table import read_table, time_column
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, are_stamps, to_seconds
 
 _log = logging.getLogger(__name__)
@@ -334,7 +334,7 @@ def read_times(path: Path | str, unit: TimeUnit | None = None) -> NDArray[np.flo
         )
         raise TrajectoryError(
             f"{path}: expected increasing times of frames in column {column + 1}, "
-            f"found {len(stamps)} lines{at}"
+            f"found {counted(len(stamps), 'line')}{at}"
             + (f" and {table.words} without numbers" if table.words else "")
         )
     declared: TimeUnit = named or ("ns" if table.commas and table.whole else "s")
@@ -418,10 +418,10 @@ def _as_far_as_both_go(file: PoseFile, frames: int) -> PoseFile:
     notice(
         _log,
         "ground_truth_length",
-        "%s has %d poses for %d time stamps; the surplus at the end is ignored",
+        "%s has %s for %s; the surplus at the end is ignored",
         file.path,
-        rows,
-        frames,
+        counted(rows, "pose"),
+        counted(frames, "time stamp"),
     )
     kept = file.numbers < frames
     return replace(file, numbers=file.numbers[kept], T=file.T[kept], numbered=True)

@@ -51,4 +51,4 @@ def test_the_error_explains_missing_overlap_and_the_remedy(
 ) -> None:
     import re
 
-    assert re.search(message, explain_apart(estimate, truth, 0.01))
+    assert re.search(message, explain_apart(estimate, truth))

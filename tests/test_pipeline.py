@@ -664,7 +664,7 @@ def test_a_scale_that_cannot_be_estimated_costs_no_result(tmp_path: Path) -> Non
         tmp_path / "out", small(), FakeSequence(sensor="mono"), scale=CameraHeight(1.65)
     )
     assert isinstance(outcome.failure, ScaleError)
-    assert "not to scale: 0 of 1 keyframes show the ground" in str(outcome.failure)
+    assert "not to scale: 0 of 1 keyframe show the ground" in str(outcome.failure)
     metrics = outcome.metrics
     assert metrics["scale_refused"] == str(outcome.failure)
     assert (metrics["scale_source"], metrics["scale_applied"]) == (ARBITRARY, None)

@@ -147,7 +147,7 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
     assert trajectory.timestamps.tolist() == [1.0, 2.0, 3.0]
     assert trajectory.positions[:, 0].tolist() == [6.0, 5.0, 8.0]
     assert "not in order" in caplog.text
-    assert "1 of 4 rows are left out: 1 that repeat a stamp" in caplog.text
+    assert "1 of 4 rows is left out: 1 that repeat a stamp" in caplog.text
     assert trajectory.origin is not None
     assert (trajectory.origin.rows, trajectory.origin.left_out_rows) == (4, 1)
 
@@ -158,12 +158,12 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
         ("", "no line of numbers"),
         ("# only a comment\n", "no line of numbers"),
         ("1.0\n2.0\n", "found 1 columns in line 1"),
-        ("1 0 0 0 1 0 0 1\n", "found none in 1 rows: 1 with a quaternion that has not length 1"),
+        ("1 0 0 0 1 0 0 1\n", "found none in 1 row: 1 with a quaternion that has not length 1"),
         (
             "1 0 nan 0 0 0 0 1\n2 0 inf 0 0 0 0 1\n",
             "found none in 2 rows: 2 with nan, inf or too few numbers",
         ),
-        ("-1 0 0 0 0 1 0 0 0 0 1 0\n", "found none in 1 rows: 1 without a rotation matrix"),
+        ("-1 0 0 0 0 1 0 0 0 0 1 0\n", "found none in 1 row: 1 without a rotation matrix"),
         ("rgb/1.png\nrgb/2.png\n", "no line of numbers"),
     ],
 )
@@ -256,7 +256,7 @@ def test_times_are_read_from_any_list(tmp_path: Path) -> None:
         ("rgb/1.png 1.0\n", "no line of numbers"),
         ("1.0\n1.0\n", "2 lines, in line 2 a time not later than the one before"),
         ("1.0\nnan\n", "2 lines, in line 2 a time not later"),
-        ("1.0\n,\n", "1 lines and 1 without numbers"),
+        ("1.0\n,\n", "1 line and 1 without numbers"),
     ],
 )
 def test_invalid_lists_of_times_are_refused(tmp_path: Path, text: str, found: str) -> None:

@@ -20,6 +20,7 @@ from spslam import __version__
 from spslam.errors import FetchError
 from spslam.io.files import write_atomic
 from spslam.io.structured_text import parse_json
+from spslam.notices import counted
 
 from ..paths import reason
 
@@ -101,7 +102,8 @@ class Download:
             idle = 0 if self.length() > had else idle + 1
             if idle == _TRIES:
                 raise FetchError(
-                    f"the connection to {self._host} broke off at {self.length()} bytes of "
+                    f"the connection to {self._host} broke off at "
+                    f"{counted(self.length(), 'byte')} of "
                     f"{self._target.name} ({_TRIES} tries brought no more); "
                     f"they are kept in {self.part}: the same call goes on from there"
                 )
@@ -222,7 +224,8 @@ class Download:
 
     def _unreachable(self, error: OSError | http.client.HTTPException) -> str:
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        kept = f"; {self.length()} bytes are kept in {self.part}" if self.length() else ""
+        bytes_are = counted(self.length(), "byte is", "bytes are")
+        kept = f"; {bytes_are} kept in {self.part}" if self.length() else ""
         return (
             f"cannot reach {self._host} ({cause}): "
             f"is there a network, or a proxy to set in HTTPS_PROXY?{kept}"

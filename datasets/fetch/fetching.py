@@ -14,6 +14,7 @@ from pathlib import Path
 from spslam.errors import FetchError
 from spslam.io.files import write_atomic
 from spslam.io.structured_text import parse_json
+from spslam.notices import counted
 
 from ..paths import reason
 from .catalogue import Archive, Catalogue, Part, PublicSequence
@@ -140,9 +141,9 @@ class DataFolder:
             )
         if record != found:
             raise FetchError(
-                f"{folder} is not as it was fetched ({record.files} files with {record.bytes} "
-                f"bytes expected, {found.files} with {found.bytes} found): "
-                "move it away and call again"
+                f"{folder} is not as it was fetched ({counted(record.files, 'file')} with "
+                f"{counted(record.bytes, 'byte')} expected, {found.files} with {found.bytes} "
+                "found): move it away and call again"
             )
 
     def _fetch_archive(
@@ -267,7 +268,7 @@ def format_bytes(count: int) -> str:
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
+    return counted(count, "byte")
 
 
 def _extract(part: Part, folder: Path) -> Extract:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spslam.errors import DatasetError, FrameError
 from spslam.io.files import visible_files
 from spslam.io.given_files import NO_ARRAYS, read_given
-from spslam.notices import notice
+from spslam.notices import counted, notice
 
 _LOG = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -219,7 +219,9 @@ def image_size(paths: list[Path]) -> tuple[int, int]:
             continue
         return width, height
     where = paths[0].parent if paths else "the sequence"
-    raise DatasetError(f"none of the {len(paths)} images in {where} can be decoded: {first_reason}")
+    raise DatasetError(
+        f"none of the {counted(len(paths), 'image')} in {where} can be decoded: {first_reason}"
+    )
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -236,14 +238,16 @@ def _decode(path: Path) -> NDArray[Any]:
     # Check the container: OpenCV returns a half grey or black image for a file that ends early.
     fault = _fault(data)
     if fault is not None:
-        raise FrameError(f"{path.name}: {fault} ({len(data)} bytes)")
+        raise FrameError(f"{path.name}: {fault} ({counted(len(data), 'byte')})")
     try:
         # IMREAD_UNCHANGED also ignores a photo's orientation tag: the calibration is of the sensor.
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise FrameError(f"{path.name}: cannot be decoded ({error.err or error.msg})") from None
     if pixels is None:
-        raise FrameError(f"{path.name}: is no image that OpenCV can decode ({len(data)} bytes)")
+        raise FrameError(
+            f"{path.name}: is no image that OpenCV can decode ({counted(len(data), 'byte')})"
+        )
     return np.asarray(pixels)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spslam.clocks import matched_fraction, unit_by_clock
 from spslam.errors import CalibrationError, DatasetError, TimestampError
 from spslam.interfaces import LeftOut
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.timestamps import (
     FASTEST_STEP_S,
     SLOWEST_STEP_S,
@@ -139,13 +139,13 @@ def time_images(
     paths = list_files(folder, suffixes)
     if others := [path for path in list_files(folder, _OTHER_SUFFIXES) if path not in paths]:
         kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
-        text = "%s: %d files are left out: %s is not read (%s are)"
+        text = "%s: %s left out: %s is not read (%s are)"
         notice(
             _LOG,
             "unread_formats",
             text,
             folder,
-            len(others),
+            counted(len(others), "file is", "files are"),
             kinds,
             ", ".join(suffixes),
             count=len(others),
@@ -195,12 +195,9 @@ def _in_order(
     paths: list[Path], calibration: Calibration, folder: Path, strays: tuple[LeftOut, ...], why: str
 ) -> TimedImages:
     """Count images in the given order, and give a notice."""
-    text = (
-        "%s: the names of %d images %s: they are counted in the order of their names, %s a second"
-    )
-    notice(
-        _LOG, "unnumbered_images", text, folder, len(paths), why, calibration.fps, count=len(paths)
-    )
+    text = "%s: the names of %s %s: they are counted in the order of their names, %s a second"
+    what = counted(len(paths), "image")
+    notice(_LOG, "unnumbered_images", text, folder, what, why, calibration.fps, count=len(paths))
     times = _counted(np.arange(len(paths)), calibration, folder)
     return TimedImages(list(range(len(paths))), times, paths, "frames", False, strays)
 
@@ -309,11 +306,12 @@ def _one_pattern(paths: list[Path], folder: Path) -> tuple[list[Path], tuple[Lef
     )
     if strays:
         text = (
-            "%s: %d images are left out: their names (%s) follow another pattern "
-            "than those of the other %d (%s)"
+            "%s: %s left out: their names (%s) follow another pattern than those of the "
+            "other %d (%s)"
         )
+        what = counted(len(strays), "image is", "images are")
         names = shorten([path.name for path in strays]), len(usual), usual[0].name
-        notice(_LOG, "stray_images", text, folder, len(strays), *names, count=len(strays))
+        notice(_LOG, "stray_images", text, folder, what, *names, count=len(strays))
         paths = usual
     if kinds := describe_kinds(paths):
         raise DatasetError(

@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Sensor
 from spslam.interfaces import LeftOut
-from spslam.notices import notice
+from spslam.notices import counted, notice, plural
 
 from ..base import FileSequence, FrameFiles, check_image_size
 from ..calibration.calibration import Calibration, find_calibration
@@ -120,17 +120,19 @@ def _tell_others(folder: Path, taken: Path) -> None:
     """Give notices about other folders whose images could have been meant."""
     for place in (folder, *(folder / name for name in _FOLDERS)):
         if place != taken and (others := list_files(place)):
-            text = "%s: the %d images in %s are read, the %d in %s are not"
-            count = len(others)
+            text = "%s: the %s in %s %s read, the %d in %s %s not"
+            count, read = len(others), len(list_files(taken))
             notice(
                 _LOG,
                 "unused_images",
                 text,
                 folder,
-                len(list_files(taken)),
+                counted(read, "image"),
                 taken,
+                plural(read, "is", "are"),
                 count,
                 place,
+                plural(count, "is", "are"),
                 count=count,
             )
 
@@ -285,10 +287,11 @@ def _same_places(left: TimedImages, other: TimedImages, name: str, what: str) ->
     names = f"{left.paths[0].name} and {other.paths[0].name}"
     if len(left.paths) != len(other.paths):
         raise DatasetError(
-            f"{name}: which images belong together is not known: {len(left.paths)} images and "
-            f"{len(other.paths)} {what}s have no numbers or names in common ({names}): "
+            f"{name}: which images belong together is not known: "
+            f"{counted(len(left.paths), 'image')} "
+            f"and {counted(len(other.paths), what)} have no numbers or names in common ({names}): "
             "give both of a pair the same name"
         )
-    text = "%s: images and %ss are paired in order (%d pairs), because their numbers differ (%s, …)"
-    notice(_LOG, "paired_in_order", text, name, what, len(left.paths), names)
+    text = "%s: images and %ss are paired in order (%s), because their numbers differ (%s, …)"
+    notice(_LOG, "paired_in_order", text, name, what, counted(len(left.paths), "pair"), names)
     return np.tile(np.arange(len(left.paths))[:, None], 2).astype(np.int64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 from spslam.io.given_files import read_given
-from spslam.notices import notice
+from spslam.notices import counted, notice, plural
 from spslam.timestamps import are_stamps, columns_of_times, date_as_seconds
 
 from ..paths import reason
@@ -85,23 +85,23 @@ def read_image_list(
         [name.replace("\\", "/") for _, name, _ in rows],
     )
     known = are_stamps(stamps)
-    if not known.all():
-        text = (
-            "%s: %d of %d lines have no time stamp (nan, inf or beyond any clock) and are left out"
-        )
+    if unknown := int(np.count_nonzero(~known)):
+        text = "%s: %d of %d lines %s no time stamp (nan, inf or beyond any clock) and %s left out"
         notice(
             _LOG,
             "no_stamp",
             text,
             path,
-            np.count_nonzero(~known),
+            unknown,
             len(known),
-            count=int(np.count_nonzero(~known)),
+            plural(unknown, "has", "have"),
+            plural(unknown, "is", "are"),
+            count=unknown,
         )
     if not known.any():
-        raise DatasetError(f"{path}: none of its {len(known)} lines has a time stamp")
+        raise DatasetError(f"{path}: none of its {counted(len(known), 'line')} has a time stamp")
     kept = [name for name, there in zip(names, known, strict=True) if there]
-    return np.ascontiguousarray(stamps[known]), kept, int(np.count_nonzero(~known))
+    return np.ascontiguousarray(stamps[known]), kept, unknown
 
 
 def _is_heading(line: str) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError
 from spslam.io.files import visible_files
-from spslam.notices import notice
+from spslam.notices import counted, notice, plural
 
 from ..euroc import is_euroc
 from ..factory import open_sequence
@@ -72,7 +72,8 @@ def read_camera(number: int) -> Iterator[Picture]:
             decoded, pixels = capture.read()
             if not decoded:
                 raise DatasetError(
-                    f"camera {number} gave no image after {index} images: was it disconnected?"
+                    f"camera {number} gave no image after {counted(index, 'image')}: was it "
+                    "disconnected?"
                 )
             yield f"frame{index:06d}", to_grey(np.asarray(pixels, dtype=np.uint8), f"frame {index}")
     finally:
@@ -108,14 +109,15 @@ def _image_files(folder: Path) -> Iterator[Picture]:
         path for path in files if _PARTNERS.intersection(path.relative_to(folder).parts[:-1])
     ]
     if 0 < len(partners) < len(files):
-        text = "%s: %d images in folders called %s are left out"
+        text = "%s: %s in folders called %s %s left out"
         notice(
             _LOG,
             "partner_images",
             text,
             folder,
-            len(partners),
+            counted(len(partners), "image"),
             " or ".join(sorted(_PARTNERS)),
+            plural(len(partners), "is", "are"),
             count=len(partners),
         )
         files = [path for path in files if path not in set(partners)]
@@ -142,10 +144,10 @@ def _read_files(files: list[Path], folder: Path) -> Iterator[Picture]:
         yield path.relative_to(folder).as_posix(), image
     if len(broken) == len(files):
         raise DatasetError(
-            f"none of the {len(files)} images in {folder} can be decoded: {broken[0]}"
+            f"none of the {counted(len(files), 'image')} in {folder} can be decoded: {broken[0]}"
         )
     if broken:
-        text = "%s: %d of %d images cannot be decoded and are skipped, the first: %s"
+        text = "%s: %d of %d images cannot be decoded and %s skipped, the first: %s"
         notice(
             _LOG,
             "unreadable_images",
@@ -153,6 +155,7 @@ def _read_files(files: list[Path], folder: Path) -> Iterator[Picture]:
             folder,
             len(broken),
             len(files),
+            plural(len(broken), "is", "are"),
             broken[0],
             count=len(broken),
         )

@@ -31,7 +31,7 @@ from spslam.errors import DatasetError
 from spslam.frame import Frame
 from spslam.geometry import inverse, make_transform
 from spslam.interfaces import Sequence
-from spslam.notices import notice_renamed
+from spslam.notices import counted, notice_renamed, plural
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
 
@@ -253,7 +253,7 @@ class DisturbedSequence(BaseSequence):
         for dark in self._dark:
             if not dark.first < len(rows):
                 raise DatasetError(
-                    f"{whole.name} has {len(rows)} frames, "
+                    f"{whole.name} has {counted(len(rows), 'frame')}, "
                     f"it cannot be dark from frame {dark.first}"
                 )
         movers = [d for d in disturbances if isinstance(d, Mover)]
@@ -421,14 +421,17 @@ def _chosen(rows: NDArray[np.int64], disturbance: Disturbance) -> NDArray[np.int
         case Still(frame=frame, frames=count, lead=lead):
             if not lead <= frame < len(rows) or count < 1:
                 raise DatasetError(
-                    f"still: of {len(rows)} frames one after frame {lead} is shown at least once, "
-                    f"found frame={frame} frames={count} lead={lead}"
+                    f"still: of {counted(len(rows), 'frame')} one after frame {lead} is shown "
+                    f"at least once, found frame={frame} frames={count} lead={lead}"
                 )
             return np.concatenate([rows[frame - lead : frame], np.full(count, rows[frame])])
         case Jump(to=to, frames=count, back=back):
             at = disturbance.first
             if not (0 < at < len(rows) and to < len(rows)):
-                raise DatasetError(f"jump: there are {len(rows)} frames, found at={at} to={to}")
+                raise DatasetError(
+                    f"jump: there {plural(len(rows), 'is', 'are')} {counted(len(rows), 'frame')}, "
+                    f"found at={at} to={to}"
+                )
             other = rows[to : to + count] if count else rows[to:]
             return np.concatenate([rows[:at], other, rows[at:] if back else rows[:0]])
         case _:

@@ -27,7 +27,7 @@ from safetensors import safe_open
 
 from spslam.codebook import KEY_PREFIX, Codebook
 from spslam.errors import WeightsError
-from spslam.notices import notice
+from spslam.notices import counted, notice
 
 from .decoder import Sampling
 from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
@@ -396,9 +396,9 @@ def _read_pickle(path: Path) -> State:
         notice(
             _logger,
             "no_tensors",
-            "%s: left out %d entries that are not tensors",
+            "%s: left out %s",
             path,
-            left_out,
+            counted(left_out, "entry that is no tensor", "entries that are not tensors"),
             count=left_out,
         )
     return state
@@ -456,10 +456,10 @@ def _rename(state: State, path: Path) -> tuple[State, Layout]:
         notice(
             _logger,
             "other_networks",
-            "%s: took the SuperPoint at %s and left out %d tensors of other networks",
+            "%s: took the SuperPoint at %s and left out %s of other networks",
             path,
             _one_line(prefix.rstrip(".")),
-            len(state) - len(inside),
+            counted(len(state) - len(inside), "tensor"),
             count=len(state) - len(inside),
         )
     renamed: State = {}
@@ -727,9 +727,9 @@ def _as_modules_hold_it(state: Mapping[str, NDArray[Any]], path: Path) -> State:
         notice(
             _logger,
             "weights_rounded",
-            "%s: %d numbers were rounded to 32 bits",
+            "%s: %s rounded to 32 bits",
             path,
-            rounded,
+            counted(rounded, "number was", "numbers were"),
             count=rounded,
         )
     return held

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import WeightsError
+from spslam.notices import counted
 
 # Most bytes in memory for each byte in the file: half precision becomes single precision, and
 # numbers may repeat.
@@ -315,7 +316,9 @@ class PickledFile:
             else 0
         )
         if last >= len(flat) and count:
-            raise self._lies(name, f"shape {shape} needs more than the {len(flat)} stored numbers")
+            raise self._lies(
+                name, f"shape {shape} needs more than {counted(len(flat), 'stored number')}"
+            )
         self._grown += 4 * count
         if self._grown > self._most:
             raise self._lies(name, f"shape {shape} repeats few numbers")
@@ -338,7 +341,9 @@ class PickledFile:
             or not 0 <= storage.first <= storage.whole - storage.count
         ):
             raise self._lies(
-                name, f"expected {storage.whole} numbers of {size} bytes, found {len(data)} bytes"
+                name,
+                f"expected {counted(storage.whole, 'number')} of {counted(size, 'byte')}, "
+                f"found {counted(len(data), 'byte')}",
             )
         part = memoryview(data)[storage.first * size : (storage.first + storage.count) * size]
         if dtype.startswith("float8"):
@@ -361,7 +366,7 @@ class PickledFile:
             if claimed > self._most or len(members) < len(archive.infolist()):
                 raise WeightsError(
                     f"{self._path} is damaged: its {len(data)} bytes claim to hold {claimed} bytes "
-                    f"in {len(archive.infolist())} files"
+                    f"in {counted(len(archive.infolist()), 'file')}"
                 )
             pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
             folder = pickles[0].removesuffix("data.pkl") if len(pickles) == 1 else ""

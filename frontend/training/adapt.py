@@ -24,6 +24,7 @@ from spslam.callbacks import never
 from spslam.errors import TrainingError, WeightsError
 from spslam.io.files import temporary_folder, write_atomic
 from spslam.io.structured_text import parse_json
+from spslam.notices import counted
 
 from ..photos import evenly_spread, find_photos
 from ..superpoint.checkpoints import find_weights, load_superpoint, read_codebook
@@ -445,7 +446,9 @@ def _labelled(run: _Run, domain: DomainImages, plan: LabelPlan) -> float:
         run.reporter.count(done, total)
         run.check()
 
-    run.say(f"labelling {plan.images} images with {plan.homographies} warps each")
+    run.say(
+        f"labelling {counted(plan.images, 'image')} with {counted(plan.homographies, 'warp')} each"
+    )
     with suppress(_StoppedError), _timed(run, plan):
         summary = label_images(
             evenly_spread(find_photos(domain.train), plan.images, run.config.seed),
@@ -558,7 +561,8 @@ def _export(
             },
             "metrics": metrics,
             "notes": f"Adapted from {init.name}. {summary[0].upper()}{summary[1:]}. "
-            f"{evaluation['after']['images']} images in {evaluation['after']['pairs']} pairs. "
+            f"{counted(evaluation['after']['images'], 'image')} in "
+            f"{counted(evaluation['after']['pairs'], 'pair')}. "
             f"{evaluation['after']['protocol']}",
         }
     )
@@ -581,11 +585,11 @@ def _facts(
     return {
         "initial weights": run.init.name,
         "training images": f"{plan.images} of {domain.given} given, fitted to {height}×{width}",
-        "validation images": f"{len(find_photos(domain.validation))} others "
+        "validation images": f"{counted(len(find_photos(domain.validation)), 'other')} "
         "to choose the best weights",
-        "labels": f"{plan.homographies} warps per image, {mean_labels:.0f} points per image, "
-        f"{plan.seconds / 60:.1f} min",
-        "training": f"{result.steps} steps of {optimizer.batch} pairs "
+        "labels": f"{counted(plan.homographies, 'warp')} per image, {mean_labels:.0f} points "
+        f"per image, {plan.seconds / 60:.1f} min",
+        "training": f"{counted(result.steps, 'step')} of {counted(optimizer.batch, 'pair')} "
         f"in {result.minutes:.1f}{allowed} min",
         "learning rate": f"{optimizer.learning_rate:g}, then a half cosine",
         "device": run.processes.device.type

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from spslam.config import LARGEST, describe_errors, load_values
+from spslam.config import describe_errors, load_values
+from spslam.config.stage import Stage
 from spslam.errors import ConfigError
 
 from .precision import Precision
@@ -17,19 +18,7 @@ from .precision import Precision
 _PRECISION = "auto: bf16 if the GPU or processor has instructions for it, otherwise fp32"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _not_beyond(cls, value: Any) -> Any:
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(number, int | float) and abs(number) > LARGEST for number in numbers):
-            raise ValueError(f"numbers must be at most {LARGEST:g}")
-        return value
-
-
-class NetworkConfig(_Part):
+class NetworkConfig(Stage):
     """Shape of the trained network; see `spslam.frontend.superpoint.superpoint.SuperPoint`."""
 
     widths: tuple[int, int, int, int, int] = Field(
@@ -60,7 +49,7 @@ class NetworkConfig(_Part):
     )
 
 
-class HomographyConfig(_Part):
+class HomographyConfig(Stage):
     """Random homographies: a patch of the image is distorted and stretched to the whole image."""
 
     patch_ratio: float = Field(
@@ -84,7 +73,7 @@ class HomographyConfig(_Part):
     )
 
 
-class PhotometricConfig(_Part):
+class PhotometricConfig(Stage):
     """Random changes of brightness, sharpness and noise, each with probability `chance`."""
 
     chance: float = Field(0.6, ge=0, le=1, description="probability of each effect, per image")
@@ -108,7 +97,7 @@ class PhotometricConfig(_Part):
     motion_blur_px: int = Field(7, ge=1, le=31, description="longest motion blur, pixels")
 
 
-class ShapesConfig(_Part):
+class ShapesConfig(Stage):
     """Synthetic shapes."""
 
     count: int = Field(20000, ge=1, description="images to draw and cache on disk")
@@ -116,7 +105,7 @@ class ShapesConfig(_Part):
     validation: int = Field(500, ge=1, description="further images for validation")
 
 
-class LabelConfig(_Part):
+class LabelConfig(Stage):
     """Labels by homographic adaptation."""
 
     size: tuple[int, int] = Field(
@@ -137,7 +126,7 @@ class LabelConfig(_Part):
     precision: Precision = Field("auto", description=_PRECISION)
 
 
-class DataConfig(_Part):
+class DataConfig(Stage):
     """How training views are made."""
 
     size: tuple[int, int] = Field((240, 320), description="height and width of the views, pixels")
@@ -168,7 +157,7 @@ class DataConfig(_Part):
     )
 
 
-class LossConfig(_Part):
+class LossConfig(Stage):
     """Kinds and weights of the losses."""
 
     targets: Literal["hard", "soft"] = Field(
@@ -207,7 +196,7 @@ class LossConfig(_Part):
     positive_weight: float = Field(250.0, gt=0, description="lambda_d of the hinge loss")
 
 
-class OptimizerConfig(_Part):
+class OptimizerConfig(Stage):
     """Optimizer and learning rate."""
 
     batch: int = Field(
@@ -239,7 +228,7 @@ class OptimizerConfig(_Part):
     precision: Precision = Field("auto", description=_PRECISION)
 
 
-class DistillationConfig(_Part):
+class DistillationConfig(Stage):
     """How a small network (student) learns from a large one (teacher)."""
 
     warps: int = Field(
@@ -257,7 +246,7 @@ class DistillationConfig(_Part):
     )
 
 
-class ScheduleConfig(_Part):
+class ScheduleConfig(Stage):
     """Length of a stage, validation, checkpoints and log."""
 
     minutes: float | None = Field(
@@ -282,7 +271,7 @@ class ScheduleConfig(_Part):
     log_every: int = Field(20, ge=1, description="steps between lines of the log")
 
 
-class LoadingConfig(_Part):
+class LoadingConfig(Stage):
     """How images are read; these settings do not change the result of a step."""
 
     workers: int = Field(
@@ -299,7 +288,7 @@ class LoadingConfig(_Part):
     )
 
 
-class TrainingConfig(_Part):
+class TrainingConfig(Stage):
     """All settings of one training stage."""
 
     seed: int = Field(0, ge=0, description="seed of all random numbers")

@@ -14,6 +14,7 @@ from spslam.benchmark.table import NOTHING
 from spslam.benchmark.tables import case_table, failure_table, machines, metric_tables, notes
 from spslam.io.files import write_atomic
 from spslam.io.html import render_page
+from spslam.notices import counted
 
 
 def write_page(
@@ -71,7 +72,7 @@ def _tiles(results: Results) -> list[tuple[str, str, str]]:
         (
             "Runs",
             str(len(rows)),
-            f"of {len(results.groups())} cases; {again} restarted after being killed",
+            f"of {counted(len(results.groups()), 'case')}; {again} restarted after being killed",
         ),
         ("Failed", str(len(failed)), "listed like the others, with the reason"),
         ("Every frame tracked", f"{len(whole)} of {len(rows)}", "runs"),

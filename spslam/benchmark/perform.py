@@ -17,6 +17,7 @@ import spslam
 from spslam.benchmark.identity import code_sha256, file_sha256
 from spslam.callbacks import never
 from spslam.io.files import temporary_folder
+from spslam.notices import plural
 from spslam.process.machine import processor
 
 # Attempts at most if the process is killed.
@@ -185,7 +186,8 @@ def _reason(code: int, attempts: int, stderr: Path) -> str | None:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        return f"its process was killed by {name} each of {attempts} times"
+        each = plural(attempts, "in one attempt", f"each of {attempts} times")
+        return f"its process was killed by {name} {each}"
     lines = [
         line
         for line in stderr.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from spslam.benchmark.perform import Finished, Request, StoppedError, perform
 from spslam.errors import BenchmarkError, MissingDependencyError
+from spslam.notices import counted
 
 # Time to wait for the Dask scheduler, seconds.
 _CONNECT_S = 10.0
@@ -108,7 +109,7 @@ class DaskPool:
     @property
     def description(self) -> str:
         """Number of workers, as text."""
-        return f"Dask, {len(self._client.scheduler_info()['workers'])} workers"
+        return f"Dask, {counted(len(self._client.scheduler_info()['workers']), 'worker')}"
 
     def run(self, requests: Sequence[Request]) -> Generator[Finished]:
         """See `Pool`."""

@@ -18,6 +18,7 @@ import typer
 
 from spslam.cli import suite as cli_suite
 from spslam.cli.options import CommandGroup
+from spslam.notices import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,7 +166,7 @@ def _measure(
                 report.parts = _parts(frames, threads)
     extractors = make_extractors(networks, threads)
     for size in _QUICK_SIZES if quick else _SIZES:
-        typer.echo(f"{len(extractors)} engines at {size[1]}x{size[0]}", err=True)
+        typer.echo(f"{counted(len(extractors), 'engine')} at {size[1]}x{size[0]}", err=True)
         report.engines += time_engines(extractors, size, rounds)
     if not quick:
         typer.echo("starts", err=True)

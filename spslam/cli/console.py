@@ -13,6 +13,8 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from spslam.notices import counted
+
 if TYPE_CHECKING:
     from spslam.evaluation.summary import Spread
     from spslam.frontend.training.loop.progress import Progress as TrainingProgress
@@ -326,7 +328,8 @@ def describe_status(status: Status) -> str:
     result = status.result
     return (
         f"frame {status.done}/{status.total}  {result.state.value}  {status.fps:.1f} fps  "
-        f"{status.keyframes} keyframes  {status.points} points  {result.inliers} inliers"
+        f"{counted(status.keyframes, 'keyframe')}  {counted(status.points, 'point')}  "
+        f"{counted(result.inliers, 'inlier')}"
     )
 
 
@@ -401,7 +404,11 @@ def _drift(metrics: Metrics) -> str:
         "over 100 to 800 m"
     )
     left_out = metrics.get("drift_segments_left_out")
-    return text + (f" ({left_out} segments that end in a gap left out)" if left_out else "")
+    if not left_out:
+        return text
+    return (
+        f"{text} ({counted(left_out, 'segment that ends', 'segments that end')} in a gap left out)"
+    )
 
 
 def _recall(metrics: Metrics) -> str:
@@ -435,17 +442,12 @@ def _truth(metrics: Metrics) -> str:
 def _map(metrics: Metrics) -> str:
     if "keyframes" not in metrics:
         return ""
-    names = (
-        ("keyframes", "keyframes"),
-        ("points", "points"),
-        ("loops", "loops"),
-        ("relocalisations", "relocalisations"),
-    )
-    text = ", ".join(f"{metrics[key]} {word}" for key, word in names)
+    names = ("keyframe", "point", "loop", "relocalisation")
+    text = ", ".join(counted(metrics[f"{name}s"], name) for name in names)
     if metrics.get("submaps") not in (None, 0, 1):
         text += (
             f"; {metrics['submaps']} submaps, "
-            f"{metrics['tracked_in_other_submaps']} frames tracked in the smaller ones"
+            f"{counted(metrics['tracked_in_other_submaps'], 'frame')} tracked in the smaller ones"
         )
     return text
 

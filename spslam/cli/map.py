@@ -11,7 +11,7 @@ import typer
 
 from spslam.cli.options import CommandGroup, SetOption
 from spslam.errors import ConfigError
-from spslam.notices import notice_renamed
+from spslam.notices import counted, notice_renamed, plural
 
 if TYPE_CHECKING:
     from spslam.map.map import Map
@@ -153,8 +153,9 @@ def merge(
         loops = merge_maps(resolved, components, merged, load_map(file))
         merged = SavedMap(merged.map, components.place_recognition.arrays())
         typer.echo(
-            f"{file}: {_counted(loops, 'loop')} closed; {len(merged.map.keyframes)} keyframes, "
-            f"{len(merged.map.points)} points"
+            f"{file}: {counted(loops, 'loop')} closed; "
+            f"{counted(len(merged.map.keyframes), 'keyframe')}, "
+            f"{counted(len(merged.map.points), 'point')}"
         )
     save_map(out, merged.map, merged.places)
 
@@ -164,7 +165,8 @@ def _export_colmap(folder: Path, slam_map: Map, submap: int) -> str:
 
     found = write_colmap(folder, slam_map, submap)
     return (
-        f"{found.images} images, {found.points} points, {found.observations} observations, "
+        f"{counted(found.images, 'image')}, {counted(found.points, 'point')}, "
+        f"{counted(found.observations, 'observation')}, "
         f"mean reprojection error {found.mean_error_px:.3f} px, of submap {submap} in {folder}"
     )
 
@@ -177,7 +179,8 @@ def _export_g2o(path: Path, slam_map: Map, submap: int, min_covisibility: int) -
     write_g2o(path, nodes, edges, fixed)
     kind = "Sim(3)" if edges.information.shape[-1] == 7 else "SE(3)"
     return (
-        f"{len(nodes)} {kind} nodes, {len(edges.i)} edges, {edges.robust.sum()} of them loops, "
+        f"{counted(len(nodes), f'{kind} node')}, {counted(len(edges.i), 'edge')}, "
+        f"{edges.robust.sum()} of them {plural(edges.robust.sum(), 'a loop', 'loops')}, "
         f"of submap {submap} in {path}"
     )
 
@@ -188,7 +191,7 @@ def _export_ply(path: Path, slam_map: Map, submap: int) -> str:
 
     points, _ = scene_of(slam_map, submap)
     write_ply(path, points)
-    return f"{len(points)} points of submap {submap} in {path}"
+    return f"{counted(len(points), 'point')} of submap {submap} in {path}"
 
 
 def _rows(metrics: dict[str, Any]) -> dict[str, str]:
@@ -203,7 +206,7 @@ def _rows(metrics: dict[str, Any]) -> dict[str, str]:
         else f"{metrics['sensor']}, {metrics['extractor']}",
         "camera": _camera(metrics["camera"]),
         "scale": metrics["scale"] or "",
-        "keyframes": f"{metrics['keyframes']} of {_counted(metrics['sessions'], 'session')}",
+        "keyframes": f"{metrics['keyframes']} of {counted(metrics['sessions'], 'session')}",
         "points": str(metrics["points"]),
         "observations": f"{linked} of {metrics['observations']} see a point{mean}",
         "loops": str(metrics["loops"]),
@@ -211,7 +214,7 @@ def _rows(metrics: dict[str, Any]) -> dict[str, str]:
     for submap in metrics["submaps"]:
         box = " × ".join(f"{length:.3g}" for length in submap["extent"])
         rows[f"submap {submap['submap']}"] = (
-            f"{_counted(submap['keyframes'], 'keyframe')}, {_counted(submap['points'], 'point')}, "
+            f"{counted(submap['keyframes'], 'keyframe')}, {counted(submap['points'], 'point')}, "
             f"{box} {metrics['unit']}"
         )
     return rows | {"place recognition": "stored" if metrics["places"] else "not stored"}
@@ -225,10 +228,6 @@ def _camera(camera: dict[str, Any] | None) -> str:
         f"{camera['width']}x{camera['height']}, fx {camera['fx']:.6g}, fy {camera['fy']:.6g}, "
         f"cx {camera['cx']:.6g}, cy {camera['cy']:.6g}{baseline}"
     )
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _print_table(rows: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ import typer
 from spslam.cli.data import DataOption
 from spslam.cli.options import FAILED, INTERRUPTED
 from spslam.cli.suite_plan import Plan, expand_suite, fetch_command, open_data, plan_runs, undone
+from spslam.notices import counted, plural
 
 if TYPE_CHECKING:
     from spslam.benchmark.perform import Finished
@@ -122,7 +123,7 @@ def suite(
         results.remove(stale)
     elif stale:
         typer.echo(
-            f"{len(stale)} runs in {results.folder} are no longer in the suite and stay: "
+            f"no longer in the suite: {counted(len(stale), 'run')} in {results.folder}, kept; "
             "--overwrite drops them",
             err=True,
         )
@@ -143,7 +144,8 @@ def suite(
     if interrupted:
         done = sum(results.is_done(plan.run.id) for plan in plans)
         typer.echo(
-            f"stopped; {done} of {len(plans)} runs are done and kept; the same command resumes",
+            f"stopped; {done} of {counted(len(plans), 'run')} {plural(done, 'is', 'are')} "
+            "done and kept; the same command resumes",
             err=True,
         )
         raise typer.Exit(INTERRUPTED)
@@ -161,11 +163,12 @@ def show_list(data: DataOption = None) -> None:
         needed = dict.fromkeys(run.public for run in runs if run.public)
         there = [one for one in needed if folder.folder(catalogue.choose([one])[0]).is_dir()]
         state = (
-            f"{len(there)} of {len(needed)} sequences are in {folder.root}"
+            f"{len(there)} of {counted(len(needed), 'sequence')} "
+            f"{plural(len(there), 'is', 'are')} in {folder.root}"
             if needed
             else "built-in worlds only"
         )
-        typer.echo(f"{name}: {described.title}, {len(runs)} runs; {state}")
+        typer.echo(f"{name}: {described.title}, {counted(len(runs), 'run')}; {state}")
         if described.description:
             typer.echo(f"  {' '.join(described.description.split())}")
         if len(there) < len(needed):
@@ -298,7 +301,8 @@ def _perform(plans: list[Plan], results: Results, order: list[str], pool: Pool, 
     by_id = {plan.run.id: plan for plan in plans}
     done = total - len(plans)
     typer.echo(
-        f"{len(plans)} runs, {pool.description}" + (f"; {done} were done before" if done else ""),
+        f"{counted(len(plans), 'run')}, {pool.description}"
+        + (f"; {counted(done, 'was', 'were')} done before" if done else ""),
         err=True,
     )
     with closing(pool.run([plan.request for plan in plans])) as finished_runs:
@@ -351,8 +355,8 @@ def _end(plans: Iterable[Plan], results: Results) -> None:
     broken = [results.rows[plan.run.id] for plan in plans if not results.is_done(plan.run.id)]
     if broken:
         typer.echo(
-            f"error: {len(broken)} runs have no metrics, such as {broken[0].id}: "
-            f"{broken[0].reason}; the same command tries them again",
+            f"error: {counted(len(broken), 'run has', 'runs have')} no metrics, such as "
+            f"{broken[0].id}: {broken[0].reason}; the same command tries them again",
             err=True,
         )
         raise typer.Exit(FAILED)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from spslam.notices import counted
+
 if TYPE_CHECKING:
     from spslam.benchmark.identity import Identity
     from spslam.benchmark.perform import Request
@@ -95,10 +97,15 @@ def plan_runs(
     missing = [*problems]
     if absent:
         command = fetch_command([*absent], catalogue, folder)
-        missing.insert(0, f"{len(absent)} sequences are not in {folder.root}: {command}")
+        missing.insert(
+            0,
+            f"{counted(len(absent), 'sequence is', 'sequences are')} not in {folder.root}: "
+            f"{command}",
+        )
     if missing and not available:
         raise BenchmarkError(
-            f"{'; '.join(missing)}; --available does the other {len(plans)} of {len(runs)} runs"
+            f"{'; '.join(missing)}; --available does the other {len(plans)} of "
+            f"{counted(len(runs), 'run')}"
         )
     if not plans:
         raise BenchmarkError(f"no run of the suite can be done: {'; '.join(missing)}")
@@ -181,7 +188,7 @@ def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
             waiting.append(plan)
     if changed and not overwrite:
         raise BenchmarkError(
-            f"{len(changed)} runs in {results.folder} were done differently, such as "
+            f"done differently: {counted(len(changed), 'run')} in {results.folder}, such as "
             f"{changed[0]}: --overwrite repeats them, --out DIR keeps them"
         )
     return waiting

@@ -20,6 +20,7 @@ from spslam.cli.options import (
     resolve_config,
 )
 from spslam.errors import DatasetError
+from spslam.notices import counted
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -142,10 +143,14 @@ def _show_tracks(
         for name, image in pictures:
             tracks.update(extractor.extract(image))
             counts.append(int(np.count_nonzero(tracks.lengths > 1)))
-            line.say(f"{name}  {len(tracks.lengths)} keypoints  {counts[-1]} tracks")
+            seen = counted(counts[-1], "track")
+            line.say(f"{name}  {counted(len(tracks.lengths), 'keypoint')}  {seen}")
             shown = sink.show(
-                draw_tracks(image, tracks.positions, tracks.lengths, f"{name}  {counts[-1]} tracks")
+                draw_tracks(image, tracks.positions, tracks.lengths, f"{name}  {seen}")
             )
             if not shown or stop():
                 break
-    return f"{len(counts)} frames, {np.median(counts[1:] or [0]):.0f} tracks a frame (median)"
+    return (
+        f"{counted(len(counts), 'frame')}, {np.median(counts[1:] or [0]):.0f} tracks a "
+        "frame (median)"
+    )

@@ -15,6 +15,7 @@ from spslam.cli.console import StatusLine
 from spslam.cli.options import INTERRUPTED, CommandGroup, Device, DeviceOption
 from spslam.cli.train_evaluate import evaluate, speed
 from spslam.errors import TrainingStoppedError
+from spslam.notices import counted
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -501,7 +502,7 @@ def _train(stage: str, settings: TrainingConfig, inputs: StageInputs, device: De
         f"{key} {value:.3f}" for key, value in result.metrics.items() if key != "metric"
     )
     typer.echo(
-        f"{stage}: {result.steps} steps, {result.minutes:.1f} min; "
+        f"{stage}: {counted(result.steps, 'step')}, {result.minutes:.1f} min; "
         f"validation: {figures or result.metrics}"
     )
     typer.echo(f"weights in {weights}")

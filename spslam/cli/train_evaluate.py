@@ -12,6 +12,7 @@ import typer
 
 from spslam.cli.options import Device, DeviceOption
 from spslam.io.markdown import format_head, format_row
+from spslam.notices import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,9 +201,9 @@ def _unseen(folder: Path, take_all: bool) -> list[Path]:
     if len(unseen) >= _FEWEST_PHOTOS:
         return unseen
     _logger.warning(
-        "%s: only %d photos are held out of training, so all %d are used",
+        "%s: only %s held out of training, so all %d are used",
         folder,
-        len(unseen),
+        counted(len(unseen), "photo is", "photos are"),
         len(paths),
     )
     return paths

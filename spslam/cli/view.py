@@ -11,6 +11,7 @@ import typer
 
 from spslam.cli.options import INTERRUPTED, RerunOption
 from spslam.errors import ConfigError
+from spslam.notices import counted
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -122,11 +123,15 @@ def view(
 
         record_map_view(rerun, scene)
         if rerun is not None:
-            typer.echo(f"{len(scene.trajectory)} poses, {len(scene.points)} points in {rerun}")
+            typer.echo(f"{_size_of(scene)} in {rerun}")
     if render is not None:
         _render(render, scene, job)
     elif rerun is None and viewer is Window.OPEN3D:
         _browse(scene, job)
+
+
+def _size_of(scene: MapView) -> str:
+    return f"{counted(len(scene.trajectory), 'pose')}, {counted(len(scene.points), 'point')}"
 
 
 def _render(path: Path, scene: MapView, job: Job) -> None:
@@ -140,7 +145,7 @@ def _render(path: Path, scene: MapView, job: Job) -> None:
             return not interrupted.is_set()
 
         render(path, scene, job, goes_on)
-    typer.echo(f"{len(scene.trajectory)} poses, {len(scene.points)} points in {path}")
+    typer.echo(f"{_size_of(scene)} in {path}")
     if interrupted.is_set():
         raise typer.Exit(INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""The base class of the stages of a configuration."""
+"""The base class of the sections of all configurations: of runs and of training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ _SMALLEST = 1e-9
 
 
 class Stage(BaseModel):
-    """One stage: frozen, without unknown keys, with finite numbers of a usable size."""
+    """One section: frozen, without unknown keys, with finite numbers of a usable size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod
     def _within_reach(cls, value: Any) -> Any:
-        if isinstance(value, int | float) and value != 0 and not _SMALLEST <= abs(value) <= LARGEST:
-            raise ValueError(f"Input should be between {_SMALLEST:g} and {LARGEST:g}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if (
+                isinstance(number, int | float)
+                and number != 0
+                and not _SMALLEST <= abs(number) <= LARGEST
+            ):
+                raise ValueError(f"Input should be between {_SMALLEST:g} and {LARGEST:g}")
         return value

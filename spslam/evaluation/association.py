@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from spslam.clocks import explain_apart, nearest
 from spslam.errors import TrajectoryError
 from spslam.geometry import make_transform
+from spslam.notices import counted
 from spslam.trajectory import Trajectory
 from spslam.typing import BoolArray, FloatArray, IntArray
 
@@ -116,7 +117,7 @@ def _check_some(estimate: Trajectory, ground_truth: Trajectory) -> None:
         raise TrajectoryError(_without_times(estimate))
     if len(estimate) == 0 or len(ground_truth) == 0:
         raise TrajectoryError(
-            f"nothing to compare: {len(estimate)} poses in the estimate, "
+            f"nothing to compare: {counted(len(estimate), 'pose')} in the estimate, "
             f"{len(ground_truth)} in the ground truth"
         )
 
@@ -127,14 +128,14 @@ def _no_partner(
     return TrajectoryError(
         f"no pose of the estimate ({_span(estimate)}) is within {max_difference:g} s of a pose of "
         f"the ground truth ({_span(ground_truth)}): "
-        f"{_why_apart(estimate, ground_truth, max_difference)}"
+        f"{_why_apart(estimate, ground_truth)}"
     )
 
 
-def _why_apart(estimate: Trajectory, ground_truth: Trajectory, max_difference: float) -> str:
+def _why_apart(estimate: Trajectory, ground_truth: Trajectory) -> str:
     if estimate.numbered != ground_truth.numbered:
         return _without_times(estimate)
-    return explain_apart(estimate.timestamps, ground_truth.timestamps, max_difference)
+    return explain_apart(estimate.timestamps, ground_truth.timestamps)
 
 
 def _counted(trajectory: Trajectory) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from spslam.errors import TrajectoryError
 from spslam.evaluation.summary import ErrorStatistics
 from spslam.geometry import inverse, rotation_angle
+from spslam.notices import counted
 from spslam.trajectory import Trajectory, path_lengths
 from spslam.typing import FloatArray, IntArray
 
@@ -95,8 +96,8 @@ def relative_error(estimate: Trajectory, ground_truth: Trajectory, step: Step) -
     if len(first) == 0:
         raise TrajectoryError(
             f"a relative error over {step} needs two associated poses that far apart, "
-            f"found {len(ground_truth)} poses in {np.ptp(ground_truth.timestamps):.4g} s "
-            f"on {ground_truth.path_length_m:.4g} m"
+            f"found {counted(len(ground_truth), 'pose')} "
+            f"in {np.ptp(ground_truth.timestamps):.4g} s on {ground_truth.path_length_m:.4g} m"
         )
     true, estimated = ground_truth.T_world_cam, estimate.T_world_cam
     error = inverse(inverse(true[first]) @ true[last]) @ (

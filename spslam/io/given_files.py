@@ -13,6 +13,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from spslam.notices import counted
+
 # Largest content of a pipe, bytes: a pipe may have no end.
 _MOST_FROM_PIPES = 64_000_000
 # Longest wait for the next bytes of a pipe, seconds.
@@ -119,4 +121,4 @@ def _refusal(path: Path | str, reason: str) -> OSError:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.0f} MB" if count >= 1_000_000 else f"{count} bytes"
+    return f"{count / 1e6:.0f} MB" if count >= 1_000_000 else counted(count, "byte")

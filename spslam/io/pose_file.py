@@ -23,7 +23,7 @@ from spslam.io.pose_table import (
     rotation_matrices_of,
     seconds_of_parts,
 )
-from spslam.notices import notice
+from spslam.notices import counted, notice, plural
 from spslam.timestamps import (
     LARGEST_STAMP,
     SLOWEST_POSE_STEP_S,
@@ -112,11 +112,11 @@ def read_pose_file(
         left_out[reason] = int(np.count_nonzero(kept & bad))
         np.logical_and(kept, ~bad, out=kept)
 
-    counted = [at for at in (columns.time, columns.nanoseconds, columns.number) if at is not None]
+    stamped = [at for at in (columns.time, columns.nanoseconds, columns.number) if at is not None]
     positions = values[:, columns.position]
-    known: BoolArray = np.all(np.isfinite(values[:, [*columns.position, *counted]]), axis=1)
+    known: BoolArray = np.all(np.isfinite(values[:, [*columns.position, *stamped]]), axis=1)
     leave_out("with nan, inf or too few numbers", ~known)
-    beyond: BoolArray = np.any(np.abs(values[:, counted]) > LARGEST_STAMP, axis=1)
+    beyond: BoolArray = np.any(np.abs(values[:, stamped]) > LARGEST_STAMP, axis=1)
     leave_out(f"with a time or number beyond {LARGEST_STAMP:g}", beyond)
     far: BoolArray = np.any(np.abs(positions) > _FARTHEST_M / columns.metres, axis=1)
     leave_out(f"more than {_FARTHEST_M:g} m away", far)
@@ -124,7 +124,8 @@ def read_pose_file(
     if not kept.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise TrajectoryError(
-            f"{path}: expected poses, found none in {len(values) + table.words} rows: {reasons}"
+            f"{path}: expected poses, found none in "
+            f"{counted(len(values) + table.words, 'row')}: {reasons}"
         )
     if columns.metres != 1:
         text = "%s: positions are multiplied by %g, because the unit in their column names is not m"
@@ -248,10 +249,11 @@ def tell_left_out(path: Path, rows: int, left_out: Mapping[str, int]) -> None:
         notice(
             _LOG,
             "rows_left_out",
-            "%s: %d of %d rows are left out: %s",
+            "%s: %d of %d rows %s left out: %s",
             path,
             count,
             rows,
+            plural(count, "is", "are"),
             reasons,
             count=count,
         )
@@ -344,12 +346,13 @@ def _times_of_frames(file: PoseFile, frame_times: FloatArray | None) -> FloatArr
         if not _numbers_in(numbers, len(frame_times)):
             raise TrajectoryError(
                 f"{file.path}: frame numbers {numbers.min()} to {numbers.max()} "
-                f"for {len(frame_times)} frames"
+                f"for {counted(len(frame_times), 'frame')}"
             )
         return frame_times[numbers]
     if file.rows - file.left_out.get(_WORDS, 0) != len(frame_times):
         raise TrajectoryError(
-            f"{file.path}: {file.rows} poses for {len(frame_times)} stamps: expected equal numbers"
+            f"{file.path}: {counted(file.rows, 'pose')} for "
+            f"{counted(len(frame_times), 'stamp')}: expected equal numbers"
         )
     return frame_times[numbers]
 

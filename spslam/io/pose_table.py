@@ -17,6 +17,7 @@ import numpy as np
 
 from spslam.errors import TrajectoryError
 from spslam.io.given_files import read_given
+from spslam.notices import counted
 from spslam.timestamps import UNITS_PER_SECOND, TimeUnit, columns_of_times, date_as_seconds
 from spslam.typing import BoolArray, FloatArray, IntArray
 
@@ -287,7 +288,8 @@ def find_columns(table: TextTable, real_part_first: bool | None = None) -> Colum
     if not 3 <= width <= _MOST_COLUMNS:
         raise TrajectoryError(
             f"{table.path}: expected a trajectory (TUM: 8 columns, KITTI: 12, EuRoC: 8 or more "
-            f"with commas, positions: 3 or 4), found {width} columns in line {table.lines[0]}"
+            f"with commas, positions: 3 or 4), found {counted(width, 'column')} in line "
+            f"{table.lines[0]}"
         )
     columns = next(
         filter(None, (_named(heading, table) for heading in reversed(table.heading))), None

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import MapError
+from spslam.notices import counted
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -121,7 +122,8 @@ def read_archive(path: Path) -> Archive:
                 members = archive.infolist()
             if len(members) != count:
                 raise zipfile.BadZipFile(
-                    f"a directory of {len(members)} arrays, expected {count}: it is damaged"
+                    f"a directory of {counted(len(members), 'array')}, expected {count}: it "
+                    "is damaged"
                 )
         # Read the path again: reading through the open file's buffer would copy all bytes twice.
         return Archive(_arrays(path.read_bytes(), members, sealed), sealed)
@@ -229,7 +231,7 @@ def _array(content: memoryview, member: zipfile.ZipInfo) -> NDArray[Any]:
     if prod(shape) * dtype.itemsize != len(content) - begin or dtype.itemsize == 0:
         raise ValueError(
             f"{member.filename} claims {prod(shape)} entries of {dtype.itemsize} bytes, found "
-            f"{len(content) - begin} bytes"
+            f"{counted(len(content) - begin, 'byte')}"
         )
     return np.frombuffer(content, dtype, prod(shape), begin).reshape(shape)
 

@@ -16,6 +16,7 @@ from spslam.camera import Camera
 from spslam.codebook import KEY_PREFIX
 from spslam.frame import Sensor
 from spslam.map.map import NO_POINT, Map, Origin
+from spslam.notices import counted
 
 # Largest length, time or pixel, in any unit: the square of a larger one could overflow.
 _LARGEST = 1e20
@@ -162,7 +163,8 @@ def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
     _check_loops(slam_map)
     if len(slam_map.keyframes) and slam_map.origin is None:
         raise ValueError(
-            f"it does not say which camera recorded its {len(slam_map.keyframes)} keyframes"
+            "it does not say which camera recorded its "
+            f"{counted(len(slam_map.keyframes), 'keyframe')}"
         )
     _check_places(places, slam_map)
 
@@ -301,7 +303,8 @@ def _check_places(places: dict[str, NDArray[Any]], slam_map: Map) -> None:
     if vectors.shape != (len(ids), centres.size) and len(ids) + len(vectors):
         raise ValueError(
             f"its place index has {vectors.shape[0]} vectors of {vectors.shape[1]} numbers for "
-            f"{len(ids)} keyframes and {centres.shape[0]} centres of {centres.shape[1]}"
+            f"{counted(len(ids), 'keyframe')} and {counted(centres.shape[0], 'centre')} of "
+            f"{centres.shape[1]}"
         )
     projection = places.get(_PROJECTION)
     rows, width = (centres.shape[1],) * 2 if projection is None else projection.shape

@@ -25,7 +25,7 @@ from spslam.io.files import atomic_file
 from spslam.map.archive import UNREADABLE, Arrays, read_archive, write_archive
 from spslam.map.checks import check_descriptors, check_ids, check_map, check_tables, read_origin
 from spslam.map.map import NO_POINT, Map
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.process.ownership import Claim, claim_file
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ def load_map(path: Path | str) -> SavedMap:
         found = (
             f"format version {version}"
             if "format_version" in arrays
-            else f"an archive of {len(arrays)} arrays"
+            else f"an archive of {counted(len(arrays), 'array')}"
         )
         raise MapError(
             f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, "
@@ -187,10 +187,10 @@ def load_map(path: Path | str) -> SavedMap:
         notice(
             logger,
             "point_ids_numbered_anew",
-            "map %s keeps %d of the %d points that it ever had: they are renumbered from 0",
+            "map %s keeps %d of the %s that it ever had: points are renumbered from 0",
             path,
             len(slam_map.points),
-            ever,
+            counted(ever, "point"),
             count=len(slam_map.points),
         )
     if not archive.sealed:

@@ -17,6 +17,7 @@ from spslam.errors import Refusal
 from spslam.evaluation.ate import Evaluation
 from spslam.io.files import write_atomic
 from spslam.io.html import render_page
+from spslam.notices import counted
 from spslam.reports.chart_data import Columns, chart_data
 from spslam.run.metrics import Metrics, RunRecord
 from spslam.run.sample_frames import Sample
@@ -124,13 +125,14 @@ def _tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
         *_error_tiles(metrics, unit),
         (
             "Map",
-            f"{metrics['points']} points",
-            f"{metrics['keyframes']} keyframes; submaps: {metrics['submaps']}",
+            counted(metrics["points"], "point"),
+            f"{counted(metrics['keyframes'], 'keyframe')}; submaps: {metrics['submaps']}",
         ),
         (
             "Loops",
             str(metrics["loops"]),
-            f"{metrics['relocalisations']} relocalisations, {metrics['merges']} merges",
+            f"{counted(metrics['relocalisations'], 'relocalisation')}, "
+            f"{counted(metrics['merges'], 'merge')}",
         ),
         ("Losses", str(metrics["losses_count"]), "times that tracking was lost"),
         (
@@ -157,7 +159,7 @@ def _error_tiles(metrics: Metrics, unit: str) -> list[tuple[str, str, str]]:
     absolute = (
         "ATE",
         _length(ate, "m"),
-        f"RMSE{fraction}, {alignment}; {metrics['matched_poses']} poses compared",
+        f"RMSE{fraction}, {alignment}; {counted(metrics['matched_poses'], 'pose')} compared",
     )
     if metrics["rpe_trans_m"] is None:
         return [absolute]
@@ -208,7 +210,8 @@ def _figure(sample: Sample, begin: float) -> dict[str, object]:
     )
     caption = (
         f"frame {sample.index}, {sample.timestamp - begin:.2f} s, {sample.state.value}: "
-        f"{len(sample.seen) + len(sample.loose)} keypoints, {len(sample.seen)} in the map"
+        f"{counted(len(sample.seen) + len(sample.loose), 'keypoint')}, {len(sample.seen)} in "
+        "the map"
     )
     reason = f" ({sample.reason})" if sample.reason and sample.state.value != "tracking" else ""
     width, height = sample.size

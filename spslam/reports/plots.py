@@ -11,6 +11,7 @@ import numpy as np
 from spslam.errors import TrajectoryError
 from spslam.evaluation.ate import Alignment, Evaluation, evaluate
 from spslam.io.files import printable, write_atomic
+from spslam.notices import counted
 from spslam.reports.plotting import draw_png
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray, UInt8Array
@@ -129,7 +130,9 @@ def write_ply(path: Path | str, points: FloatArray, colors: UInt8Array | None = 
     finite = np.isfinite(points).all(axis=1)
     if not finite.all():
         _log.warning(
-            "%s: %d points are not finite and were left out", path, np.count_nonzero(~finite)
+            "%s: %s not finite and left out",
+            path,
+            counted(np.count_nonzero(~finite), "point is", "points are"),
         )
     fields = [(name, "<f4") for name in AXES]
     if colors is not None:
@@ -157,7 +160,7 @@ def _compare(
         if align == "sim3"
         else _length(estimate.path_length_m)
     )
-    plain = f"{len(estimate)} poses, {length}"
+    plain = f"{counted(len(estimate), 'pose')}, {length}"
     if ground_truth is None:
         return None, f"{plain}, no ground truth"
     try:
@@ -172,7 +175,7 @@ def _compare(
     scale = f", scale {evaluation.absolute.scale:.4g}" if align == "sim3" else ""
     return evaluation, (
         f"ATE {metrics.rmse:.3g} m rmse, {metrics.max:.3g} m max, {ALIGNMENT_WORDS[align]}{scale}; "
-        f"{evaluation.matched} of {len(estimate)} poses compared, "
+        f"{evaluation.matched} of {counted(len(estimate), 'pose')} compared, "
         f"{_length(evaluation.path_length_m)}"
     )
 

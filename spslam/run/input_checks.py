@@ -21,7 +21,7 @@ import numpy as np
 from spslam.config import Config, DepthConfig
 from spslam.errors import InputError
 from spslam.frame import Frame
-from spslam.notices import notice
+from spslam.notices import notice, plural
 from spslam.typing import BoolArray, Float32Array, FloatArray, UInt8Array
 
 logger = logging.getLogger(__name__)
@@ -154,8 +154,9 @@ def without_disparity(pairs: List[PairOffsets]) -> str | None:
     """Describe the fault if left and right images are the same; else None."""
     if len(pairs) == 0 or not all(pair.same for pair in pairs):
         return None
+    which = plural(len(pairs), "the only compared pair", f"all {len(pairs)} compared pairs")
     return (
-        f"left and right images of all {len(pairs)} compared pairs are the same: there is no "
+        f"left and right images of {which} are the same: there is no "
         "disparity and no depth; is one camera's folder a copy of the other's?"
     )
 
@@ -367,8 +368,7 @@ class InputChecks:
         # Frames farther away are not compared.
         more = " or more" if abs(late) == _NEIGHBOURS and medians[late] > _CLOSED else ""
         when = (
-            f"{abs(late)}{more} frame{'s' if abs(late) > 1 else ''} "
-            f"{'earlier' if late > 0 else 'later'}"
+            f"{abs(late)}{more} {plural(abs(late), 'frame')} {'earlier' if late > 0 else 'later'}"
         )
         return (
             f"right images fit the left ones of {when} (rows {medians[late]:.1f} px apart instead "

@@ -19,6 +19,7 @@ from spslam.interfaces import Sequence
 from spslam.io.structured_text import one_line
 from spslam.map.map import Map
 from spslam.map.submaps import submap_numbers
+from spslam.notices import counted, plural
 from spslam.run.ground_plane import ground_heights
 from spslam.trajectory import Trajectory
 
@@ -239,7 +240,8 @@ def _from_ground(request: CameraHeight, slam_map: Map, submap: int) -> MetricSca
     needed = max(_LEAST_KEYFRAMES, int(np.ceil(_LEAST_FRACTION * of)))
     if count < needed:
         raise ScaleError(
-            f"{count} of {of} keyframes show the ground plane, {needed} are needed: "
+            f"{count} of {counted(of, 'keyframe')} {plural(count, 'shows', 'show')} the "
+            f"ground plane, {needed} are needed: "
             "the camera must be level within 20° and see the ground; or give a distance"
         )
     if found.spread > _MOST_SPREAD:
@@ -254,7 +256,8 @@ def _from_ground(request: CameraHeight, slam_map: Map, submap: int) -> MetricSca
     )
     return MetricScale(
         request.metres / found.median,
-        f"camera height {request.metres:g} m above the ground plane of {count} of {of} keyframes",
+        f"camera height {request.metres:g} m above the ground plane of "
+        f"{count} of {counted(of, 'keyframe')}",
     )
 
 

@@ -6,6 +6,7 @@ import re
 
 from spslam.errors import DatasetError, SpslamError
 from spslam.interfaces import Sequence
+from spslam.notices import counted
 from spslam.run.metrics import RunRecord
 
 # Numbers in the text of a reason.
@@ -28,8 +29,8 @@ def no_pose_error(sequence: Sequence, record: RunRecord, cause: str) -> SpslamEr
         cause = _most_frequent([result.reason for result in record.results if result.reason])
     causes = "; ".join([*record.causes, cause])
     return DatasetError(
-        f"{sequence.name}: none of {len(record.results)} frames could be tracked; {causes}; "
-        "see log.txt for each frame"
+        f"{sequence.name}: none of {counted(len(record.results), 'frame')} could be tracked; "
+        f"{causes}; see log.txt for each frame"
     )
 
 
@@ -43,4 +44,4 @@ def _most_frequent(reasons: list[str]) -> str:
     latest = next(
         reason for reason, kind in zip(reasons[::-1], kinds[::-1], strict=True) if kind == most
     )
-    return f"{kinds.count(most)} times: {latest}"
+    return f"{counted(kinds.count(most), 'time')}: {latest}"

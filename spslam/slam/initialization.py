@@ -15,6 +15,7 @@ from spslam.errors import Refusal
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
+from spslam.notices import counted, plural
 from spslam.slam.moving_objects.two_motions import Cells
 from spslam.slam.rolling_shutter import undo_rolling_shutter
 from spslam.slam.tracking import TrackedFrame, Tracker
@@ -58,7 +59,8 @@ class DepthInitializer:
         known = np.count_nonzero(np.isfinite(observations.depth))
         if known < self._config.min_points:
             return Refusal(
-                f"{known} of {len(observations)} keypoints have depth, "
+                f"{known} of {counted(len(observations), 'keypoint')} "
+                f"{plural(known, 'has', 'have')} depth, "
                 f"{self._config.min_points} are needed"
             )
         if not observations.delays.any():
@@ -168,7 +170,8 @@ class TwoViewInitializer:
         if len(observations) < self._config.min_points:
             self._set_aside(observations)
             return Refusal(
-                f"{len(observations)} keypoints in the image, {self._config.min_points} are needed"
+                f"{counted(len(observations), 'keypoint')} in the image, "
+                f"{self._config.min_points} are needed"
             )
         if not self._waiting:
             self._waiting.append(observations)
@@ -207,7 +210,7 @@ class TwoViewInitializer:
         good = _triangulated(solved)
         if np.count_nonzero(good) < self._config.min_points:
             return Refusal(
-                f"{np.count_nonzero(good)} points triangulated, "
+                f"{counted(np.count_nonzero(good), 'point')} triangulated, "
                 f"{self._config.min_points} are needed"
             )
         scale = 1.0 / float(np.median(solved.points[good, 2]))
@@ -268,7 +271,10 @@ class TwoViewInitializer:
                 return other0
         self._astray = [*self._astray, len(self._waiting)][-self._config.max_unmatched :]
         self.strangers.append(found)
-        return Refusal(f"{found} matches with the first view, {self._config.min_points} needed")
+        return Refusal(
+            f"{counted(found, 'match', 'matches')} with the first view, "
+            f"{self._config.min_points} needed"
+        )
 
     def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
         return self._matcher.match(

@@ -28,6 +28,7 @@ from spslam.camera import Camera
 from spslam.config import Config, LossDiagnosisConfig
 from spslam.frame import Observations
 from spslam.interfaces import Matcher
+from spslam.notices import counted, plural
 from spslam.typing import FloatArray, IntArray
 
 Cause = Literal[
@@ -181,8 +182,8 @@ class LossMonitor:
         if len(strangers) > frames / 2:
             return (
                 f"frames do not show the same scene: {np.median(strangers):.0f} matches (median) "
-                f"with an earlier one in {len(strangers)} of {frames} frames: check their order, "
-                "camera, time steps and noise"
+                f"with an earlier one in {len(strangers)} of {counted(frames, 'frame')}: "
+                "check their order, camera, time steps and noise"
             )
         return ""
 
@@ -371,7 +372,7 @@ def _blur(seen: _Evidence) -> str:
     fraction = float(np.min(seen.now.sharpness / np.maximum(seen.usual.sharpness, 1e-9)))
     if fraction > seen.limits.blurred_ratio:
         return ""
-    keypoints = f"{seen.keypoints} keypoints, usually {seen.usual_keypoints:.0f}"
+    keypoints = f"{counted(seen.keypoints, 'keypoint')}, usually {seen.usual_keypoints:.0f}"
     return f"sharpness {100 * fraction:.0f} % of usual, {keypoints}"
 
 
@@ -382,17 +383,22 @@ def _too_few_features(seen: _Evidence) -> str:
     ):
         return ""
     return (
-        f"{seen.keypoints} keypoints, usually {seen.usual_keypoints:.0f}, "
+        f"{counted(seen.keypoints, 'keypoint')}, usually {seen.usual_keypoints:.0f}, "
         f"contrast {100 * seen.contrast:.0f} % of usual"
     )
 
 
+def _matched(seen: _Evidence) -> str:
+    of = counted(seen.keypoints, "keypoint")
+    return f"{seen.matches} of {of} {plural(seen.matches, 'matches', 'match')}"
+
+
 def _jump(seen: _Evidence) -> str:
     if seen.matches < _FEW_MATCHED * seen.matchable:
-        return f"{seen.matches} of {seen.keypoints} keypoints match the frame before"
+        return f"{_matched(seen)} the frame before"
     if seen.moved > seen.limits.max_motion_fraction:
         return (
-            f"{seen.matches} matches with the frame before moved by "
+            f"{counted(seen.matches, 'match', 'matches')} with the frame before moved by "
             f"{100 * seen.moved:.0f} % of the image width"
         )
     return ""
@@ -402,13 +408,18 @@ def _too_little_parallax(seen: _Evidence) -> str:
     """Check whether the view left the map: one camera cannot map a view without parallax."""
     if not seen.mono or seen.mapped >= min(seen.min_mapped, seen.limits.few_ratio * seen.matches):
         return ""
-    return f"{seen.matches} keypoints match the frame before, {seen.mapped} of them are in the map"
+    known = counted(seen.mapped, "of them is", "of them are")
+    return (
+        f"{counted(seen.matches, 'keypoint matches', 'keypoints match')} the frame before, "
+        f"{known} in the map"
+    )
 
 
 def _unclear(seen: _Evidence) -> str:
     return (
-        f"{seen.matches} of {seen.keypoints} keypoints match the frame before, "
-        f"{seen.mapped} of them are in the map, and no pose agrees with them"
+        f"{_matched(seen)} the frame before, "
+        f"{counted(seen.mapped, 'of them is', 'of them are')} in the map, and no pose agrees "
+        "with them"
     )
 
 

@@ -19,7 +19,7 @@ from spslam.config import Config
 from spslam.frame import Observations
 from spslam.interfaces import PlaceRecognizer
 from spslam.map.map import Map
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
 from spslam.slam.tracking import Motion, TrackedFrame, Tracker
 from spslam.typing import IntArray
@@ -212,11 +212,11 @@ class Relocalizer:
     def tell(self) -> None:
         """Notify the user how many frames fit two similar places."""
         if self._doubted:
-            text = (
-                "%d frames of a lost camera fit two places that look the same about as well: "
-                "neither place was accepted"
+            text = "%s two places that look the same about as well: neither place was accepted"
+            frames = counted(
+                self._doubted, "frame of a lost camera fits", "frames of a lost camera fit"
             )
-            notice(logger, "similar_places", text, self._doubted, count=self._doubted)
+            notice(logger, "similar_places", text, frames, count=self._doubted)
 
     # -- where to look -----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from spslam.errors import ConfigError
+from spslam.notices import counted
 from spslam.typing import BoolArray, FloatArray, IntArray
 from spslam.visualization.map_view import (
     MapView,
@@ -273,13 +274,13 @@ def legend(scene: MapView, look: Look, framing: Framing) -> list[tuple[str, Colo
     shown = int(np.count_nonzero(inlier_points(scene)))
     rows = {
         "trajectory": (
-            f"trajectory, {len(scene.trajectory)} poses",
+            f"trajectory, {counted(len(scene.trajectory), 'pose')}",
             palette.trajectory,
             len(scene.trajectory),
         ),
         "truth": ("ground truth", palette.truth, len(scene.ground_truth)),
         "keyframes": (
-            f"{len(scene.keyframes)} keyframes",
+            counted(len(scene.keyframes), "keyframe"),
             palette.keyframes,
             len(scene.keyframes),
         ),
@@ -288,12 +289,14 @@ def legend(scene: MapView, look: Look, framing: Framing) -> list[tuple[str, Colo
             palette.covisibility,
             len(scene.covisible),
         ),
-        "loops": (f"{len(scene.loops)} closed loops", palette.loops, len(scene.loops)),
-        "points": (f"{shown} of {len(scene.points)} points", palette.text, len(scene.points)),
+        "loops": (counted(len(scene.loops), "closed loop"), palette.loops, len(scene.loops)),
+        "points": (
+            f"{shown} of {counted(len(scene.points), 'point')}",
+            palette.text,
+            len(scene.points),
+        ),
         "grid": (f"grid: {framing.square:g} {scene.unit}", palette.text, len(framing.grid[0])),
     }
-    if len(scene.loops) == 1:
-        rows["loops"] = ("1 closed loop", *rows["loops"][1:])
     return [
         (text, color)
         for name, (text, color, count) in rows.items()

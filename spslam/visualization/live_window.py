@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from spslam.notices import counted
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
 from spslam.visualization.camera_path import chase_view
@@ -131,5 +132,6 @@ class Open3DViewer:
 
 def _caption(result: TrackResult) -> str:
     return (
-        f"frame {result.index}  {result.state.value}  {result.inliers} of {result.matches} matches"
+        f"frame {result.index}  {result.state.value}  {result.inliers} of "
+        f"{counted(result.matches, 'match', 'matches')}"
     )

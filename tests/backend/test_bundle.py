@@ -167,7 +167,7 @@ def test_optimum_equals_g2o(stereo):
     # Only the first stage minimises the same cost as g2o.
     scene = bundle._Scene(problem, CAMERA, 1.0)
     state = bundle._State(problem.T_cam_world, problem.points.T.copy())
-    state = bundle._minimize(bundle._Stage(scene, scene.usable(state)), state, 30, 1e-9)
+    state = bundle._Stage(scene, scene.usable(state), 1e-9).minimize(state, 30)
     ours = robust_cost(problem, state.T_cam_world, state.points.T)
     assert ours == pytest.approx(theirs, rel=1e-3)
 
@@ -188,14 +188,13 @@ def test_point_jacobian_of_the_normal_equations():
     _, _, problem, _ = make_problem(3, cameras=3, points=10, per_point=3)
     scene = bundle._Scene(problem, CAMERA, 1.0)
     state = bundle._State(problem.T_cam_world, problem.points.T.copy())
-    stage = bundle._Stage(scene, scene.usable(state))
-    normal = stage.linearize(state, stage.evaluate(state))
+    stage = bundle._Stage(scene, scene.usable(state), 1e-9)
+    seen = stage.evaluate(state)
+    normal = stage.linearize(seen)
     for row in range(12):
         step = np.zeros(12)
         step[row] = 1e-6
-        plus, minus = (
-            stage.evaluate(stage.move(state, s * step, np.zeros((3, 10)))).cost for s in (1, -1)
-        )
+        plus, minus = (stage.move(seen, (s * step, np.zeros((3, 10)))).cost for s in (1, -1))
         assert (plus - minus) / 2e-6 == pytest.approx(
             2.0 * normal.camera_gradient[row], rel=1e-3, abs=1.0
         )
@@ -203,9 +202,7 @@ def test_point_jacobian_of_the_normal_equations():
         for column in range(10):
             step = np.zeros((3, 10))
             step[axis, column] = 1e-6
-            plus, minus = (
-                stage.evaluate(stage.move(state, np.zeros(12), s * step)).cost for s in (1, -1)
-            )
+            plus, minus = (stage.move(seen, (np.zeros(12), s * step)).cost for s in (1, -1))
             assert (plus - minus) / 2e-6 == pytest.approx(
                 2.0 * normal.point_gradient[axis, column], rel=1e-3, abs=1.0
             )

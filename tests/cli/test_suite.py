@@ -135,7 +135,7 @@ def test_failures_have_rows_with_reason_and_tracking_rate(
     pool.answer = answer
     assert bench() == 2
     printed = capsys.readouterr()
-    assert "error: 1 runs have no metrics, such as small_stereo_orb_1: it broke" in printed.err
+    assert "error: 1 run has no metrics, such as small_stereo_orb_1: it broke" in printed.err
     # Five frames were never reached.
     assert "40.0 % · 20.0 (20.0–20.0) mm" in printed.out
     # Two of three runs tracked all frames, the third none; the error does not hide it.

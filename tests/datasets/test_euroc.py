@@ -176,7 +176,7 @@ def test_missing_images_are_left_out_and_counted(
         sequence = open_sequence(path)
     assert (
         "1 of the 3 images in" in caplog.text
-        and "1 of 2 images have no right image within" in caplog.text
+        and "1 of 2 images has no right image within" in caplog.text
     )
     assert [(entry.stamp_s, entry.reason) for entry in sequence.left_out] == [
         (STAMPS[2] / 1e9, "no right image")
@@ -291,7 +291,7 @@ def test_missing_files_are_refused(folder: Callable) -> None:
     ):
         open_sequence(path)
     table.write_text("12,12.png\n")
-    with pytest.raises(DatasetError, match=r"none of the 1 images in .* lies in"):
+    with pytest.raises(DatasetError, match=r"none of the 1 image in .* lies in"):
         open_sequence(path)
     for image in (path / "mav0/cam0/data").iterdir():
         image.unlink()

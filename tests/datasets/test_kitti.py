@@ -113,7 +113,7 @@ def test_missing_right_images_are_left_out_and_counted(
     (path / "sequences/03/image_1/000001.png").unlink()
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
-    assert "1 of 4 images have no right image" in caplog.text
+    assert "1 of 4 images has no right image" in caplog.text
     assert [frame.timestamp for frame in sequence] == pytest.approx([0.0, 0.2, 0.3])
     for image in (path / "sequences/03/image_1").iterdir():
         image.rename(image.with_stem("1" + image.stem))
@@ -143,7 +143,7 @@ def test_times_out_of_order_are_sorted_with_their_images_and_poses(
         sequence = open_sequence(root(times=[0.3, 0.1, 0.2, 0.2]))
     assert (
         "out of order" in caplog.text
-        and "1 of 4 entries repeat an earlier time stamp" in caplog.text
+        and "1 of 4 entries repeats an earlier time stamp" in caplog.text
     )
     assert [frame.timestamp for frame in sequence] == pytest.approx([0.1, 0.2, 0.3])
     assert np.array_equal(sequence[2].image, picture(0))
@@ -323,7 +323,7 @@ def test_images_with_other_names_are_reported(
     write(path / "sequences/03/image_0/preview.png", picture())
     with caplog.at_level(logging.WARNING):
         assert len(open_sequence(path)) == 4
-    assert "1 images are left out: their names are no frame numbers" in caplog.text
+    assert "1 image is left out: their names are no frame numbers" in caplog.text
 
 
 @pytest.mark.parametrize("form", ["16", "13", "17", "positions", "lost frame", "one based"])
@@ -417,6 +417,6 @@ def test_names_that_are_not_frame_numbers_are_left_out(
     with shown_notices(lambda _: None) as handler:
         assert len(open_sequence(path)) == 4
     assert any(
-        "1 images are left out: their names are no frame numbers" in notice.text
+        "1 image is left out: their names are no frame numbers" in notice.text
         for notice in handler.notices
     )

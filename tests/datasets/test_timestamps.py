@@ -25,7 +25,7 @@ def test_order_sorts_drops_duplicates_and_reports_it(caplog: pytest.LogCaptureFi
     assert rows.tolist() == [0, 2, 1, 4]
     assert (
         "out of order" in caplog.text
-        and "1 of 5 entries repeat an earlier time stamp" in caplog.text
+        and "1 of 5 entries repeats an earlier time stamp" in caplog.text
     )
 
 

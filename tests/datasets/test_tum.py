@@ -44,7 +44,7 @@ def test_colour_and_depth_are_associated(
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder())
     assert (sequence.name, sequence.sensor, len(sequence)) == ("tum freiburg3_toy", "rgbd", 3)
-    assert "1 of 4 images have no depth image within 0.02 s" in caplog.text
+    assert "1 of 4 images has no depth image within 0.02 s" in caplog.text
     frames = list(sequence)
     assert [frame.timestamp for frame in frames] == pytest.approx([10.0, 10.1, 10.3])
     assert [frame.index for frame in frames] == [0, 1, 2]
@@ -116,7 +116,7 @@ def test_a_list_out_of_order_is_sorted(folder: Callable, caplog: pytest.LogCaptu
         sequence = open_sequence(path)
     assert (
         "out of order" in caplog.text
-        and "1 of 5 entries repeat an earlier time stamp" in caplog.text
+        and "1 of 5 entries repeats an earlier time stamp" in caplog.text
     )
     assert [frame.timestamp for frame in sequence] == pytest.approx([10.0, 10.1, 10.3])
 
@@ -127,8 +127,8 @@ def test_a_list_out_of_order_is_sorted(folder: Callable, caplog: pytest.LogCaptu
         ("# nothing\n", r"rgb\.txt lists no images"),
         ("10.0\n", r"rgb\.txt:1: expected 'timestamp filename', found '10\.0'"),
         ("# a\nx rgb/a.png\n", r"rgb\.txt:2: expected"),
-        ("nan rgb/a.png\n", r"rgb\.txt: none of its 1 lines has a time stamp"),
-        ("99.0 rgb/10.000000.png\n", "none of the 1 images has a depth image"),
+        ("nan rgb/a.png\n", r"rgb\.txt: none of its 1 line has a time stamp"),
+        ("99.0 rgb/10.000000.png\n", "none of the 1 image has a depth image"),
     ],
 )
 def test_wrong_lists_are_refused(folder: Callable, text: str, message: str) -> None:
@@ -299,7 +299,7 @@ def test_lines_without_a_stamp_are_left_out_and_counted(
     (path / "rgb.txt").write_text(text)
     sequence = open_sequence(path, sensor="mono")
     assert (len(sequence), [entry.reason for entry in sequence.left_out]) == (3, ["no time stamp"])
-    assert "1 of 4 lines have no time stamp" in caplog.text
+    assert "1 of 4 lines has no time stamp" in caplog.text
 
 
 def test_counted_lists_of_other_lengths_are_refused(folder: Callable) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from spslam.errors import DatasetError, OutputError
 from spslam.io.files import write_atomic
 from spslam.io.structured_text import parse_json
+from spslam.notices import counted
 
 from ...photos import fit_image
 
@@ -184,7 +185,8 @@ def _check_same(folder: Path, request: _Request, stream: _Stream) -> int:
         pass
     if (count, digest) != (stream.count, stream.digest):
         raise DatasetError(
-            f"{folder} holds other images: they were chosen from {count} images, not from the "
+            f"{folder} holds other images: they were chosen from {counted(count, 'image')}, "
+            "not from the "
             f"{stream.count} given now; give another file for the weights, or remove the folder"
         )
     return count

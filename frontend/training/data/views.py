@@ -95,11 +95,7 @@ def two_views(
 ) -> Batch:
     """Return two warped and augmented views of each image, with common points and the homography.
 
-    Args:
-        images: (B, 1, H, W) in [0, 1].
-        labels: labels of the images.
-        data: sizes, warps, augmentation.
-        generator: random numbers.
+    For the arguments, see `single_view`.
     """
     count, size = len(images), image_size(images)
     if data.warp_both:

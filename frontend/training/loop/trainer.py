@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spslam.errors import TrainingError
 from spslam.io.files import write_atomic
+from spslam.notices import counted
 
 from ...superpoint.superpoint import SuperPoint
 from ..config import TrainingConfig
@@ -114,7 +115,8 @@ class Trainer:
         blocks = config.optimizer.batch // config.optimizer.block
         if blocks % self._processes.count:
             raise TrainingError(
-                f"{self._processes.count} processes cannot share a step of {blocks} blocks: make "
+                f"{self._processes.count} processes cannot share a step of "
+                f"{counted(blocks, 'block')}: make "
                 f"optimizer.batch a multiple of {self._processes.count * config.optimizer.block}"
             )
         device = self._processes.device

@@ -26,7 +26,7 @@ from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSol
 from spslam.map.covisibility import essential_graph, median_depth
 from spslam.map.map import Map
 from spslam.map.submaps import first_keyframes, keyframes_of, move_submap, rescale_loops, submap_of
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.slam.loops.loop_detection import LoopCandidates, travelled
 from spslam.slam.loops.pose_graph import spread_gap
 from spslam.slam.loops.similar_places import Departure, Place, groups_by_similarity
@@ -131,11 +131,12 @@ class LoopCloser:
         """Notify the user how often a loop between submaps was rejected."""
         if self.doubted:
             text = (
-                "%d keyframes saw a place of another submap that may only look the same (another "
+                "%s saw a place of another submap that may only look the same (another "
                 "fits about as well, or the camera cannot have moved that far): the submaps "
                 "were not joined there"
             )
-            notice(logger, "similar_submaps", text, len(self.doubted), count=len(self.doubted))
+            what = counted(len(self.doubted), "keyframe")
+            notice(logger, "similar_submaps", text, what, count=len(self.doubted))
 
     def close(self, slam_map: Map, camera: Camera, keyframe_id: int) -> ScaleCorrection | None:
         """Find a loop of a keyframe and close it; None if the map was not corrected.
@@ -246,7 +247,7 @@ class LoopCloser:
         )
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_matches:
-            return Refusal(f"{len(hit)} matches")
+            return Refusal(counted(len(hit), "match", "matches"))
         estimate = self._pose_solver.ransac(
             slam_map.positions[rows[matches0[hit]]],
             observations.pixels[hit],
@@ -254,13 +255,15 @@ class LoopCloser:
             camera,
         )
         if estimate is None:
-            return Refusal(f"no pose agrees with {len(hit)} matches")
+            return Refusal(f"no pose agrees with {counted(len(hit), 'match', 'matches')}")
         wider = slam_map.points_seen_by(np.append(companions[:10], candidate))
         tracked = self._tracker.track(
             observations, slam_map, camera, estimate.T_cam_world, np.setdiff1d(wider, carried)
         )
         if tracked is None:
-            return Refusal(f"{np.count_nonzero(estimate.inliers)} inliers, none by projection")
+            return Refusal(
+                f"{counted(np.count_nonzero(estimate.inliers), 'inlier')}, none by projection"
+            )
         return tracked
 
     def _objection(
@@ -283,7 +286,10 @@ class LoopCloser:
             scale: length around the old place over the same length around the new keyframe.
         """
         if found.inliers < self._config.min_inliers:
-            return Refusal(f"{found.inliers} inliers of {found.matches} matches")
+            return Refusal(
+                f"{counted(found.inliers, 'inlier')} of "
+                f"{counted(found.matches, 'match', 'matches')}"
+            )
         inlier_coverage = found.inlier_coverage(camera)
         if inlier_coverage < self._config.min_inlier_coverage:
             return Refusal(f"inliers cover {100 * inlier_coverage:.0f} % of the image")
@@ -325,8 +331,8 @@ class LoopCloser:
             if possible and not self._can_be(slam_map, keyframe_id, rival, scale):
                 continue
             return Refusal(
-                f"{place.inliers} inliers at the place of {place.keyframe_id}, {rival.inliers} at "
-                f"the place of {rival.keyframe_id}: the places look the same"
+                f"{counted(place.inliers, 'inlier')} at the place of {place.keyframe_id}, "
+                f"{rival.inliers} at the place of {rival.keyframe_id}: the places look the same"
             )
         return None
 

@@ -10,6 +10,7 @@ from spslam.interfaces import Components
 from spslam.map.io import SavedMap
 from spslam.map.map import Map, Origin
 from spslam.map.submaps import append_map, submap_numbers, submap_of
+from spslam.notices import counted
 from spslam.slam.loops.global_bundle import GlobalRefiner
 from spslam.slam.loops.loop_closing import LoopCloser, keyframe_observations
 from spslam.slam.mapping import Mapper
@@ -55,13 +56,15 @@ def merge_maps(config: Config, components: Components, first: SavedMap, second: 
         closed += closer.close(slam_map, origin.camera, keyframe_id) is not None
     if len(submap_numbers(slam_map)) == separate:
         doubt = (
-            f" ({len(closer.doubted)} keyframes fit two similar places about as well)"
+            f" ({counted(len(closer.doubted), 'keyframe fits', 'keyframes fit')} two similar "
+            "places about as well)"
             if closer.doubted
             else ""
         )
         raise MapError(
             f"no place was found in both maps, of {len(slam_map.keyframes) - len(added)} and "
-            f"{len(added)} keyframes{doubt}: they must show a common path from similar directions"
+            f"{counted(len(added), 'keyframe')}{doubt}: they must show a common path from "
+            "similar directions"
         )
     refiner = GlobalRefiner(config.global_bundle, components.global_bundle)
     slam_map.submap = int(slam_map.keyframes["submap"][0])

@@ -29,7 +29,7 @@ from spslam.frame import Observations
 from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
 from spslam.map.map import Map
 from spslam.map.table import Table
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.slam.loops.loop_closing import keyframe_observations
 from spslam.slam.tracking import hull_fraction
 from spslam.typing import BoolArray, FloatArray, IntArray
@@ -172,10 +172,10 @@ class BodyFixed:
                 logger,
                 "body_fixed_points",
                 "%.0f %% of the keypoints stayed in place in the image while the rest moved, and "
-                "were left out in %d frames: they belong to the vehicle or robot, to dirt on the "
+                "were left out in %s: they belong to the vehicle or robot, to dirt on the "
                 "lens or to text in the image",
                 100 * np.mean(list(self.left_out.values())),
-                len(self.left_out),
+                counted(len(self.left_out), "frame"),
                 count=len(self.left_out),
             )
 

@@ -34,7 +34,7 @@ from spslam.camera import Camera
 from spslam.config import Config, MoversConfig
 from spslam.interfaces import PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Map
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
 from spslam.slam.tracking import TrackedFrame, hull_fraction
 from spslam.typing import BoolArray, FloatArray, IntArray
@@ -199,10 +199,10 @@ class Movers:
             notice(
                 logger,
                 "moving_points",
-                "%.0f %% of the matched points moved by themselves in %d frames, from frame %d on, "
+                "%.0f %% of the matched points moved by themselves in %s, from frame %d on, "
                 "and were left out",
                 100 * np.mean(list(fractions.values())),
-                len(fractions),
+                counted(len(fractions), "frame"),
                 min(fractions),
                 count=len(fractions),
             )
@@ -210,9 +210,9 @@ class Movers:
             notice(
                 logger,
                 "moving_view",
-                "as much of the image moved by itself as stood still, or hid known points, in %d "
-                "frames, from frame %d on: the motion of the camera is uncertain there",
-                len(doubts),
+                "as much of the image moved by itself as stood still, or hid known points, in "
+                "%s, from frame %d on: the motion of the camera is uncertain there",
+                counted(len(doubts), "frame"),
                 min(doubts),
                 count=len(doubts),
             )

@@ -139,7 +139,7 @@ def test_image_size_comes_from_the_first_good_image(
     (tmp_path / "0.png").write_bytes(b"")
     good = write(tmp_path / "1.png", picture())
     assert image_size([tmp_path / "0.png", good]) == (40, 30)
-    with pytest.raises(DatasetError, match=r"none of the 1 images .* 0.png: the file is empty"):
+    with pytest.raises(DatasetError, match=r"none of the 1 image .* 0.png: the file is empty"):
         image_size([tmp_path / "0.png"])
 
 

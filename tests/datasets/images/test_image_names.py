@@ -111,8 +111,8 @@ def test_images_with_other_names_are_left_out_and_counted(
     assert len(sequence) == COUNT and [entry.reason for entry in sequence.left_out] == [
         "stray name"
     ]
-    assert "1 images are left out: their names (cover.png) follow another pattern" in caplog.text
-    assert "1 files are left out: .bmp is not read" in caplog.text
+    assert "1 image is left out: their names (cover.png) follow another pattern" in caplog.text
+    assert "1 file is left out: .bmp is not read" in caplog.text
 
 
 def test_dates_before_the_number_belong_to_one_recording(

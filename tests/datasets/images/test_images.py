@@ -80,7 +80,7 @@ def test_equal_times_are_dropped_and_counted(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(folder("1.png", "01.png", "2.png"))
-    assert len(sequence) == 2 and "1 of 3 entries repeat an earlier time stamp" in caplog.text
+    assert len(sequence) == 2 and "1 of 3 entries repeats an earlier time stamp" in caplog.text
     assert "out of order" not in caplog.text and [entry.reason for entry in sequence.left_out] == [
         "equal time stamp"
     ]
@@ -137,7 +137,7 @@ def test_images_are_paired_by_number_or_else_by_time(
         )
     assert [frame.timestamp for frame in sequence] == pytest.approx(
         [0.1]
-    ) and "1 of 2 images have no right" in caplog.text
+    ) and "1 of 2 images has no right" in caplog.text
 
 
 def test_times_with_small_differences_are_paired(folder: Callable) -> None:

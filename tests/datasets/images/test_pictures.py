@@ -70,7 +70,7 @@ def test_images_come_in_natural_order_without_hidden_and_broken_ones(
     with caplog.at_level(logging.WARNING):
         found = list(read_pictures(tmp_path))
     assert [name for name, _ in found] == ["0.png", "1.png", "10.png", "11.png"]
-    assert "1 of 5 images cannot be decoded and are skipped, the first: 2.png" in caplog.text
+    assert "1 of 5 images cannot be decoded and is skipped, the first: 2.png" in caplog.text
     for path in tmp_path.glob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(DatasetError, match=r"none of the 5 images in .* can be decoded"):

@@ -171,7 +171,7 @@ def test_archives_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> 
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(20_000_000))
-    with pytest.raises(WeightsError, match="claim to hold 20000000 bytes in 1 files"):
+    with pytest.raises(WeightsError, match="claim to hold 20000000 bytes in 1 file"):
         PickledFile(path)
     torch.save({"a": torch.arange(6.0)}, path)
     data = bytearray(path.read_bytes())

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import OutputError
 from spslam.io.structured_text import parse_json
+from spslam.notices import counted
 from spslam.process.signals import children_spared, cleaned_up, end_with_parent, nothing_kept
 
 from ..reading import Batch, padded_labels
@@ -217,7 +218,7 @@ def _load(path: Path, count: int, size: tuple[int, int]) -> ShapeDataset | None:
         images = np.load(path / "images.npy", mmap_mode="r")
         primitives, corners, offsets = (np.load(path / f"{name}.npy") for name in _FILES[1:])
         if images.shape != (count, *size) or len(offsets) != count + 1:
-            raise ValueError(f"{len(images)} images")
+            raise ValueError(counted(len(images), "image"))
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         _log.warning("cannot use cached shapes %s (%s); drawing them again", path, error)
         return None
