@@ -1,6 +1,6 @@
 """An extractor with the interface of glue-factory's models.
 
-glue-factory finds it by the module's name: `model: {extractor: {name: spslam.adapters.glue_factory}}`.
+glue-factory finds it by the name of this module: `extractor: {name: spslam.adapters.glue_factory}`.
 Interface: cvg/glue-factory at 2d17e3b, `gluefactory/models/base_model.py`.
 """
 

@@ -1,6 +1,6 @@
 """An extractor with the interface of kornia's `LocalFeature`.
 
-It fits `kornia.feature.LocalFeatureMatcher`. Interface: kornia 0.9.0, `kornia/feature/integrated.py`.
+It fits `kornia.feature.LocalFeatureMatcher`. Interface: kornia 0.9.0, `feature/integrated.py`.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class LocalFeature(FrontEnd):
 
         Returns:
             Local affine frames (B, N, 2, 3), upright circles in pixels; responses (B, N); unit
-            descriptors (B, N, D); in the type of the image. N is the largest number of keypoints in
-            the batch: shorter rows end with zeros, which `kornia.feature.laf_is_filled` tells apart.
+            descriptors (B, N, D); in the type of the image. N is the largest number of keypoints of
+            the batch. Shorter rows end with zeros; `kornia.feature.laf_is_filled` finds them.
 
         Raises:
             FrameError: an image or mask has an impossible type, size or value.

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -134,9 +133,7 @@ def _resized(
     return shrunk[0].clamp(low, high)
 
 
-def _new_size(
-    shape: tuple[int, ...], resize: int | tuple[int, int], side: str
-) -> tuple[int, int]:
+def _new_size(shape: tuple[int, ...], resize: int | tuple[int, int], side: str) -> tuple[int, int]:
     """Return the height and width of a resized image, rounded down as in LightGlue."""
     height, width = shape
     lengths = {

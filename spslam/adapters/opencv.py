@@ -10,7 +10,7 @@ interest is `cv2.detail.computeImageFeatures2`, which this module has, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import cv2
 import numpy as np
@@ -27,8 +27,9 @@ from spslam.config import FeatureConfig
 from spslam.errors import FrameError
 from spslam.frame import Features
 
-Keypoints = tuple[cv2.KeyPoint, ...]
-Descriptors = NDArray[np.float32] | NDArray[np.uint8] | None
+Keypoints: TypeAlias = tuple[cv2.KeyPoint, ...]
+# An array (N, D), or None without keypoints; Any, because OpenCV's own types do not say so.
+Descriptors: TypeAlias = Any
 # Side of the image that tells the shape of the descriptors, pixels.
 _PROBE_SIDE = 64
 
@@ -127,7 +128,7 @@ class Feature2D:
         image: NDArray[Any],
         mask: NDArray[Any] | None = None,
         descriptors: NDArray[Any] | None = None,
-        useProvidedKeypoints: bool = False,  # noqa: N803 - OpenCV's name
+        useProvidedKeypoints: bool = False,
     ) -> tuple[Keypoints, Descriptors]:
         """Detect keypoints and compute their descriptors.
 
@@ -175,7 +176,7 @@ class Feature2D:
         """Return the largest number of keypoints of an image."""
         return self._config.max_keypoints
 
-    def setMaxFeatures(self, maxFeatures: int) -> None:  # noqa: N803 - OpenCV's name
+    def setMaxFeatures(self, maxFeatures: int) -> None:
         """Change the largest number of keypoints; 0 or less: 20000. Loads the extractor again.
 
         Raises:
@@ -236,13 +237,13 @@ class SuperPoint(Feature2D):
 
 
 def computeImageFeatures2(
-    featuresFinder: Feature2D,  # noqa: N803 - OpenCV's names
+    featuresFinder: Feature2D,
     image: NDArray[Any],
     mask: NDArray[Any] | None = None,
 ) -> cv2.detail.ImageFeatures:
     """Extract features for the matchers of `cv2.detail`, in place of OpenCV's function.
 
-    OpenCV numbers images by itself only in lists: set `img_idx` of the second image to 1, and so on.
+    OpenCV numbers images only in lists: set `img_idx` of the second image to 1, and so on.
 
     Raises:
         FrameError: the image or mask has an impossible type or size.
@@ -253,7 +254,7 @@ def computeImageFeatures2(
     found.img_size = (width, height)
     found.keypoints = keypoints
     if descriptors is not None:
-        found.descriptors = cv2.UMat(descriptors)
+        found.descriptors = descriptors
     return found
 
 
@@ -276,7 +277,7 @@ def _keypoints(features: Features) -> Keypoints:
 
 
 def _returned(described: NDArray[Any], out: NDArray[Any] | None) -> Descriptors:
-    """Return descriptors as OpenCV does: None without keypoints; also written to `out` if it fits."""
+    """Return descriptors (N, D), or None without any; `out` is filled if it fits."""
     if not len(described):
         return None
     if out is not None and (out.shape, out.dtype) == (described.shape, described.dtype):
