@@ -24,7 +24,7 @@ from spslam.adapters.front_end import (
     grey_image,
 )
 from spslam.config import FeatureConfig
-from spslam.errors import FrameError
+from spslam.errors import ConfigError, FrameError
 from spslam.frame import Features
 
 Keypoints: TypeAlias = tuple[cv2.KeyPoint, ...]
@@ -142,10 +142,11 @@ class Feature2D:
             Keypoints, best first, and descriptors (N, D), None without keypoints.
 
         Raises:
+            ConfigError: `useProvidedKeypoints` is True.
             FrameError: the image or mask has an impossible type or size.
         """
         if useProvidedKeypoints:
-            raise FrameError("detectAndCompute takes no keypoints: use compute(image, keypoints)")
+            raise ConfigError("detectAndCompute takes no keypoints: use compute(image, keypoints)")
         features = self._features(image, mask)
         return _keypoints(features), _returned(features.descriptors, descriptors)
 
