@@ -38,7 +38,7 @@ def layouts(grey: NDArray[np.uint8]) -> dict[str, Any]:
         "turned": np.ascontiguousarray(grey[:, ::-1])[:, ::-1],
         "columns first": np.asfortranarray(grey),
         "channels turned": colour[:, :, ::-1],
-        "UMat": cv2.UMat(grey),
+        "UMat": cv2.UMat(grey),  # type: ignore[call-overload]
     }
 
 

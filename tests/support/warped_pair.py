@@ -27,7 +27,7 @@ def warped_pair() -> tuple[UInt8Array, UInt8Array, FloatArray]:
     return first, np.asarray(second, np.uint8), H_10
 
 
-def corner_error(estimated: np.ndarray, truth: FloatArray) -> float:
+def corner_error(estimated: np.ndarray, truth: np.ndarray) -> float:
     """The mean distance of the warped corners of the first view, pixels."""
     corners = np.array([[[0, 0], [279, 0], [279, 199], [0, 199]]], np.float64)
     found, true = (cv2.perspectiveTransform(corners, H) for H in (estimated, truth))

@@ -72,7 +72,9 @@ class Duck:
         return Corners().extract(image)
 
     def extract_inside(self, image: np.ndarray, mask: np.ndarray) -> Features:
-        return Features(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros((0, 2)))
+        return Features(
+            np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros((0, 2), np.float32)
+        )
 
 
 def test_a_wrapped_plug_in_keeps_its_methods() -> None:
