@@ -74,6 +74,11 @@ class Features:
         """The features at `index` ((N,) bool or (M,) int64)."""
         return Features(self.keypoints[index], self.scores[index], self.descriptors[index])
 
+    def inside(self, mask: NDArray[np.bool_]) -> Features:
+        """The features whose nearest pixel is True in a mask (H, W) of their image."""
+        columns, rows = np.rint(self.keypoints.T).astype(np.int64)
+        return self.select(mask[rows, columns])
+
 
 def unit_descriptors(descriptors: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
     """Convert descriptors of any kind to unit vectors (N, D) float32.

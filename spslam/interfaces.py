@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.errors import Refusal
+from spslam.errors import ConfigError, Refusal
 from spslam.frame import Features, Frame, Sensor
 from spslam.timestamps import TimeUnitChoice
 from spslam.trajectory import Trajectory
@@ -142,6 +142,31 @@ class Extractor(Protocol):
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Extract the features of a grey image (H, W) uint8 of any size."""
         ...
+
+    def extract_inside(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Features:
+        """Extract features only where a mask (H, W) is True.
+
+        This default drops the features that `extract` finds outside. Extractors that limit the
+        number of keypoints override it, so that the limit counts only keypoints inside.
+        """
+        return self.extract(image).inside(mask)
+
+    def describe(
+        self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]
+    ) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Compute descriptors (N, D) at given positions of a grey image.
+
+        Args:
+            image: (H, W) uint8.
+            keypoints: (N, 2) x y inside the image, pixels.
+
+        Raises:
+            ConfigError: the extractor cannot describe positions; this default always raises it.
+        """
+        raise ConfigError(
+            f"extractor {self.name} cannot describe given keypoints: detect and describe in one "
+            "call, or use superpoint"
+        )
 
     @cached_property
     def identity(self) -> str:

@@ -76,6 +76,16 @@ class CachedExtractor(Extractor):
             self._write(path, features)
         return features
 
+    def extract_inside(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Features:
+        """Extract features where a mask (H, W) is True; they are not stored."""
+        return self._extractor.extract_inside(image, mask)
+
+    def describe(
+        self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]
+    ) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Compute descriptors (N, D) at positions (N, 2) x y; they are not stored."""
+        return self._extractor.describe(image, keypoints)
+
     def _path(self, image: NDArray[np.uint8]) -> Path:
         """Return the file of an image's features."""
         header = repr((image.shape, image.dtype.str)).encode()

@@ -47,8 +47,15 @@ class _OpenCvExtractor(Extractor):
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Extract the features of a grey (H, W) uint8 image of any size."""
+        return self._extract(image, None)
+
+    def extract_inside(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Features:
+        """Extract up to `max_keypoints` features where a mask (H, W) is True."""
+        return self._extract(image, mask)
+
+    def _extract(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
         height, width = check_image(image)
-        found = self._detect(image)
+        found = self._detect(image, None if mask is None else mask.astype(np.uint8))
         pixels = self._positions(found)
         scores = np.array([keypoint.response for keypoint in found], np.float32)
         border = self._config.border
@@ -56,6 +63,9 @@ class _OpenCvExtractor(Extractor):
             (pixels >= border) & (pixels <= np.array([width, height]) - 1 - border), axis=1
         )
         candidates = np.flatnonzero(inside)
+        if mask is not None:
+            columns, rows = np.rint(pixels[candidates].T).astype(np.int64)
+            candidates = candidates[mask[rows, columns]]
         candidates = candidates[first_at_each_pixel(pixels[candidates], scores[candidates])]
         kept = candidates[
             spread_top_k(
@@ -75,7 +85,9 @@ class _OpenCvExtractor(Extractor):
         return Features(pixels[index], scores[index], descriptors[order])
 
     @abstractmethod
-    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]: ...
+    def _detect(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None
+    ) -> list[cv2.KeyPoint]: ...
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         """Return the positions (N, 2) x y of keypoints, pixels."""
@@ -108,8 +120,10 @@ class OrbExtractor(_OpenCvExtractor):
             edgeThreshold=_ORB_EDGE,
         )
 
-    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
-        return list(self._orb.detect(image, None)) if min(image.shape) >= _ORB_LEAST_SIDE else []
+    def _detect(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None
+    ) -> list[cv2.KeyPoint]:
+        return list(self._orb.detect(image, mask)) if min(image.shape) >= _ORB_LEAST_SIDE else []
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         # OpenCV only multiplies a level's positions by its scale; add the offset of pixel centres.
@@ -143,8 +157,10 @@ class SiftExtractor(_OpenCvExtractor):
         # Without the precise upscaling, every position is off by a quarter pixel.
         self._sift = cv2.SIFT.create(contrastThreshold=0.01, enable_precise_upscale=True)
 
-    def _detect(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
-        return list(self._sift.detect(image, None))
+    def _detect(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None
+    ) -> list[cv2.KeyPoint]:
+        return list(self._sift.detect(image, mask))
 
     def _describe(
         self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]

@@ -30,7 +30,14 @@ _KIND = "extractor"
 # Attributes that a plug-in's extractor must have.
 _REQUIRED = ("name", "max_descriptor_distance", "pixel_sigma", "extract")
 # Attributes of `Extractor` that have a default.
-_OPTIONAL = ("identity", "engine", "fingerprint", "max_concurrency")
+_OPTIONAL = (
+    "identity",
+    "engine",
+    "fingerprint",
+    "max_concurrency",
+    "extract_inside",
+    "describe",
+)
 # Attributes in older releases and their names today. Old names are read for one release.
 _RENAMED = {"at_once": "max_concurrency", "max_distance": "max_descriptor_distance"}
 _LOG = logging.getLogger(__name__)

@@ -62,13 +62,21 @@ class SuperPointExtractor(Extractor):
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Extract the features of a grey (H, W) uint8 image of any size."""
-        check_image(image)
-        maps = self._engine.run(image)
-        if not self._proven:
-            # Check only the first maps: the check costs time.
-            check_maps(self._config.weights or "the network", *maps)
-            self._proven = True
-        return self._select(image, *maps)
+        return self._select(image, *self._maps(image))
+
+    def extract_inside(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Features:
+        """Extract up to `max_keypoints` features where a mask (H, W) is True.
+
+        Non-maximum suppression sees the whole image: the mask adds no maxima at its border.
+        """
+        return self._select(image, *self._maps(image), mask)
+
+    def describe(
+        self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Compute descriptors (N, D) at positions (N, 2) x y of a grey (H, W) uint8 image."""
+        _, descriptors = self._maps(image)
+        return FAST.sample_descriptors(descriptors, keypoints, self._sampling)
 
     def seconds_of_parts(self, image: NDArray[np.uint8]) -> tuple[float, float]:
         """Time the network and the selection of keypoints on a (H, W) uint8 image, in seconds."""
@@ -79,8 +87,22 @@ class SuperPointExtractor(Extractor):
         self._select(image, *maps)
         return begun - start, perf_counter() - begun
 
+    def _maps(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        check_image(image)
+        maps = self._engine.run(image)
+        if not self._proven:
+            # Check only the first maps: the check costs time.
+            check_maps(self._config.weights or "the network", *maps)
+            self._proven = True
+        return maps
+
     def _select(
-        self, image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]
+        self,
+        image: NDArray[np.uint8],
+        heat: NDArray[np.float32],
+        descriptors: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None = None,
     ) -> Features:
         heat = heat[: image.shape[0], : image.shape[1]]
-        return Features(*select(heat, descriptors, self._sampling, FAST, **self._selection))
+        found = select(heat, descriptors, self._sampling, FAST, mask=mask, **self._selection)
+        return Features(*found)

@@ -189,23 +189,40 @@ def select(
     border: int,
     subpixel: bool,
     spread_cell: int,
+    mask: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Decode as `decode` does, from scores `heat` (H, W) without padding, with a `backend`."""
+    """Decode as `decode` does, from scores `heat` (H, W) without padding, with a `backend`.
+
+    Keypoints are chosen only where `mask` (H, W) is True; None: everywhere.
+    """
     gathered = backend.gather_probability(heat)
     rows, columns = backend.find_maxima(gathered, threshold, nms_radius, border)
+    if mask is not None:
+        # The mask decides by the position that the result will have.
+        places = np.stack([columns, rows])
+        if subpixel:
+            places = np.rint(_refined(heat, rows, columns, border)).astype(np.int64).T
+        inside = mask[places[1], places[0]]
+        rows, columns = rows[inside], columns[inside]
     keypoints = np.stack([columns, rows], axis=1).astype(np.float32)
     scores = gathered[rows, columns]
     kept = spread_top_k(keypoints, scores, max_keypoints, spread_cell)
     # `take` is faster than indexing for rows of two elements.
     keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
     if subpixel:
-        keypoints = refine_on_heat(heat, rows[kept], columns[kept])
-        far_corner = np.array(heat.shape[::-1], np.float32) - 1 - border
-        keypoints = np.clip(keypoints, np.float32(border), far_corner)
+        keypoints = _refined(heat, rows[kept], columns[kept], border)
         # The refinement may move two points to the same pixel.
         kept = first_at_each_pixel(keypoints, scores)
         keypoints, scores = np.take(keypoints, kept, axis=0), scores[kept]
     return keypoints, scores, backend.sample_descriptors(descriptors, keypoints, sampling)
+
+
+def _refined(
+    heat: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64], border: int
+) -> NDArray[np.float32]:
+    """Refine maxima as `refine_on_heat` does, to positions (N, 2) x y outside the border."""
+    far_corner = np.array(heat.shape[::-1], np.float32) - 1 - border
+    return np.clip(refine_on_heat(heat, rows, columns), np.float32(border), far_corner)
 
 
 def gather_probability(heat: NDArray[np.float32]) -> NDArray[np.float32]:
