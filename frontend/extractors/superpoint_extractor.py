@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,13 +62,24 @@ class SuperPointExtractor(Extractor):
 
     def extract(self, image: NDArray[np.uint8]) -> Features:
         """Extract the features of a grey (H, W) uint8 image of any size."""
-        check_image(image)
-        maps = self._engine.run(image)
-        if not self._proven:
-            # Check only the first maps: the check costs time.
-            check_maps(self._config.weights or "the network", *maps)
-            self._proven = True
-        return self._select(image, *maps)
+        return self._select(image, *self._maps(image))
+
+    def extract_with_heat(
+        self, image: NDArray[np.uint8], **selection: float
+    ) -> tuple[Features, NDArray[np.float32]]:
+        """Extract the features of a grey (H, W) uint8 image, and keep the detector's heat map.
+
+        Args:
+            image: the image.
+            **selection: settings of this call in place of the extractor's, of those in `SETTINGS`.
+
+        Returns:
+            The features, and the probability (H, W) of a keypoint at each pixel before suppression.
+        """
+        heat, descriptors = self._maps(image)
+        height, width = image.shape
+        # A copy: an engine may use the memory of its maps again.
+        return self._select(image, heat, descriptors, **selection), heat[:height, :width].copy()
 
     def seconds_of_parts(self, image: NDArray[np.uint8]) -> tuple[float, float]:
         """Time the network and the selection of keypoints on a (H, W) uint8 image, in seconds."""
@@ -79,8 +90,25 @@ class SuperPointExtractor(Extractor):
         self._select(image, *maps)
         return begun - start, perf_counter() - begun
 
+    def _maps(
+        self, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run the network: probabilities and descriptors of the padded image."""
+        check_image(image)
+        maps = self._engine.run(image)
+        if not self._proven:
+            # Check only the first maps: the check costs time.
+            check_maps(self._config.weights or "the network", *maps)
+            self._proven = True
+        return maps
+
     def _select(
-        self, image: NDArray[np.uint8], heat: NDArray[np.float32], descriptors: NDArray[np.float32]
+        self,
+        image: NDArray[np.uint8],
+        heat: NDArray[np.float32],
+        descriptors: NDArray[np.float32],
+        **selection: Any,
     ) -> Features:
         heat = heat[: image.shape[0], : image.shape[1]]
-        return Features(*select(heat, descriptors, self._sampling, FAST, **self._selection))
+        chosen = {**self._selection, **selection}
+        return Features(*select(heat, descriptors, self._sampling, FAST, **chosen))
