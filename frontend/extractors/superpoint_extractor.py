@@ -90,9 +90,7 @@ class SuperPointExtractor(Extractor):
         self._select(image, *maps)
         return begun - start, perf_counter() - begun
 
-    def _maps(
-        self, image: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def _maps(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Run the network: probabilities and descriptors of the padded image."""
         check_image(image)
         maps = self._engine.run(image)

@@ -55,9 +55,7 @@ class Detector:
                 "the CPU runs the network"
             )
         device = "cuda" if found else "cpu"
-        self._extractor = SuperPointExtractor(
-            feature_config(self._weights, device, self._settings)
-        )
+        self._extractor = SuperPointExtractor(feature_config(self._weights, device, self._settings))
 
     def detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Find and describe the points of an image.

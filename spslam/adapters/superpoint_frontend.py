@@ -88,7 +88,7 @@ class SuperPointFrontend:
         self.max_descriptor_distance = self._extractor.max_descriptor_distance
 
     def run(
-        self, img: NDArray[np.float32] | NDArray[np.uint8]
+        self, img: NDArray[np.floating] | NDArray[np.uint8]
     ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
         """Find and describe the points of an image.
 
@@ -254,7 +254,8 @@ class PointTracker:
             raise ValueError(f"min_length must be at least 1, found {min_length}")
         points = self.tracks[:, _COLUMNS:] != -1
         kept = (points.sum(axis=1) >= min_length) & points[:, -1]
-        return self.tracks[kept].copy()
+        chosen: NDArray[np.float64] = self.tracks[kept]
+        return chosen
 
     def draw_tracks(self, out: NDArray[np.uint8], tracks: NDArray[np.floating]) -> None:
         """Draw tracks into an image.
@@ -264,10 +265,15 @@ class PointTracker:
             tracks: rows of `get_tracks`, with mean distances in [0, 1]: divide them by
                 `nn_thresh`. Small distances are blue, large ones red.
         """
+        # OpenCV's colour map returns None for an empty array.
+        if len(tracks) == 0:
+            return
         positions = np.concatenate(self.all_pts, axis=1).T
         levels = np.clip(np.rint(255 * tracks[:, 1]), 0, 255).astype(np.uint8)
         colours = cv2.applyColorMap(levels.reshape(-1, 1), cv2.COLORMAP_JET).reshape(-1, 3)
-        for row, colour in zip(tracks[:, _COLUMNS:].astype(np.int64), colours.tolist(), strict=True):
+        for row, colour in zip(
+            tracks[:, _COLUMNS:].astype(np.int64), colours.tolist(), strict=True
+        ):
             path = np.rint(positions[row[row != -1]]).astype(np.int32)
             cv2.polylines(out, [path.reshape(-1, 1, 2)], False, colour, 1, cv2.LINE_AA)
             if row[-1] != -1:
@@ -281,7 +287,8 @@ class PointTracker:
         numbers = np.concatenate([numbers[:, 1:], np.full((len(numbers), 1), -1.0)], axis=1)
         alive = (numbers != -1).any(axis=1)
         self.tracks = self.tracks[alive]
-        return numbers[alive]
+        left: NDArray[np.float64] = numbers[alive]
+        return left
 
     def _extend(
         self,
@@ -298,11 +305,14 @@ class PointTracker:
             last_offset: number of the first point of the image before.
             first: number of the first point of the latest image.
         """
-        track_of = {number: row for row, number in enumerate(numbers[:, -2].tolist()) if number >= 0}
+        track_of = {
+            number: row for row, number in enumerate(numbers[:, -2].tolist()) if number >= 0
+        }
         found = [track_of.get(index + last_offset, -1) for index in matches[0].tolist()]
         rows = np.array(found, np.int64)
         known = rows >= 0
-        rows, points = rows[known], matches[1, known].astype(np.int64)
+        rows = rows[known]
+        points: NDArray[np.int64] = matches[1, known].astype(np.int64)
         numbers[rows, -1] = points + first
         lengths = self._matches_of(numbers[rows])
         before = np.where(lengths > 1, self.tracks[rows, 1], 0.0)
@@ -313,7 +323,8 @@ class PointTracker:
     @staticmethod
     def _matches_of(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
         """Number (T,) of matches in memory of tracks with point numbers (T, L)."""
-        return np.maximum((numbers != -1).sum(axis=1) - 1, 1).astype(np.int64)
+        counts: NDArray[np.int64] = np.maximum((numbers != -1).sum(axis=1) - 1, 1)
+        return counts
 
     def _begin(self, points: NDArray[np.int64], first: int) -> None:
         """Begin a track at each of these points (N,) of the latest image."""

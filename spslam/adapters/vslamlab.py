@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from spslam.adapters.vslamlab_files import Settings, StampedSequence
     from spslam.pipeline import RunResult, Status
 
-_LOG = logging.getLogger(__name__)
+_LOG = logging.getLogger("spslam.adapters.vslamlab")
 
 # Exit codes, as those of `spslam`.
 _FAILED, _INTERRUPTED = 2, 130
@@ -159,24 +159,16 @@ def _track(
             )
 
 
-def _write(
-    target: Path, outcome: RunResult, sequence: StampedSequence, settings: Settings
-) -> None:
+def _write(target: Path, outcome: RunResult, sequence: StampedSequence, settings: Settings) -> None:
     """Write the trajectory for VSLAM-LAB, unless no frame has a pose."""
     from spslam.adapters.vslamlab_files import write_trajectory
-    from spslam.trajectory import read_tum
 
     name = "keyframes.tum" if settings.trajectory == "keyframes" else "trajectory.tum"
     tracked = outcome.metrics["tracked"]
     if not tracked:
         return
-    # Stamps are matched to those of the list by time.
-    trajectory = read_tum(outcome.folder / name, unit="s")
-    write_trajectory(target, trajectory, sequence)
-    _print(
-        f"{tracked} of {outcome.metrics['frames']} frames tracked; "
-        f"{len(trajectory)} poses in {target}"
-    )
+    poses = write_trajectory(target, outcome.folder / name, sequence)
+    _print(f"{tracked} of {outcome.metrics['frames']} frames tracked; {poses} poses in {target}")
 
 
 def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:

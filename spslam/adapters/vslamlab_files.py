@@ -26,14 +26,13 @@ from spslam.datasets.calibration.yaml_text import parse_yaml, read_text
 from spslam.datasets.images.depth_files import DepthUnits
 from spslam.datasets.timestamps import Timing, nominal_fps, order_frames, read_stamps
 from spslam.errors import CalibrationError, ConfigError, DatasetError
-from spslam.geometry import inverse, orthonormalize, rotation_to_quaternion
+from spslam.geometry import inverse, orthonormalize
 from spslam.interfaces import LeftOut
 from spslam.io.files import write_atomic
 from spslam.io.given_files import read_given
 from spslam.lens import lens
 from spslam.notices import notice
 from spslam.timestamps import TimeUnit
-from spslam.trajectory import Trajectory
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,8 +47,8 @@ _STAMP_HEADING = re.compile(r"ts_(?P<camera>\w+) \((?P<unit>s|ms|us|ns)\)")
 _MISSING = ("", "nan", "NaN", "None")
 # Headings of the trajectory by the unit of the stamps.
 _HEADINGS = {
-    "ns": ("ts (ns)", "tx (m)", "ty (m)", "tz (m)", "qx", "qy", "qz", "qw"),
-    "s": ("timestamp", "tx", "ty", "tz", "qx", "qy", "qz", "qw"),
+    "ns": "ts (ns),tx (m),ty (m),tz (m),qx,qy,qz,qw",
+    "s": "timestamp,tx,ty,tz,qx,qy,qz,qw",
 }
 # Values of the key `trajectory` in the settings.
 _TRAJECTORIES = ("frames", "keyframes")
@@ -199,36 +198,43 @@ def open_sequence(
     return StampedSequence(frames, stamps, table.unit)
 
 
-def write_trajectory(path: Path, trajectory: Trajectory, sequence: StampedSequence) -> None:
-    """Write poses of the left camera as VSLAM-LAB's evaluation reads them.
+def write_trajectory(path: Path, poses: Path, sequence: StampedSequence) -> int:
+    """Write the poses of a run as VSLAM-LAB's evaluation reads them.
 
-    A heading, then stamp, position and quaternion of each pose, separated by commas. The stamps are
-    those of the list, digit by digit: nanoseconds as floats of seconds would lose digits.
+    A heading, then stamp, position and quaternion of each pose, separated by commas. Poses are
+    copied digit by digit. The stamps are those of the list: nanoseconds since 1970 as floats of
+    seconds would lose digits.
 
     Args:
         path: the file, `ITERATION_KeyFrameTrajectory.csv`.
-        trajectory: poses at times of the sequence's frames.
+        poses: `trajectory.tum` or `keyframes.tum` of a run of the sequence.
         sequence: the sequence.
+
+    Returns:
+        The number of poses.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    times = sequence.frames.timestamps
-    after = np.clip(np.searchsorted(times, trajectory.timestamps), 1, max(len(times) - 1, 1))
-    after = np.minimum(after, len(times) - 1)
-    nearer = np.abs(times[after - 1] - trajectory.timestamps) < np.abs(
-        times[after] - trajectory.timestamps
-    )
-    rows = np.where(nearer, after - 1, after)
-    quaternions = rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3])
-    # + 0.0 turns -0.0 into 0.0.
-    poses = np.concatenate([trajectory.positions, quaternions], axis=1) + 0.0
-    lines = [",".join(_HEADINGS.get(sequence.unit, _HEADINGS["ns"]))]
-    if sequence.unit not in _HEADINGS:
-        lines[0] = lines[0].replace("(ns)", f"({sequence.unit})")
-    for row, pose in zip(rows.tolist(), poses.tolist(), strict=True):
-        lines.append(",".join([sequence.stamps[row], *(f"{value:.9e}" for value in pose)]))
-    write_atomic(path, "\n".join(lines) + "\n")
+    lines = poses.read_text(encoding="utf-8").splitlines()
+    cells = [line.split() for line in lines if not line.startswith("#")]
+    seconds = np.array([float(row[0]) for row in cells])
+    rows = _nearest(sequence.frames.timestamps, seconds)
+    heading = _HEADINGS["s" if sequence.unit == "s" else "ns"].replace("ns", sequence.unit)
+    table = [
+        ",".join([sequence.stamps[row], *pose[1:]]) for row, pose in zip(rows, cells, strict=True)
+    ]
+    write_atomic(path, "\n".join([heading, *table]) + "\n")
+    return len(table)
+
+
+def _nearest(times: NDArray[np.float64], wanted: NDArray[np.float64]) -> list[int]:
+    """Return the row of the nearest of increasing times (N,) for each wanted one (M,), seconds."""
+    after = np.searchsorted(times, wanted).clip(0, len(times) - 1)
+    before = (after - 1).clip(0)
+    nearer = np.abs(times[before] - wanted) < np.abs(times[after] - wanted)
+    rows: list[int] = np.where(nearer, before, after).tolist()
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +261,9 @@ def _read_list(path: Path, camera: str, columns: tuple[str, ...]) -> _Table:
         text = read_given(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DatasetError(f"expected a list of images at {path}: cannot be read ({reason})") from None
+        raise DatasetError(
+            f"expected a list of images at {path}: cannot be read ({reason})"
+        ) from None
     rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
     heading = rows[0] if rows else []
     found = [_STAMP_HEADING.fullmatch(name) for name in heading]
@@ -362,7 +370,8 @@ def _entry(values: dict[str, Any]) -> _CameraEntry:
     width, height = _numbers(values, "image_dimension", 2)
     fx, fy = _numbers(values, "focal_length", 2)
     cx, cy = _numbers(values, "principal_point", 2)
-    kind, coefficients = values.get("distortion_type"), ()
+    kind = values.get("distortion_type")
+    coefficients: tuple[float, ...] = ()
     if kind is not None:
         if kind not in _LENSES:
             raise CalibrationError(
@@ -397,4 +406,3 @@ def _numbers(values: dict[str, Any], key: str, count: int) -> tuple[float, ...]:
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise CalibrationError(f"{key}: expected {count} numbers, found {str(found)[:60]}")
     return numbers
-
