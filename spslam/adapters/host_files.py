@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from spslam import __version__
 from spslam.config import Config, load_config
 from spslam.errors import ConfigError, OutputError
-from spslam.frontend.superpoint.checkpoints import BUILT_IN, find_weights, read_checkpoint
 from spslam.io.files import printable, write_atomic
 from spslam.io.given_files import read_given
 from spslam.io.structured_text import one_line
@@ -79,7 +78,7 @@ class HostPlugin:
     host: str
     files: tuple[HostFile, ...]
     needs: str
-    weights: str = BUILT_IN[0]
+    weights: str = "superpoint_lite"
     whole_config: bool = False
     usual_dim: int | None = None
 
@@ -206,6 +205,8 @@ def write_plugin(
 
 def _values(plugin: HostPlugin, weights: str | None, overrides: list[str]) -> dict[str, Any]:
     """Return the values of a plug-in's templates."""
+    from spslam.frontend.superpoint.checkpoints import BUILT_IN, find_weights, read_checkpoint
+
     chosen = weights or plugin.weights
     dim = read_checkpoint(chosen).descriptor_dim
     if plugin.usual_dim not in (None, dim):

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.adapters.feature_settings import feature_config
-from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
-from spslam.frontend.superpoint.checkpoints import read_checkpoint
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,6 +68,9 @@ class SuperPointFrontend:
         cuda: bool = False,
         **settings: Any,
     ) -> None:
+        from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
+        from spslam.frontend.superpoint.checkpoints import read_checkpoint
+
         weights = DEFAULT_WEIGHTS if weights_path is None else str(weights_path)
         defaults = {
             "nms_radius": nms_dist,

@@ -21,7 +21,8 @@ from spslam.process.failures import line_of
 from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag
 
 if TYPE_CHECKING:
-    from spslam.adapters.vslamlab_files import Settings, StampedSequence
+    from spslam.adapters.vslamlab_files import Settings
+    from spslam.datasets.vslamlab import StampedSequence
     from spslam.pipeline import RunResult, Status
 
 _LOG = logging.getLogger("spslam.adapters.vslamlab")
@@ -81,7 +82,8 @@ def run_baseline(options: argparse.Namespace, unknown: Sequence[str] = ()) -> in
     Raises:
         SpslamError: there are no results, or the run failed after some of them.
     """
-    from spslam.adapters.vslamlab_files import MODES, open_sequence, read_settings
+    from spslam.adapters.vslamlab_files import read_settings
+    from spslam.datasets.vslamlab import MODES, open_vslamlab
     from spslam.run.output import RunLog
 
     iteration = str(options.exp_it).zfill(_DIGITS)
@@ -95,12 +97,12 @@ def run_baseline(options: argparse.Namespace, unknown: Sequence[str] = ()) -> in
         if unknown:
             notice(_LOG, "unknown_arguments", "arguments not used: %s", " ".join(unknown))
         settings = read_settings(options.settings_yaml)
-        sequence = open_sequence(
+        sequence = open_vslamlab(
             options.sequence_path,
             options.calibration_yaml,
             options.rgb_csv,
             options.mode,
-            settings,
+            settings.cameras(options.mode),
         )
         folder = options.exp_folder / f"{iteration}_spslam"
         try:

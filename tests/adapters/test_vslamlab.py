@@ -15,7 +15,8 @@ from vslamlab_sequence import FIRST_NS, STEP_NS, stamps, write_sequence
 from world_folder import CAMERA
 
 from spslam.adapters.vslamlab import main
-from spslam.adapters.vslamlab_files import open_sequence, read_settings, write_trajectory
+from spslam.adapters.vslamlab_files import read_settings, write_trajectory
+from spslam.datasets.vslamlab import open_vslamlab
 from spslam.trajectory import read_tum
 
 ROOT = Path(__file__).parents[2]
@@ -154,8 +155,12 @@ def test_an_older_list_in_seconds_is_read(tmp_path: Path) -> None:
         "cam_mono: rgb0\nset: {initialization.min_points: 20}\n"
     )
     settings = read_settings(sequence / "settings.yaml")
-    opened = open_sequence(
-        sequence, sequence / "calibration.yaml", sequence / "rgb.csv", "mono", settings
+    opened = open_vslamlab(
+        sequence,
+        sequence / "calibration.yaml",
+        sequence / "rgb.csv",
+        "mono",
+        settings.cameras("mono"),
     )
     assert opened.stamps == ("0.000000", "0.033333", "0.066667")
     poses = tmp_path / "poses.tum"
@@ -197,7 +202,7 @@ def test_rows_without_a_partner_are_left_out_and_counted(
         ("settings.yaml", "", "cam_stereo: rgb_0", "two names"),
         ("settings.yaml", "", "trajectory: all", "frames or keyframes"),
         ("settings.yaml", "", "config: nothing", "nothing"),
-        ("settings.yaml", "", "outputs: films", "films"),
+        ("settings.yaml", "", "outputs: music", "music"),
     ],
 )
 def test_wrong_files_give_one_line_and_no_trajectory(
