@@ -169,7 +169,7 @@ def _choose(weights: Checkpoint, config: FeatureConfig) -> Engine:
         return _requested(_RUNTIMES["onnxruntime"], weights, config)
     if config.engine == "openvino" or config.precision in ("bf16", "int8"):
         return _requested(_RUNTIMES["openvino"], weights, config)
-    on_gpu = config.device == "cuda" or (config.device == "auto" and _cuda_is_there())
+    on_gpu = config.device == "cuda" or (config.device == "auto" and cuda_is_available())
     if config.engine == "auto" and not on_gpu:
         engine = _fastest_with_parity(weights, config)
         if engine is not None:
@@ -195,7 +195,8 @@ def torch_engine(network: SuperPoint, device: str, threads: int, tuned: bool = T
     return TorchEngine(network, device, threads, tuned)
 
 
-def _cuda_is_there() -> bool:
+def cuda_is_available() -> bool:
+    """Return whether PyTorch finds a CUDA device."""
     import torch
 
     return torch.cuda.is_available()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,23 @@ class SuperPointExtractor(Extractor):
         _, descriptors = self._maps(image)
         return FAST.sample_descriptors(descriptors, keypoints, self._sampling)
 
+    def extract_with_heat(
+        self, image: NDArray[np.uint8], **selection: float
+    ) -> tuple[Features, NDArray[np.float32]]:
+        """Extract the features of a grey (H, W) uint8 image, and keep the detector's heat map.
+
+        Args:
+            image: the image.
+            **selection: settings of this call in place of the extractor's, of those in `SETTINGS`.
+
+        Returns:
+            The features, and the probability (H, W) of a keypoint at each pixel before suppression.
+        """
+        heat, descriptors = self._maps(image)
+        height, width = image.shape
+        # A copy: an engine may use the memory of its maps again.
+        return self._select(image, heat, descriptors, **selection), heat[:height, :width].copy()
+
     def seconds_of_parts(self, image: NDArray[np.uint8]) -> tuple[float, float]:
         """Time the network and the selection of keypoints on a (H, W) uint8 image, in seconds."""
         check_image(image)
@@ -88,6 +105,7 @@ class SuperPointExtractor(Extractor):
         return begun - start, perf_counter() - begun
 
     def _maps(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Run the network: probabilities and descriptors of the padded image."""
         check_image(image)
         maps = self._engine.run(image)
         if not self._proven:
@@ -102,7 +120,8 @@ class SuperPointExtractor(Extractor):
         heat: NDArray[np.float32],
         descriptors: NDArray[np.float32],
         mask: NDArray[np.bool_] | None = None,
+        **selection: Any,
     ) -> Features:
         heat = heat[: image.shape[0], : image.shape[1]]
-        found = select(heat, descriptors, self._sampling, FAST, mask=mask, **self._selection)
-        return Features(*found)
+        chosen = {**self._selection, **selection}
+        return Features(*select(heat, descriptors, self._sampling, FAST, mask=mask, **chosen))

@@ -197,6 +197,11 @@ class Checkpoint:
             digest.update(name.encode() + values.tobytes())
         return digest.hexdigest()[:12]
 
+    @property
+    def descriptor_dim(self) -> int:
+        """Length of a descriptor."""
+        return len(_kernels(self.state)["Db"])
+
     def network(self) -> SuperPoint:
         """Build the network with these parameters, in evaluation mode.
 
@@ -211,7 +216,7 @@ class Checkpoint:
         outputs = {layer: len(weight) for layer, weight in weights.items()}
         network = SuperPoint(
             [outputs[layer] for layer in ("1a", "2a", "3a", "4a", "Da")],
-            descriptor_dim=outputs["Db"],
+            descriptor_dim=self.descriptor_dim,
             batch_norm=self.batch_norm,
             sampling=self.sampling,
             depths=[len(layers) for layers in _stages(weights)],

@@ -22,6 +22,7 @@ from spslam.cli import data as cli_data
 from spslam.cli import eval as cli_trajectories
 from spslam.cli import export as cli_export
 from spslam.cli import map as cli_map
+from spslam.cli import plugin as cli_plugin
 from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import view as cli_view
@@ -106,6 +107,7 @@ app = typer.Typer(
 app.add_typer(cli_bench.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_map.app)
+app.add_typer(cli_plugin.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
 app.command()(cli_export.export)
