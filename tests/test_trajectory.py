@@ -157,7 +157,7 @@ def test_poses_out_of_order_are_sorted_and_repeated_stamps_dropped_with_a_warnin
     [
         ("", "no line of numbers"),
         ("# only a comment\n", "no line of numbers"),
-        ("1.0\n2.0\n", "found 1 columns in line 1"),
+        ("1.0\n2.0\n", "found 1 column in line 1"),
         ("1 0 0 0 1 0 0 1\n", "found none in 1 row: 1 with a quaternion that has not length 1"),
         (
             "1 0 nan 0 0 0 0 1\n2 0 inf 0 0 0 0 1\n",

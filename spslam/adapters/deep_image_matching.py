@@ -41,33 +41,35 @@ _ExtractorBase: Any = host_class(
 )
 
 
-class SuperPoint(_ExtractorBase):  # type: ignore[misc]
-    """An extractor of spslam for deep-image-matching.
+class SuperPointMethods:
+    """The methods of the extractor, for classes that inherit from `ExtractorBase`.
 
-    Args:
-        config: deep-image-matching's configuration; its `extractor` holds settings by their names
-            in `FeatureConfig`; `name` is ignored.
-
-    Raises:
-        ConfigError: a setting is unknown or impossible.
-        WeightsError: the weights cannot be used.
-        MissingDependencyError: the requested engine or plug-in cannot be loaded.
+    Attributes:
+        settings: settings of a subclass by their names in `FeatureConfig`; the host's
+            configuration wins over them.
+        descriptor_size: length of a descriptor; the host joins the features of tiles with it.
+        detection_noise: standard deviation of a keypoint's position, pixels.
     """
 
+    settings: ClassVar[dict[str, Any]] = {}
     _default_conf: ClassVar[dict[str, Any]] = {"extractor": "superpoint"}
     required_inputs: ClassVar[list[str]] = []
     grayscale = True
     as_float = False
     # Half precision would round positions to 0.5 px from x = 512 on.
     features_as_half = False
+    # Attributes of the host's base class.
+    config: dict[str, Any]
+    _device: str
 
     def __init__(self, config: Any) -> None:
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[call-arg]
         given = self.config["extractor"]
         settings = {key: value for key, value in given.items() if key not in _HOST_KEYS}
         settings.setdefault("device", "cuda" if self._device == "cuda" else "cpu")
-        self._extractor = create_extractor(feature_config(settings))
-        # Used for joining the features of tiles.
+        chosen = feature_config(settings, feature_config(self.settings))
+        self._extractor = create_extractor(chosen)
+        self.detection_noise = chosen.pixel_sigma or self._extractor.pixel_sigma
         self.descriptor_size = self._extract(np.zeros((64, 64), np.uint8))["descriptors"].shape[0]
 
     def _extract(self, image: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
@@ -95,6 +97,20 @@ class SuperPoint(_ExtractorBase):  # type: ignore[misc]
 
     # The name in version 1.2.
     _frame2tensor = _preprocess_tensor
+
+
+class SuperPoint(SuperPointMethods, _ExtractorBase):  # type: ignore[misc]
+    """An extractor of spslam for deep-image-matching.
+
+    Args:
+        config: deep-image-matching's configuration; its `extractor` holds settings by their names
+            in `FeatureConfig` or other programs' names (`keypoint_threshold`); `name` is ignored.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        WeightsError: the weights cannot be used.
+        MissingDependencyError: the requested engine or plug-in cannot be loaded.
+    """
 
 
 def register(name: str = "spslam") -> None:

@@ -31,7 +31,9 @@ HOST_NAMES = {
 
 
 def feature_config(
-    settings: Mapping[str, Any], config: FeatureConfig | None = None
+    settings: Mapping[str, Any],
+    config: FeatureConfig | None = None,
+    fixed: Mapping[str, Any] | None = None,
 ) -> FeatureConfig:
     """Build the configuration of an adapter.
 
@@ -39,21 +41,25 @@ def feature_config(
         settings: values by their names in `FeatureConfig` or `HOST_NAMES`; a number of keypoints of
             0 or less, or None, means `MOST_KEYPOINTS`.
         config: values of the other settings; None: the defaults.
+        fixed: values that the adapter sets by its own arguments; `settings` must not name them.
 
     Raises:
-        ConfigError: a setting is unknown, given under two names, or impossible.
+        ConfigError: a setting is unknown, given under two names, fixed or impossible.
     """
+    fixed = fixed or {}
     values: dict[str, Any] = {}
     for given, value in settings.items():
         name = HOST_NAMES.get(given, given)
         if name in values:
             raise ConfigError(f"features.{name} is given twice, once as {given}: remove one")
+        if name in fixed:
+            raise ConfigError(f"{given} is no setting here: the adapter sets it by an argument")
         values[name] = value
     if "max_keypoints" in values and (values["max_keypoints"] or 0) <= 0:
         values["max_keypoints"] = MOST_KEYPOINTS
     base = {} if config is None else config.model_dump()
     try:
-        return FeatureConfig(**{**base, **values})
+        return FeatureConfig(**{**base, **values, **fixed})
     except ValidationError as error:
         raise ConfigError(f"settings of the extractor: {describe_errors(error)}") from None
 

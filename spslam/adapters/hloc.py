@@ -14,34 +14,28 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from spslam.adapters.front_end import host_class
+from spslam.adapters.front_end import feature_config, host_class
 from spslam.adapters.torch_module import FrontEnd, HostModel, batch_of_one, single
 
 _BaseModel: Any = host_class("hloc", "utils.base_model", "BaseModel", HostModel)
 
 
-class SuperPoint(_BaseModel):  # type: ignore[misc]
-    """An extractor of spslam as a model of hloc.
+class SuperPointMethods:
+    """The methods of the model, for classes that inherit from hloc's `BaseModel`.
 
-    Args:
-        conf: settings by their names in `FeatureConfig` or hloc's names (`keypoint_threshold`,
-            `remove_borders`); `name` is ignored.
-
-    Raises:
-        ConfigError: a setting is unknown or impossible.
-        WeightsError: the weights cannot be used.
-        MissingDependencyError: the requested engine or plug-in cannot be loaded.
+    Attributes:
+        settings: settings of a subclass by their names in `FeatureConfig`; `conf` wins over them.
     """
 
+    settings: ClassVar[dict[str, Any]] = {}
     default_conf: ClassVar[dict[str, Any]] = {"extractor": "superpoint"}
     required_inputs: ClassVar[list[str]] = ["image"]
 
     def _init(self, conf: Mapping[str, Any]) -> None:
-        settings = {key: value for key, value in conf.items() if key != "name"}
-        self.front_end = FrontEnd(settings)
+        given = {key: value for key, value in conf.items() if key != "name"}
+        self.front_end = FrontEnd(given, feature_config(self.settings))
         # Standard deviation of a keypoint's position, pixels.
-        sigma = self.front_end.extractor.pixel_sigma
-        self.detection_noise = settings.get("pixel_sigma") or sigma
+        self.detection_noise = self.front_end.pixel_sigma
 
     def _forward(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Extract features.
@@ -60,6 +54,20 @@ class SuperPoint(_BaseModel):  # type: ignore[misc]
             "scores": batch_of_one(found.scores, image),
             "descriptors": batch_of_one(found.descriptors.T, image),
         }
+
+
+class SuperPoint(SuperPointMethods, _BaseModel):  # type: ignore[misc]
+    """An extractor of spslam as a model of hloc.
+
+    Args:
+        conf: settings by their names in `FeatureConfig` or hloc's names (`keypoint_threshold`,
+            `remove_borders`); `name` is ignored.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        WeightsError: the weights cannot be used.
+        MissingDependencyError: the requested engine or plug-in cannot be loaded.
+    """
 
 
 def register(name: str = "spslam") -> None:

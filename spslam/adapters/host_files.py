@@ -229,7 +229,6 @@ def _values(plugin: HostPlugin, weights: str | None, overrides: list[str]) -> di
         "settings": repr(flat),
         "weights_yaml": json.dumps(chosen),
         "settings_yaml": json.dumps(settings),
-        "descriptor_dim": dim,
     }
 
 

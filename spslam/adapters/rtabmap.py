@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.adapters.feature_settings import feature_config
+from spslam.adapters.front_end import feature_config
 
 if TYPE_CHECKING:
     from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
@@ -54,8 +54,12 @@ class Detector:
                 "RTAB-Map requests CUDA (PyDetector/Cuda), but PyTorch finds no device: "
                 "the CPU runs the network"
             )
-        device = "cuda" if found else "cpu"
-        self._extractor = SuperPointExtractor(feature_config(self._weights, device, self._settings))
+        fixed = {
+            "extractor": "superpoint",
+            "weights": self._weights,
+            "device": "cuda" if found else "cpu",
+        }
+        self._extractor = SuperPointExtractor(feature_config(self._settings, fixed=fixed))
 
     def detect(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Find and describe the points of an image.

@@ -15,14 +15,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.adapters.feature_settings import feature_config
+from spslam.adapters.front_end import MOST_KEYPOINTS, feature_config
 
 _LOG = logging.getLogger(__name__)
 
 # Weights where the host gives none: hosts often assume descriptors of 256 numbers.
 DEFAULT_WEIGHTS = "superpoint"
-# The interface has no limit of the number of points: the largest that the settings allow.
-_MOST_POINTS = 20000
 # Largest deviation of a float image from [0, 1] that counts as an overshoot of interpolation.
 _OVERSHOOT = 0.1
 # Columns of a track before its points: number, mean distance of its matches.
@@ -72,12 +70,20 @@ class SuperPointFrontend:
         from spslam.frontend.superpoint.checkpoints import read_checkpoint
 
         weights = DEFAULT_WEIGHTS if weights_path is None else str(weights_path)
-        defaults = {
-            "nms_radius": nms_dist,
-            "threshold": conf_thresh,
-            "max_keypoints": _MOST_POINTS,
+        defaults = feature_config(
+            {
+                "nms_radius": nms_dist,
+                "threshold": conf_thresh,
+                # The interface has no limit of the number of points.
+                "max_keypoints": MOST_KEYPOINTS,
+            }
+        )
+        fixed = {
+            "extractor": "superpoint",
+            "weights": weights,
+            "device": "cuda" if cuda else "cpu",
         }
-        config = feature_config(weights, "cuda" if cuda else "cpu", settings, **defaults)
+        config = feature_config(settings, defaults, fixed)
         self._extractor = SuperPointExtractor(config)
         self.cuda = bool(cuda)
         self.nms_dist: int = config.nms_radius

@@ -57,6 +57,16 @@ class FrontEnd(nn.Module):
         self._loaded_for = place
 
     @property
+    def max_keypoints(self) -> int:
+        """The largest number of keypoints of an image."""
+        return self._config.max_keypoints
+
+    @property
+    def pixel_sigma(self) -> float:
+        """The standard deviation of a keypoint's position, pixels."""
+        return self._config.pixel_sigma or self.extractor.pixel_sigma
+
+    @property
     def extractor(self) -> Extractor:
         """The extractor on the module's device."""
         place = self._place.device.type

@@ -81,5 +81,7 @@ def test_it_works_without_the_host_and_with_binary_descriptors() -> None:
     extractor = SuperPoint({"extractor": {"extractor": "orb", "max_keypoints": 60}})
     found = extractor._extract(scene().astype(np.float32))
     assert extractor.descriptor_size == 256
+    assert extractor.detection_noise == 1.0
+    assert not extractor.features_as_half
     assert found["descriptors"].shape == (256, 60)
     np.testing.assert_allclose(np.linalg.norm(found["descriptors"], axis=0), 1, atol=1e-5)

@@ -63,6 +63,14 @@ def test_impossible_settings_are_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_what_an_adapter_sets_by_its_arguments_is_no_setting() -> None:
+    base = FeatureConfig(max_keypoints=60)
+    found = feature_config({"nfeatures": 70}, base, {"weights": "superpoint"})
+    assert (found.max_keypoints, found.weights) == (70, "superpoint")
+    with pytest.raises(ConfigError, match="weights is no setting here"):
+        feature_config({"weights": "a.pth"}, base, {"weights": "superpoint"})
+
+
 @pytest.mark.parametrize(
     "pixels",
     [None, "photo.png", np.zeros((0, 5), np.uint8), np.zeros((5, 5), np.float32), np.zeros(5)],

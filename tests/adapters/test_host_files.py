@@ -22,7 +22,9 @@ from world_folder import world_frame
 from spslam import __version__
 from spslam.adapters.host_files import HOST_PLUGINS, write_plugin
 from spslam.adapters.superpoint_frontend import SuperPointFrontend
+from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, OutputError, WeightsError
+from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.superpoint.checkpoints import find_weights
 
 ROOT = Path(__file__).parents[2]
@@ -155,7 +157,6 @@ def test_a_file_for_rtabmap_is_imported_by_its_name(
 
 
 GLUE_FACTORY_BASE = """
-from types import SimpleNamespace
 from torch import nn
 
 class BaseModel(nn.Module):
@@ -164,7 +165,7 @@ class BaseModel(nn.Module):
 
     def __init__(self, conf):
         super().__init__()
-        self.conf = SimpleNamespace(**{**self.default_conf, **conf})
+        self.conf = {**self.default_conf, **conf}
         self._init(self.conf)
 
     def forward(self, data):
@@ -179,7 +180,7 @@ def test_a_model_of_glue_factory(
     torch = pytest.importorskip("torch")
     host_package(tmp_path / "host", "models/base_model.py", GLUE_FACTORY_BASE)
     extractors = tmp_path / "host" / "models" / "extractors"
-    path = written("glue-factory", extractors)
+    path = written("glue-factory", extractors, "features.border=9", "features.threshold=0.02")
     (extractors / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module(f"host.models.extractors.{path.stem}")
@@ -194,22 +195,16 @@ def test_a_model_of_glue_factory(
     assert set(found) == {module.__main_model__}
     images = [world_frame(index).image for index in (0, 9)]
     batch = torch.from_numpy(np.stack(images)[:, None] / np.float32(255))
-    model = module.__main_model__({})
+    model = module.__main_model__({"trainable": False, "detection_threshold": 0.005})
     pred = model({"image": batch[:1].expand(1, 3, -1, -1)})
-    points, descriptors, _ = SuperPointFrontend("superpoint_lite", 4, 0.005, 0.7).run(images[0])
-    np.testing.assert_allclose(pred["keypoints"][0], points[:2].T + 0.5, atol=1e-4)
-    np.testing.assert_allclose(pred["keypoint_scores"][0], points[2], atol=1e-6)
-    np.testing.assert_array_equal(pred["descriptors"][0], descriptors.T)
-    with pytest.raises(ValueError, match="force_num_keypoints"):
-        model({"image": batch})
+    found = create_extractor(FeatureConfig(threshold=0.005, border=9)).extract(images[0])
+    np.testing.assert_array_equal(pred["keypoints"][0], found.keypoints + np.float32(0.5))
+    np.testing.assert_array_equal(pred["keypoint_scores"][0], found.scores)
+    np.testing.assert_array_equal(pred["descriptors"][0], found.descriptors)
     model = module.__main_model__({"max_num_keypoints": 600, "force_num_keypoints": True})
-    pred = model({"image": batch})
-    assert pred["keypoints"].shape == (2, 600, 2)
-    assert pred["descriptors"].shape == (2, 600, 128)
-    padded = pred["keypoint_scores"] == 0
-    assert padded.any() and not padded.all()
-    similarity = pred["descriptors"][0] @ pred["descriptors"][0].T - 2 * torch.eye(600)
-    assert similarity[padded[0]].max() < 0.6
+    assert model({"image": batch})["descriptors"].shape == (2, 600, 128)
+    with pytest.raises(NotImplementedError, match="spslam train"):
+        model.loss({}, {})
 
 
 DIM_BASE = """
@@ -235,7 +230,12 @@ def test_an_extractor_of_deep_image_matching(
     tmp_path: Path, modules: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host_package(tmp_path / "host", "extractors/extractor_base.py", DIM_BASE)
-    path = written("deep-image-matching", tmp_path / "host" / "extractors", weights="superpoint")
+    path = written(
+        "deep-image-matching",
+        tmp_path / "host" / "extractors",
+        "features.max_keypoints=90",
+        weights="superpoint",
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module(f"host.extractors.{path.stem}")
     base = importlib.import_module("host.extractors.extractor_base").ExtractorBase
@@ -249,12 +249,15 @@ def test_an_extractor_of_deep_image_matching(
     image = world_frame(0).image
     extractor: Any = extractor_class({"max_keypoints": -1})
     features = extractor._extract(image.astype(np.float32))
-    points, descriptors, _ = SuperPointFrontend("superpoint", 4, 0.005, 0.7).run(image)
-    np.testing.assert_allclose(features["keypoints"], points[:2].T, atol=1e-4)
-    np.testing.assert_array_equal(features["descriptors"], descriptors)
-    assert features["scores"].shape == (points.shape[1],)
-    assert extractor.descriptor_size == len(descriptors) == 256
-    assert len(extractor_class({"max_keypoints": 50})._extract(image)["keypoints"]) == 50
+    expected = create_extractor(FeatureConfig(weights="superpoint", max_keypoints=20000))
+    found = expected.extract(image)
+    np.testing.assert_array_equal(features["keypoints"], found.keypoints)
+    np.testing.assert_array_equal(features["descriptors"], found.descriptors.T)
+    np.testing.assert_array_equal(features["scores"], found.scores)
+    assert extractor.descriptor_size == 256
+    assert not extractor.features_as_half
+    assert extractor.detection_noise == expected.pixel_sigma
+    assert len(extractor_class({"name": path.stem})._extract(image)["keypoints"]) == 90
 
 
 def test_an_extractor_of_hloc(
@@ -275,7 +278,13 @@ def test_an_extractor_of_hloc(
         "        return self._forward(data)\n"
     )
     host_package(tmp_path / "host", "utils/base_model.py", base_text)
-    path = written("hloc", tmp_path / "host" / "extractors", "features.max_keypoints=80")
+    path = written(
+        "hloc",
+        tmp_path / "host" / "extractors",
+        "features.max_keypoints=80",
+        "features.border=8",
+        "features.pixel_sigma=0.9",
+    )
     (path.parent / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module(f"host.extractors.{path.stem}")
@@ -287,10 +296,12 @@ def test_an_extractor_of_hloc(
         and issubclass(value, base)
         and value.__module__ == module.__name__
     )
-    model = model_class({"name": path.stem}).eval()
+    model = model_class({"name": path.stem, "remove_borders": 30}).eval()
     image = torch.from_numpy(world_frame(0).image[None, None] / np.float32(255))
     pred = model({"image": image})
     assert pred["keypoints"][0].shape == (80, 2)
+    assert pred["keypoints"].min() >= 29
+    assert model.detection_noise == 0.9
     assert pred["descriptors"][0].shape == (128, 80)
 
 
