@@ -35,8 +35,10 @@ from spslam.typing import FloatArray
 logger = logging.getLogger(__name__)
 
 TRANSFORMS = "transforms.json"
+# Folder of COLMAP models, which a later export keeps.
+_MODELS = "sparse"
 # Files and folders of an export.
-_NAMES = {TRANSFORMS, "points.ply", "images", "depth", "masks"}
+_NAMES = {TRANSFORMS, "points.ply", "images", "depth", "masks", _MODELS}
 # Key and value of `transforms.json` that marks an export: only such a folder is replaced.
 _MARK = ("written_by", "spslam map export")
 # Turns the axes of a map (x right, y down, z forward in the first keyframe) to those of
@@ -380,7 +382,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise OutputError(f"--nerfstudio must be a folder, found a file or a link: {folder}")
     names = sorted(path.name for path in folder.iterdir())
     foreign = [name for name in names if name not in _NAMES]
-    if foreign or (names and not _is_marked(folder / TRANSFORMS)):
+    if foreign or (set(names) - {_MODELS} and not _is_marked(folder / TRANSFORMS)):
         raise OutputError(
             f"{folder} is left alone: expected a new folder or an earlier export of spslam, "
             f"found {(foreign or names)[0]}; name another folder"
@@ -396,12 +398,18 @@ def _is_marked(path: Path) -> bool:
 
 
 def _publish(part: Path, folder: Path) -> None:
-    """Move the finished folder to its place; an earlier one goes to the hidden place."""
+    """Move the finished folder to its place; an earlier one is removed, except for its models."""
     try:
         if not folder.exists():
             part.rename(folder)
-        elif not exchange(part, folder):
-            shutil.rmtree(folder)
+            return
+        if not exchange(part, folder):
+            earlier = Path(tempfile.mkdtemp(prefix=f".{folder.name[:50]}.", dir=folder.parent))
+            folder.rename(earlier / "export")
             part.rename(folder)
+            (earlier / "export").rename(part)
+            earlier.rmdir()
+        if (part / _MODELS).exists():
+            (part / _MODELS).rename(folder / _MODELS)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror or error}") from None
