@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from map_files import place_arrays
+from map_files import arrays_of, place_arrays, same_map, seal
 
 from spslam.camera import Camera
 from spslam.errors import MapError, OutputError
