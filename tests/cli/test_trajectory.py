@@ -98,6 +98,7 @@ def test_wrong_calls_give_a_one_line_error(
     assert call("export-trajectory", str(tmp_path / "positions.txt"), *euroc) == 2
     assert "needs rotations" in capsys.readouterr().err.splitlines()[-1]
     assert call("export-trajectory", file, "--format", "bag", "--out", str(out)) == 2
+    assert "'bag'" in capsys.readouterr().err
     (run / "keyframes.tum").unlink()
     assert "has no keyframes.tum" in refused(
         capsys, "export-trajectory", str(run), "--keyframes", *to

@@ -212,8 +212,12 @@ def test_images_are_undistorted_and_their_border_is_masked(
     ideal = ColoredWorld("rgbd")
     _, renderer = exported(tmp_path, "rgbd", sequence)
     for frame, index in zip(renderer.frames(), FRAMES, strict=True):
-        image, mask = renderer.image(frame), renderer.image(frame, "mask_path") > 0
-        assert 0.5 < mask.mean() < 1.0
+        image, mask = renderer.image(frame), np.ones((240, 320), dtype=bool)
+        # The ideal camera sees less than the equidistant lens, and more than the other one.
+        assert ("mask_path" in frame) == (model == "radtan")
+        if model == "radtan":
+            mask = renderer.image(frame, "mask_path") > 0
+            assert 0.5 < mask.mean() < 1.0
         expected = cv2.cvtColor(ideal[index].color.image(), cv2.COLOR_RGB2BGR)
         off = np.abs(image.astype(int) - expected)[mask]
         # The lens interpolates once, undistortion once more: edges are softer, not elsewhere.

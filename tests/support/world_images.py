@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +12,22 @@ import numpy as np
 from spslam.datasets import open_sequence
 from spslam.errors import FrameError
 from spslam.frame import ColorImage, Frame
+
+
+@cache
+def _world(sensor: str) -> Any:
+    return open_sequence("demo-small", sensor=sensor)
+
+
+@cache
+def _frame(sensor: str, index: int) -> Frame:
+    frame: Frame = _world(sensor)[index]
+    return frame
+
+
+@cache
+def _depth(index: int) -> np.ndarray:
+    return np.asarray(_world("mono").depth(index))
 
 
 class ColoredWorld:
@@ -33,7 +51,7 @@ class ColoredWorld:
         depth_factor: float = 1.0,
         unreadable: tuple[int, ...] = (),
     ) -> None:
-        self._whole = open_sequence("demo-small", sensor=sensor)
+        self._whole, self._sensor = _world(sensor), sensor
         self._colored, self._factor, self._unreadable = colored, depth_factor, unreadable
         self.name, self.dataset, self.source = "tinted", "demo", "tinted world"
         self.sensor, self.time_unit = self._whole.sensor, "s"
@@ -56,23 +74,25 @@ class ColoredWorld:
     def __getitem__(self, index: int) -> Frame:
         if index in self._unreadable:
             raise FrameError(f"frame {index} is broken")
-        frame = self._whole[index]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        frame = _frame(self._sensor, index)
         color = self._tinted(frame.image) if self._colored else None
         right = frame.image_right
         return replace(
             frame,
             camera=self.camera,
             image=self._through_lens(frame.image),
-            depth=None if frame.depth is None else self._depth(frame.depth),
+            depth=None if frame.depth is None else self._lensed(frame.depth),
             color=color,
             color_right=None if right is None or not self._colored else self._tinted(right),
         )
 
     def true_depth(self, index: int) -> np.ndarray:
         """Depth (H, W) of the ideal image, metres."""
-        return np.asarray(self._whole.depth(index) * np.float32(self._factor))
+        return np.asarray(_depth(index) * np.float32(self._factor))
 
-    def _depth(self, depth: np.ndarray) -> np.ndarray:
+    def _lensed(self, depth: np.ndarray) -> np.ndarray:
         lensed = cv2.remap(depth, *self._maps, cv2.INTER_NEAREST)
         return np.asarray(lensed, np.float32) * np.float32(self._factor)
 
