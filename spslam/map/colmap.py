@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.camera import Camera
-from spslam.errors import OutputError
+from spslam.errors import MapError, OutputError
 from spslam.io.files import write_atomic
 from spslam.map.colors import point_colors
 from spslam.map.export import extract_submap, needed_origin
@@ -42,6 +42,8 @@ PIXEL_SHIFT = 0.5
 _PINHOLE, _CAMERA = 1, 0
 # Number of the only rig.
 _RIG = 1
+# Largest id of an image.
+_MOST_IMAGES = 2**31 - 1
 # Point of an observation without one, in binary files.
 _NO_POINT = 2**64 - 1
 _GREY = 128
@@ -106,7 +108,7 @@ def write_colmap(
         formats: `text`, `binary` or `both`. COLMAP reads the binary files where it finds both.
 
     Raises:
-        MapError: The map does not say which camera recorded it.
+        MapError: The map does not say which camera recorded it, or has too large ids.
         OutputError: The folder contains other files or another program's model, or cannot be
             written to.
     """
@@ -171,6 +173,12 @@ class _Model:
         origin, one = needed_origin(slam_map), extract_submap(slam_map, submap)
         stereo = origin.sensor == "stereo"
         one.remove_points(one.points["id"][_image_counts(one, stereo) < 2])
+        largest = int(_image_ids(one, stereo).max())
+        if largest > _MOST_IMAGES:
+            raise MapError(
+                f"the map cannot be a COLMAP model: its largest image id would be {largest}, "
+                f"COLMAP's largest is {_MOST_IMAGES}"
+            )
         names = image_names(slam_map)
         rows = np.flatnonzero(slam_map.keyframes["submap"] == submap)
         image_ids, pixels, points, at = _keypoints(one, stereo)

@@ -228,7 +228,7 @@ def test_images_are_undistorted_and_their_border_is_masked(
         assert np.median(np.abs(depth - ideal.true_depth(index))[mask]) < 0.01
 
 
-# -- what is refused or told -----------------------------------------------------------------------
+# -- refusals and notices --------------------------------------------------------------------------
 
 
 def test_an_earlier_export_is_replaced_as_a_whole_but_its_models_stay(tmp_path: Path) -> None:
