@@ -21,7 +21,9 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     xi = np.random.default_rng(2).normal(size=(10, 6))
-    trajectory = Trajectory(100.0 + STEP_S * np.arange(2, 12), geometry.se3_exp(xi))
+    trajectory = Trajectory(
+        100.0 + STEP_S * np.arange(2, 12, dtype=np.float64), geometry.se3_exp(xi)
+    )
     write_tum(folder / "trajectory.tum", trajectory)
     write_tum(folder / "keyframes.tum", trajectory.select(np.arange(0, 10, 3)))
     labels = {"sequence": "x", "sensor": "mono", "extractor": "orb", "scale_source": "height 1 m"}

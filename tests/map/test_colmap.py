@@ -144,8 +144,8 @@ def test_colmap_writes_the_same_files(slam_map: Map, tmp_path: Path, formats: st
     if formats == "binary":
         model.write_binary(str(tmp_path / "theirs"))
         for name in ("cameras.bin", "rigs.bin", "frames.bin"):
-            ours = (tmp_path / "ours" / name).read_bytes()
-            assert ours == (tmp_path / "theirs" / name).read_bytes(), name
+            written = (tmp_path / "ours" / name).read_bytes()
+            assert written == (tmp_path / "theirs" / name).read_bytes(), name
         sizes = [
             sum((tmp_path / folder / name).stat().st_size for name in BINARY_FILES)
             for folder in ("ours", "theirs")

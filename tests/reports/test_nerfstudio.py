@@ -16,7 +16,7 @@ from world_images import ColoredWorld
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.errors import DatasetError, FrameError, MapError, OutputError
-from spslam.frame import Frame, Observations, colors_at
+from spslam.frame import Frame, Observations, Sensor, colors_at
 from spslam.map.map import Map, Origin
 from spslam.map.submaps import append_map, points_of
 from spslam.reports.nerfstudio import DEPTH_UNIT_M, write_nerfstudio
@@ -25,7 +25,7 @@ from spslam.reports.nerfstudio import DEPTH_UNIT_M, write_nerfstudio
 FRAMES = (0, 20, 40)
 
 
-def map_of(sequence: ColoredWorld, sensor: str) -> Map:
+def map_of(sequence: ColoredWorld, sensor: Sensor) -> Map:
     """The true map of keyframes: points on the surfaces, observed where they project."""
     camera = sequence.camera.without_distortion()
     if sensor == "rgbd":
@@ -34,6 +34,7 @@ def map_of(sequence: ColoredWorld, sensor: str) -> Map:
     rng = np.random.default_rng(0)
     for index in FRAMES:
         frame, depth = sequence[index], sequence.true_depth(index)
+        assert sequence.ground_truth is not None
         T = sequence.ground_truth.T_world_cam[index]
         near = geometry.apply(geometry.inverse(T), points)
         old = np.flatnonzero(camera.in_image(camera.project(near), 12.0) & (near[:, 2] > 0.2))
@@ -103,7 +104,7 @@ class Renderer:
         return np.asarray(found)
 
 
-def exported(tmp_path: Path, sensor: str, sequence: ColoredWorld) -> tuple[Map, Renderer]:
+def exported(tmp_path: Path, sensor: Sensor, sequence: ColoredWorld) -> tuple[Map, Renderer]:
     slam_map = map_of(sequence, sensor)
     summary = write_nerfstudio(tmp_path / "scene", slam_map, 0, sequence)
     renderer = Renderer(tmp_path / "scene")
@@ -113,7 +114,9 @@ def exported(tmp_path: Path, sensor: str, sequence: ColoredWorld) -> tuple[Map, 
 
 
 @pytest.mark.parametrize("sensor", ["mono", "stereo", "rgbd"])
-def test_points_project_to_their_observations_in_every_image(tmp_path: Path, sensor: str) -> None:
+def test_points_project_to_their_observations_in_every_image(
+    tmp_path: Path, sensor: Sensor
+) -> None:
     slam_map, renderer = exported(tmp_path, sensor, ColoredWorld(sensor))
     frames = {frame["file_path"]: frame for frame in renderer.frames()}
     sides = ["", "right/"] if sensor == "stereo" else [""]
@@ -134,7 +137,7 @@ def test_points_project_to_their_observations_in_every_image(tmp_path: Path, sen
 
 @pytest.mark.parametrize("sensor", ["mono", "stereo"])
 def test_points_have_the_colour_of_the_images_where_they_project(
-    tmp_path: Path, sensor: str
+    tmp_path: Path, sensor: Sensor
 ) -> None:
     _, renderer = exported(tmp_path, sensor, ColoredWorld(sensor))
     colors = np.stack([renderer.vertices[name] for name in ("blue", "green", "red")], axis=1)
@@ -218,7 +221,9 @@ def test_images_are_undistorted_and_their_border_is_masked(
         if model == "radtan":
             mask = renderer.image(frame, "mask_path") > 0
             assert 0.5 < mask.mean() < 1.0
-        expected = cv2.cvtColor(ideal[index].color.image(), cv2.COLOR_RGB2BGR)
+        color = ideal[index].color
+        assert color is not None
+        expected = cv2.cvtColor(color.image(), cv2.COLOR_RGB2BGR)
         off = np.abs(image.astype(int) - expected)[mask]
         # The lens interpolates once, undistortion once more: edges are softer, not elsewhere.
         assert np.median(off) <= 3

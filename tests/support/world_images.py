@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 
 from spslam.datasets import open_sequence
 from spslam.errors import FrameError
-from spslam.frame import ColorImage, Frame
+from spslam.frame import ColorImage, Frame, Sensor
+from spslam.interfaces import LeftOut
+from spslam.trajectory import Trajectory
 
 
 @cache
@@ -54,14 +57,15 @@ class ColoredWorld:
         self._whole, self._sensor = _world(sensor), sensor
         self._colored, self._factor, self._unreadable = colored, depth_factor, unreadable
         self.name, self.dataset, self.source = "tinted", "demo", "tinted world"
-        self.sensor, self.time_unit = self._whole.sensor, "s"
+        self.sensor: Sensor = self._whole.sensor
+        self.time_unit = "s"
         self.skipped: list[tuple[int, str]] = []
-        self.left_out: list[object] = []
+        self.left_out: list[LeftOut] = []
         camera = self._whole.camera
         self.camera = replace(camera, distortion_model=distortion_model, distortion=distortion)
         truth = self._whole.ground_truth
         assert truth is not None
-        self.ground_truth = truth
+        self.ground_truth: Trajectory | None = truth
         y, x = np.indices((camera.height, camera.width), dtype=np.float64)
         # The pixel of the ideal image that each pixel of the lens shows.
         ideal = self.camera.undistort(np.stack([x.ravel(), y.ravel()], axis=1))
@@ -70,6 +74,9 @@ class ColoredWorld:
 
     def __len__(self) -> int:
         return len(self._whole)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Frame:
         if index in self._unreadable:
