@@ -371,9 +371,7 @@ def _export_ply(path: Path, slam_map: Map, submap: int) -> str:
 
 def _tell_colors(slam_map: Map, colored: bool) -> None:
     if not colored and len(slam_map.points):
-        text = (
-            "the map is of an earlier version and has no colours: points have none (in COLMAP grey)"
-        )
+        text = "the map is of an earlier version: its points have no colours (in COLMAP: grey)"
         notice(_logger, "points_without_colors", text)
 
 
