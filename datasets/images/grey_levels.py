@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from spslam.errors import FrameError
 from spslam.notices import notice
 
-from .decoding import full_range_to_eight_bits, read_grey
+from .decoding import full_range_to_eight_bits, one_channel, read_grey, read_pixels, to_color
 
 _LOG = logging.getLogger(__name__)
 # Largest 16-bit value.
@@ -93,10 +93,21 @@ class GreyReader:
         Raises:
             FrameError: the file is missing, cut short, damaged, or no image.
         """
-        pixels = read_grey(path)
+        return self.read_both(path)[0]
+
+    def read_both(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Read an image as grey (H, W) uint8, and its colours (H, W, 3), blue green red.
+
+        There are no colours (None) in grey images and in those of 16 bits.
+
+        Raises:
+            FrameError: the file is missing, cut short, damaged, or no image.
+        """
+        decoded = read_pixels(path)
+        pixels = one_channel(decoded, path.name)
         if pixels.dtype != np.uint16:
-            return pixels.astype(np.uint8, copy=False)
-        return self._found_scaling().apply(pixels.astype(np.uint16, copy=False))
+            return pixels.astype(np.uint8, copy=False), to_color(decoded)
+        return self._found_scaling().apply(pixels.astype(np.uint16, copy=False)), None
 
     def _found_scaling(self) -> GreyScaling:
         with self._lock:

@@ -53,6 +53,7 @@ OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
     "keyframes.tum",
+    "poses.csv",
     GROUND_TRUTH,
     "frames.csv",
     "map.ply",
