@@ -390,6 +390,8 @@ def test_auto_without_parity_falls_back_to_the_next_engine_and_to_torch(
     for stored in folder.glob("parity-*.sealed"):
         stored.unlink()
     monkeypatch.setattr(engine_choice, "difference", lambda engine, reference: wrong)
+    # Exporting for ONNX Runtime takes seconds; test_onnx.py tests that it falls back, too.
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert choose_engine(read_checkpoint(), FeatureConfig()).name == "torch fp32"
 
 
