@@ -100,7 +100,7 @@ def test_export_writes_every_format_in_one_call(
     lines = printed.out.splitlines()
     assert len(lines) == 3 and printed.err == ""
     assert lines[0].startswith("8 images, ") and "mean reprojection error 0.6" in lines[0]
-    assert lines[1].startswith("4 SE(3) nodes, 7 edges, 1 of them loops, of submap 0 in ")
+    assert lines[1].startswith("4 SE(3) nodes, 7 edges, 1 of them a loop, of submap 0 in ")
     assert lines[2].startswith(f"{ply_count(out / 'a.ply')} points of submap 0 in ")
     assert sorted(path.name for path in out.iterdir()) == ["a.g2o", "a.ply", "model"]
     assert sorted(path.name for path in (out / "model").iterdir()) == [
@@ -130,7 +130,7 @@ def test_export_of_another_submap(
 ) -> None:
     assert call("map", "export", map_file, "--submap", "1", "--g2o", str(tmp_path / "a.g2o")) == 0
     assert capsys.readouterr().out.startswith(
-        "2 SE(3) nodes, 1 edges, 0 of them loops, of submap 1 in "
+        "2 SE(3) nodes, 1 edge, 0 of them loops, of submap 1 in "
     )
     assert (tmp_path / "a.g2o").read_text().count("VERTEX_SE3:QUAT") == 2
 
