@@ -156,7 +156,7 @@ def test_heavy_packages_are_imported_in_one_place(module: str) -> None:
         if package == "rerun":
             assert module.startswith("spslam.visualization."), f"{module} imports {package}"
         if package == "distributed":
-            assert module == "spslam.benchmark.pools", f"{module} imports distributed"
+            assert module == "spslam.process.cluster", f"{module} imports distributed"
 
 
 def test_core_modules_load_nothing_heavy() -> None:
