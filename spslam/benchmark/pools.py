@@ -10,7 +10,7 @@ from threading import Event
 from typing import Protocol
 
 from spslam.benchmark.perform import Finished, Request, StoppedError, perform
-from spslam.process.cluster import CONNECT_S, Cluster
+from spslam.process.cluster import Cluster
 from spslam.process.workers import core_count, cores
 
 
@@ -76,14 +76,14 @@ class DaskPool:
 
     Args:
         address: address of the scheduler, for example `tcp://10.0.0.1:8786`.
-        connect_s: maximum time to wait for its answer, seconds.
+        connect_s: maximum time to wait for its answer, seconds; None: as `Cluster`.
 
     Raises:
         MissingDependencyError: Dask is not installed.
         SchedulerError: no scheduler answers.
     """
 
-    def __init__(self, address: str, connect_s: float = CONNECT_S) -> None:
+    def __init__(self, address: str, connect_s: float | None = None) -> None:
         self._cluster = Cluster(address, connect_s)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -263,8 +264,8 @@ def match(
         chosen = _pairs(source, pairs, neighbours, apart, line)
         if not chosen:
             raise ConfigError(f"{source} has too few images for pairs: give two or more")
-        line.say(f"{len(chosen)} pairs")
-        summary = match_pairs(source, chosen, target, settings, line.count, interrupted.is_set)
+        count = partial(line.count, what="pair")
+        summary = match_pairs(source, chosen, target, settings, count, interrupted.is_set)
     if summary.stopped:
         kept = f"kept in {summary.journal}" if summary.journal is not None else "none kept"
         typer.echo(f"stopped: {summary.done} pairs done now, {kept}; the same command continues")

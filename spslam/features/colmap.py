@@ -278,8 +278,8 @@ class _ImageWriter:
         notice(
             _LOG,
             "guessed_cameras",
-            "no calibration: %d images have %d cameras with a guessed focal length (1.2 times the "
-            "longer side), which COLMAP refines; --calibration FILE gives a calibration, "
+            "no calibration: the focal length is guessed as 1.2 times the longer side, and COLMAP "
+            "refines it (images: %d, cameras: %d); --calibration FILE gives a calibration, "
             "--camera-per all one camera for all images",
             self._images,
             len(self._rigs),

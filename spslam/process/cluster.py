@@ -25,14 +25,15 @@ class Cluster:
 
     Args:
         address: address of the scheduler, for example `tcp://10.0.0.1:8786`.
-        connect_s: maximum time to wait for its answer, seconds.
+        connect_s: maximum time to wait for its answer, seconds; None: `CONNECT_S`.
 
     Raises:
         MissingDependencyError: Dask is not installed.
         SchedulerError: no scheduler answers.
     """
 
-    def __init__(self, address: str, connect_s: float = CONNECT_S) -> None:
+    def __init__(self, address: str, connect_s: float | None = None) -> None:
+        connect_s = CONNECT_S if connect_s is None else connect_s
         try:
             from distributed import Client
         except ImportError:
