@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -86,8 +87,9 @@ class ExtractionJob:
     expected: tuple[str, str, str]
     shared: bool = False
 
-    def start(self) -> Callable[[ImageTask], Extracted | Unreadable]:
-        """Create the extractor, and return the function that processes an image.
+    @contextmanager
+    def start(self) -> Iterator[Callable[[ImageTask], Extracted | Unreadable]]:
+        """Create the extractor; the block gets the function that processes an image.
 
         Raises:
             FeatureFileError: this process has another version, extractor or engine.
@@ -103,7 +105,7 @@ class ExtractionJob:
                 f"{' / '.join(self.expected)}: install the same version on all machines and choose "
                 "the arithmetic by --set features.precision=fp32"
             )
-        return lambda task: self.process(extractor, task)
+        yield lambda task: self.process(extractor, task)
 
     def process(self, extractor: Extractor, task: ImageTask) -> Extracted | Unreadable:
         """Extract the features of an image.
@@ -178,11 +180,13 @@ def on_cluster(
 
 # Threads of a Dask worker would share the extractor, which may allow one thread only.
 _one_at_a_time = Lock()
+_entered = ExitStack()
 
 
 @lru_cache(maxsize=1)
 def _started(job: ExtractionJob) -> Callable[[ImageTask], Extracted | Unreadable]:
-    return job.start()
+    # Never left: the extractor lives as long as the worker.
+    return _entered.enter_context(job.start())
 
 
 def _read_grey(path: Path, scaling: object) -> NDArray[np.uint8]:

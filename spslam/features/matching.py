@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,7 @@ from spslam.features.h5 import (
 )
 from spslam.features.journal import Journal
 from spslam.features.pairs import Pair, check_pair_names, unit
+from spslam.interfaces import Matcher
 from spslam.io.files import PartFile
 from spslam.notices import notice
 from spslam.process.workers import Crashed, core_count, in_order
@@ -197,24 +198,23 @@ class MatchJob:
     ratio: float | None
     verify: bool
 
-    def start(self) -> Callable[[Sequence[Pair]], list[Matched]]:
-        """Open the file, and return the function that matches several pairs."""
-        return _PairMatcher(self)
+    @contextmanager
+    def start(self) -> Iterator[Callable[[Sequence[Pair]], list[Matched]]]:
+        """Open the file; the block gets the function that matches several pairs."""
+        from spslam.frontend.matching.matching import DescriptorMatcher
+
+        with open_source(self.source) as source:
+            yield _PairMatcher(self, source, DescriptorMatcher()).match
 
 
 class _PairMatcher:
-    """Matches pairs of an open file; the file is closed with the object."""
+    """Matches pairs of an open file."""
 
-    def __init__(self, job: MatchJob) -> None:
-        from spslam.frontend.matching.matching import DescriptorMatcher
-
-        self._job = job
-        self._matcher = DescriptorMatcher()
-        self._open = ExitStack()
-        self._source: Source = self._open.enter_context(open_source(job.source))
+    def __init__(self, job: MatchJob, source: Source, matcher: Matcher) -> None:
+        self._job, self._source, self._matcher = job, source, matcher
         self._read = lru_cache(maxsize=_KEPT_IMAGES)(self._read_unit)
 
-    def __call__(self, pairs: Sequence[Pair]) -> list[Matched]:
+    def match(self, pairs: Sequence[Pair]) -> list[Matched]:
         return [self._match(pair, self._read(pair[0]), self._read(pair[1])) for pair in pairs]
 
     def _read_unit(self, name: str) -> StoredFeatures:

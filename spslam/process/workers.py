@@ -8,7 +8,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -33,8 +33,8 @@ _ATTEMPTS = 2
 class Job(Protocol[_TaskIn, _ResultOut]):
     """Work for several processes; the object is pickled."""
 
-    def start(self) -> Callable[[_TaskIn], _ResultOut]:
-        """Prepare this process, and return the function that performs a task."""
+    def start(self) -> AbstractContextManager[Callable[[_TaskIn], _ResultOut]]:
+        """Prepare this process; the block gets the function that performs a task."""
         ...
 
 
@@ -64,8 +64,9 @@ def in_order(
 ) -> Generator[Result | Crashed]:
     """Perform tasks and yield their results in the order of the tasks.
 
-    One worker is this process itself. Several workers are processes, each on its own core if there
-    are enough cores. Closing the iterator ends them. A process that dies is replaced.
+    One worker is this process itself. Several workers are processes; the system chooses their
+    cores, because several commands may run at a time. Closing the iterator ends them. A process
+    that dies is replaced.
 
     Args:
         job: the job.
@@ -77,9 +78,9 @@ def in_order(
         SpslamError: raised by the job.
     """
     if workers == 1:
-        work = job.start()
-        for task in tasks:
-            yield work(task)
+        with job.start() as work:
+            for task in tasks:
+                yield work(task)
         return
     team = _Team(job, workers)
     try:
@@ -91,18 +92,15 @@ def in_order(
 class _Worker(Generic[Task]):
     """A process, and the tasks that it holds, by index."""
 
-    def __init__(self, job: Job[Task, Any], core: int | None) -> None:
+    def __init__(self, job: Job[Task, Any]) -> None:
         # Not fork: it does not work with the threads of inference engines.
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
-        self.process: SpawnProcess = context.Process(
-            target=_serve, args=(job, core, other), daemon=True
-        )
+        self.process: SpawnProcess = context.Process(target=_serve, args=(job, other), daemon=True)
         with children_spared():
             self.process.start()
         # Keep only the worker's end open, so that each process notices the end of the other.
         other.close()
-        self.core = core
         self.ready = False
         self.held: deque[tuple[int, Task]] = deque()
 
@@ -120,14 +118,10 @@ class _Worker(Generic[Task]):
 
 class _Team(Generic[Task, Result]):
     def __init__(self, job: Job[Task, Result], workers: int) -> None:
-        known = cores()
-        pinned = workers <= len(known)
         self._job = job
-        self._workers: list[_Worker[Task]] = []
+        self._workers = [_Worker[Task](job) for _ in range(workers)]
         self._results: dict[int, Result | Crashed] = {}
         self._deaths: dict[int, int] = {}
-        for index in range(workers):
-            self._workers.append(_Worker(job, known[index] if pinned else None))
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Result | Crashed]:
         started = finished = 0
@@ -195,7 +189,7 @@ class _Team(Generic[Task, Result]):
             if self._deaths[first] >= _ATTEMPTS:
                 self._results[first] = Crashed(f"its process {reason} {_ATTEMPTS} times")
                 del held[0]
-        replacement = _Worker(self._job, worker.core)
+        replacement = _Worker[Task](self._job)
         self._workers[self._workers.index(worker)] = replacement
         for index, task in held:
             replacement.send(index, task)
@@ -210,17 +204,15 @@ def _ending(code: int | None) -> str:
         return f"was killed by signal {-code}"
 
 
-def _serve(job: Job[Any, Any], core: int | None, connection: Connection) -> None:
+def _serve(job: Job[Any, Any], connection: Connection) -> None:
     """Perform the tasks of a connection until it is closed."""
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
     end_with_parent()
     try:
-        work = job.start()
-        connection.send(("ready", None))
-        while True:
-            _, task = connection.recv()
-            connection.send(("result", work(task)))
+        with job.start() as work:
+            connection.send(("ready", None))
+            while True:
+                _, task = connection.recv()
+                connection.send(("result", work(task)))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         # The parent process ended or is stopping.
         pass

@@ -152,7 +152,7 @@ def test_calibrations_that_do_not_fit_are_refused() -> None:
     prism = Camera(640, 480, 500, 500, 319, 239, "radtan", (0.1,) * 12)
     with pytest.raises(CalibrationError, match="thin-prism"):
         colmap_camera(CameraChoice(prism), "a", (640, 480))
-    with pytest.raises(CalibrationError, match="b has 320x240 pixels.* for 640x480"):
+    with pytest.raises(CalibrationError, match=r"b has 320x240 pixels.* for 640x480"):
         colmap_camera(CameraChoice(prism), "b", (320, 240))
 
 

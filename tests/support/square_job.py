@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,9 @@ class SquareJob:
 
     marks: Path
 
-    def start(self) -> Callable[[int], int]:
-        return self.square
+    @contextmanager
+    def start(self) -> Iterator[Callable[[int], int]]:
+        yield self.square
 
     def square(self, number: int) -> int:
         with (self.marks / f"{number}").open("a") as file:
