@@ -219,9 +219,10 @@ def match(
             "second-nearest.",
         ),
     ] = None,
-    max_distance: Annotated[
+    max_descriptor_distance: Annotated[
         float | None,
         typer.Option(
+            "--max-distance",
             metavar="D",
             show_default=False,
             help="Maximum L2 distance of matching descriptors; default: as FEATURES says.",
@@ -255,11 +256,11 @@ def match(
     cameras = _cameras(calibration, camera_per, check_output(target))
     if ratio is not None and not 0 < ratio <= 1:
         raise ConfigError(f"--ratio must be above 0 and at most 1, found {ratio:g}")
-    if max_distance is not None and not 0 < max_distance <= 2:
+    if max_descriptor_distance is not None and not 0 < max_descriptor_distance <= 2:
         raise ConfigError(
-            f"--max-distance is between unit vectors, above 0 and at most 2, found {max_distance:g}"
+            f"--max-distance is between unit vectors, above 0 and at most 2, found {max_descriptor_distance:g}"
         )
-    settings = MatchSettings(max_distance, ratio, verify, workers, cameras)
+    settings = MatchSettings(max_descriptor_distance, ratio, verify, workers, cameras)
     with interrupt_as_flag() as interrupted, StatusLine() as line:
         chosen = _pairs(source, pairs, neighbours, apart, line)
         if not chosen:

@@ -359,20 +359,14 @@ def _results(
     tasks = [ImageTask(name, images.path(name).absolute()) for name in todo]
     if settings.scheduler is not None:
         return _on_cluster(job, tasks, settings.scheduler)
-    workers = settings.workers or (1 if _on_gpu(settings.config) else core_count())
+    # Several processes on one GPU would only divide its memory.
+    on_gpu = "cuda" in job.expected[2]
+    workers = settings.workers or (1 if on_gpu else core_count())
     return in_order(job, tasks, max(min(workers, len(tasks)), 1)) if tasks else _nothing()
 
 
 def _nothing() -> _Results:
     yield from ()
-
-
-def _on_gpu(config: FeatureConfig) -> bool:
-    if config.device != "auto":
-        return config.device == "cuda"
-    import torch
-
-    return bool(torch.cuda.is_available())
 
 
 def _on_cluster(job: ExtractionJob, tasks: list[ImageTask], scheduler: str) -> _Results:

@@ -92,9 +92,8 @@ def test_wrong_calls_give_one_line(
     whole = write_random(Path("x.h5"), a=random_features(0), b=random_features(1)).read_bytes()
     write_random(Path("two.h5"), a=random_features(0), b=random_features(1, dimension=8))
     Path("cut.h5").write_bytes(whole[:-1000])
-    more = ("--workers", "1")
-    if arguments[0] == "features" and "--extractor" not in arguments:
-        more = ORB
+    is_plain = arguments[0] == "features" and "--extractor" not in arguments
+    more: tuple[str, ...] = ORB if is_plain else ("--workers", "1")
     assert expected in refused(capsys, *arguments, *more)
     assert not Path("m.h5").exists() and not Path("f.h5").exists()
 
