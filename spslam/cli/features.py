@@ -258,7 +258,8 @@ def match(
         raise ConfigError(f"--ratio must be above 0 and at most 1, found {ratio:g}")
     if max_descriptor_distance is not None and not 0 < max_descriptor_distance <= 2:
         raise ConfigError(
-            f"--max-distance is between unit vectors, above 0 and at most 2, found {max_descriptor_distance:g}"
+            "--max-distance is between unit vectors, above 0 and at most 2, found "
+            f"{max_descriptor_distance:g}"
         )
     settings = MatchSettings(max_descriptor_distance, ratio, verify, workers, cameras)
     with interrupt_as_flag() as interrupted, StatusLine() as line:

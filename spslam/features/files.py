@@ -359,9 +359,10 @@ def _results(
     tasks = [ImageTask(name, images.path(name).absolute()) for name in todo]
     if settings.scheduler is not None:
         return _on_cluster(job, tasks, settings.scheduler)
+    from spslam.frontend.engines.choice import runs_on_gpu
+
     # Several processes on one GPU would only divide its memory.
-    on_gpu = "cuda" in job.expected[2]
-    workers = settings.workers or (1 if on_gpu else core_count())
+    workers = settings.workers or (1 if runs_on_gpu(settings.config) else core_count())
     return in_order(job, tasks, max(min(workers, len(tasks)), 1)) if tasks else _nothing()
 
 
