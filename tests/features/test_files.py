@@ -1,4 +1,4 @@
-"""`extract_features`: the same bytes in every way, and what is kept, refused and told."""
+"""`extract_features`: the same bytes in every way, and what is kept, refused and reported."""
 
 from __future__ import annotations
 
