@@ -82,7 +82,8 @@ class MatchSummary:
         done: number of pairs matched now.
         present: number of pairs that were matched before.
         matches: number of matches of the pairs matched now.
-        verified: number of pairs matched now that agree with an epipolar geometry; None: not requested.
+        verified: number of pairs matched now that agree with an epipolar geometry; None: not
+            counted.
         inliers: number of their matches that agree with it.
         stopped: the command was stopped; the results are in the journal.
         journal: file of partial results, if it is kept.
