@@ -186,7 +186,7 @@ def heavy_imports_of(module: str, names: set[str]) -> Iterator[str]:
         yield f"{module} imports open3d"
     if "rerun" in names and not module.startswith("spslam.visualization."):
         yield f"{module} imports rerun"
-    if "distributed" in names and module != "spslam.benchmark.pools":
+    if "distributed" in names and module != "spslam.process.cluster":
         yield f"{module} imports distributed"
 
 

@@ -107,9 +107,10 @@ class GreyReader:
         pixels = one_channel(decoded, path.name)
         if pixels.dtype != np.uint16:
             return pixels.astype(np.uint8, copy=False), to_color(decoded)
-        return self._found_scaling().apply(pixels.astype(np.uint16, copy=False)), None
+        return self.scaling().apply(pixels.astype(np.uint16, copy=False)), None
 
-    def _found_scaling(self) -> GreyScaling:
+    def scaling(self) -> GreyScaling:
+        """Return the scaling of the 16-bit images; that of the full range if none is sampled."""
         with self._lock:
             if self._scaling is None:
                 self._scaling = _find_scaling(self._name, self._cameras)

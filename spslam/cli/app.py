@@ -21,6 +21,7 @@ from spslam.cli import bench as cli_bench
 from spslam.cli import data as cli_data
 from spslam.cli import eval as cli_trajectories
 from spslam.cli import export as cli_export
+from spslam.cli import features as cli_features
 from spslam.cli import map as cli_map
 from spslam.cli import plugin as cli_plugin
 from spslam.cli import track as cli_track
@@ -113,6 +114,8 @@ app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
 app.command()(cli_export.export)
 app.command("export-trajectory")(cli_trajectory.export_trajectory)
+app.command()(cli_features.features)
+app.command()(cli_features.match)
 app.command("eval")(cli_trajectories.evaluate)
 app.command()(cli_track.track)
 app.command()(cli_view.view)
