@@ -22,6 +22,7 @@ from spslam.cli import data as cli_data
 from spslam.cli import eval as cli_trajectories
 from spslam.cli import export as cli_export
 from spslam.cli import map as cli_map
+from spslam.cli import mesh as cli_mesh
 from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import view as cli_view
@@ -109,6 +110,7 @@ app.add_typer(cli_map.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
 app.command()(cli_export.export)
+app.command()(cli_mesh.mesh)
 app.command("eval")(cli_trajectories.evaluate)
 app.command()(cli_track.track)
 app.command()(cli_view.view)
