@@ -3,7 +3,7 @@
     python tools/mesh_accuracy.py runs/x               the files that spslam mesh wrote
     python tools/mesh_accuracy.py runs/x --true-poses  a new mesh with the true poses, same settings
 
-The run is aligned with the ground truth by SE(3), as its metrics are. Distances are from the
+The run is aligned with the ground truth by the mean difference of their poses. Distances are from the
 vertices of the mesh to the nearest true face. Completeness is the fraction of the true surface,
 seen by the fused frames in the range of depths, that has the mesh within 2 cm.
 """
@@ -24,8 +24,7 @@ from spslam.datasets.world.world import RenderedWorld, is_world, open_world
 from spslam.dense.depth_images import DepthSettings
 from spslam.dense.reconstruct import MeshSettings, reconstruct
 from spslam.dense.run_poses import FinishedRun, read_run
-from spslam.evaluation.ate import evaluate
-from spslam.geometry import apply, inverse
+from spslam.geometry import apply, inverse, orthonormalize
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray, IntArray
 from spslam.visualization.open3d_window import import_open3d
@@ -104,9 +103,18 @@ def distances_to_mesh(points: FloatArray, vertices: FloatArray, triangles: IntAr
 
 
 def to_true_world(trajectory: Trajectory, truth: Trajectory) -> FloatArray:
-    """Return the transform (4, 4) of a run's world to that of the ground truth."""
-    found = evaluate(trajectory, truth, "se3")
-    return np.asarray(found.absolute.S_truth_estimate)  # type: ignore[union-attr]
+    """Return the transform (4, 4) of a run's world to that of the ground truth.
+
+    It is the mean over the poses. A fit to positions alone would turn the world by the errors of
+    the positions divided by the length of the path, which is shorter than the room.
+    """
+    true = truth.select(_nearest(truth, trajectory)).T_world_cam
+    return np.asarray(orthonormalize((true @ inverse(trajectory.T_world_cam)).mean(axis=0)))
+
+
+def _nearest(truth: Trajectory, trajectory: Trajectory) -> IntArray:
+    steps = np.abs(truth.timestamps - trajectory.timestamps[:, None])
+    return np.asarray(steps.argmin(axis=1), dtype=np.int64)
 
 
 def measure(
@@ -135,8 +143,7 @@ def measure(
 
 def with_true_poses(run: FinishedRun, truth: Trajectory) -> FinishedRun:
     """Return the run with the true poses at its stamps."""
-    rows = [int(np.abs(truth.timestamps - stamp).argmin()) for stamp in run.trajectory.timestamps]
-    return replace(run, trajectory=truth.select(np.array(rows)))
+    return replace(run, trajectory=truth.select(_nearest(truth, run.trajectory)))
 
 
 def main(arguments: list[str]) -> int:

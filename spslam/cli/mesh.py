@@ -94,8 +94,8 @@ def mesh(
         typer.Option(
             metavar="M",
             show_default=False,
-            help="Largest depth, metres. Default: stereo, baseline × fx / --min-disparity; RGB-D, "
-            "3 times the median depth.",
+            help="Largest depth, metres. Default: 3 times the median depth; for stereo at most "
+            "baseline × fx / --min-disparity.",
         ),
     ] = None,
     min_disparity: Annotated[
@@ -103,7 +103,7 @@ def mesh(
         typer.Option(
             metavar="PX", help="Stereo: smallest disparity, pixels; it limits the depth's error."
         ),
-    ] = 10.0,
+    ] = 6.0,
     max_disparity: Annotated[
         int,
         typer.Option(

@@ -48,7 +48,7 @@ class DepthSettings:
 
     min_depth_m: float = 0.0
     max_depth_m: float | None = None
-    min_disparity_px: float = 10.0
+    min_disparity_px: float = 6.0
     edge: float = 0.05
     border_px: int = 1
     max_angle_deg: float = 80.0

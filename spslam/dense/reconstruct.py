@@ -26,10 +26,11 @@ from spslam.run.metrics import peak_memory_mb
 _LOG = logging.getLogger(__name__)
 # Frames that are sampled to choose voxel size and largest depth, evenly spread.
 _SAMPLED_FRAMES = 5
-# Default voxel: at least this many pixels of the image at the median depth.
-_VOXEL_PIXELS = 2.0
+# Default voxel: at least this many pixels of the image at the median depth, and this size, metres:
+# depth cameras have an error of some millimetres.
+_VOXEL_PIXELS, _LEAST_VOXEL_M = 2.0, 0.01
 # Standard deviation of a disparity of the stereo matcher, pixels; see docs/mesh.md.
-_DISPARITY_SIGMA_PX = 0.25
+_DISPARITY_SIGMA_PX = 0.2
 # Voxel sizes to choose from, times a power of ten.
 _STEPS = np.array([1.0, 2.0, 5.0, 10.0])
 # Default truncation, voxels.
@@ -156,11 +157,9 @@ def choose_settings(
     step = max(used * settings.every // _SAMPLED_FRAMES, 1)
     frames = islice(posed_frames(run, sequence, rows, step), _SAMPLED_FRAMES)
     depths = [images.measured(posed.frame) for posed in frames if posed.frame is not None]
-    farthest = settings.depth.max_depth_m
-    camera = images.camera
-    if farthest is None and sequence.sensor == "stereo":
-        farthest = camera.bf / settings.depth.min_disparity_px
-    least, most = images.min_depth_m, np.inf if farthest is None else farthest
+    camera, stereo = images.camera, sequence.sensor == "stereo"
+    limit = camera.bf / settings.depth.min_disparity_px if stereo else np.inf
+    least, most = images.min_depth_m, settings.depth.max_depth_m or limit
     known = np.concatenate([d[(d > 0) & (d >= least) & (d <= most)] for d in depths] or [[]])
     if len(known) == 0:
         raise DatasetError(
@@ -168,11 +167,11 @@ def choose_settings(
             f"{len(depths)} frames that were sampled: nothing to fuse"
         )
     median = float(np.median(known))
-    farthest = _FARTHEST_MEDIANS * median if farthest is None else farthest
+    farthest = settings.depth.max_depth_m or min(limit, _FARTHEST_MEDIANS * median)
     voxel, origin = settings.voxel_m, "--voxel"
     if voxel is None:
-        finest = _VOXEL_PIXELS * median / camera.fx
-        if sequence.sensor == "stereo":
+        finest = max(_VOXEL_PIXELS * median / camera.fx, _LEAST_VOXEL_M)
+        if stereo:
             finest = max(finest, _DISPARITY_SIGMA_PX * median**2 / camera.bf)
         voxel, origin = _rounded(finest), f"chosen for a median depth of {median:.3g} m"
     truncation = settings.truncation_m or _TRUNCATION_VOXELS * voxel
