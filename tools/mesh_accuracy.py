@@ -1,11 +1,11 @@
 """Measure a mesh of a run on a built-in world against the true faces of the world.
 
     python tools/mesh_accuracy.py runs/x               the files that spslam mesh wrote
-    python tools/mesh_accuracy.py runs/x --true-poses  a new mesh with the true poses, same settings
+    python tools/mesh_accuracy.py runs/x --true-poses  a new mesh, with the true poses
 
-The run is aligned with the ground truth by the mean difference of their poses. Distances are from the
-vertices of the mesh to the nearest true face. Completeness is the fraction of the true surface,
-seen by the fused frames in the range of depths, that has the mesh within 2 cm.
+The run is aligned with the ground truth by the mean difference of their poses. Distances are
+from the vertices of the mesh to the nearest true face. Completeness is the fraction of the true
+surface, seen by the fused frames in the range of depths, that has the mesh within 2 cm.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def mesh(
             help="Leave out pixels whose surface is seen at more than this angle from its normal, "
             "degrees.",
         ),
-    ] = 80.0,
+    ] = 86.0,
     min_observations: Annotated[
         int | None,
         typer.Option(

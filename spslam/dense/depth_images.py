@@ -51,7 +51,7 @@ class DepthSettings:
     min_disparity_px: float = 6.0
     edge: float = 0.05
     border_px: int = 1
-    max_angle_deg: float = 80.0
+    max_angle_deg: float = 86.0
     stereo: StereoSettings = field(default_factory=StereoSettings)
 
 

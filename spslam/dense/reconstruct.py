@@ -160,7 +160,8 @@ def choose_settings(
     camera, stereo = images.camera, sequence.sensor == "stereo"
     limit = camera.bf / settings.depth.min_disparity_px if stereo else np.inf
     least, most = images.min_depth_m, settings.depth.max_depth_m or limit
-    known = np.concatenate([d[(d > 0) & (d >= least) & (d <= most)] for d in depths] or [[]])
+    in_range = [d[(d > 0) & (d >= least) & (d <= most)] for d in depths]
+    known = np.concatenate([*in_range, np.zeros(0, np.float32)])
     if len(known) == 0:
         raise DatasetError(
             f"{sequence.name} has no depth between {least:.3g} and {most:.3g} m in the "
@@ -205,16 +206,13 @@ def reconstruct(
     check_camera(run, sequence.camera)
     rows = frame_rows(run, sequence)
     chosen = choose_settings(run, sequence, rows, settings)
-    images = DepthImages(
-        sequence, replace(settings.depth, min_depth_m=chosen.min_depth_m)
-    )
+    images = DepthImages(sequence, replace(settings.depth, min_depth_m=chosen.min_depth_m))
     volume = Volume(images.camera, chosen.voxel_m, chosen.truncation_m, settings.max_memory_mb)
     announce(chosen)
     wanted = len([row for row in rows if row >= 0][:: settings.every])
-    fused = unreadable = depthless = done = 0
+    fused = unreadable = depthless = 0
     full = stopped = colored = False
-    for posed in posed_frames(run, sequence, rows, settings.every):
-        done += 1
+    for done, posed in enumerate(posed_frames(run, sequence, rows, settings.every), 1):
         if posed.frame is None:
             unreadable += 1
         else:

@@ -66,7 +66,9 @@ class StereoDepth:
         self._bf = camera.bf
         self.min_depth_m = self._bf / self._range
         area = settings.block**2
-        self._matcher: Any = cv2.StereoSGBM_create(
+        # Type checkers do not know the class: OpenCV 5 has it in another module.
+        opencv: Any = cv2
+        self._matcher: Any = opencv.StereoSGBM_create(
             minDisparity=0,
             numDisparities=self._range,
             blockSize=settings.block,
@@ -117,15 +119,12 @@ def refined(image: UInt8Array, image_right: UInt8Array, disparity: Float32Array)
     weight = known.astype(np.float32)
     left, right = image.astype(np.float32), image_right.astype(np.float32)
     slope_left, slope_right = _slope(left), _slope(right)
-    y, x = np.indices(disparity.shape, dtype=np.float32)
+    y, x = (np.ascontiguousarray(grid, np.float32) for grid in np.indices(disparity.shape))
     count = np.maximum(_sum(weight), 1.0)
     found = disparity.copy()
     for _ in range(_REFINEMENTS):
-        warped, warped_slope = (
-            cv2.remap(picture, x - found, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            for picture in (right, slope_right)
-        )
-        slope = 0.5 * (slope_left + warped_slope) * weight
+        warped, warped_slope = (_moved(picture, x - found, y) for picture in (right, slope_right))
+        slope = np.float32(0.5) * (slope_left + warped_slope) * weight
         difference = (left - warped) * weight
         mean_slope, mean_difference = _sum(slope) / count, _sum(difference) / count
         texture = _sum(slope * slope) / count - mean_slope**2
@@ -139,6 +138,12 @@ def refined(image: UInt8Array, image_right: UInt8Array, disparity: Float32Array)
         change = np.clip(found + step - disparity, -_MOST_CHANGE_PX, _MOST_CHANGE_PX)
         found = disparity + change
     return np.where(known, found, disparity)
+
+
+def _moved(image: Float32Array, x: Float32Array, y: Float32Array) -> Float32Array:
+    """Return the image at pixels x, y (H, W), interpolated."""
+    found = cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.float32)
 
 
 def _slope(image: Float32Array) -> Float32Array:

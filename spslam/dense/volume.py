@@ -109,12 +109,13 @@ class Volume:
 
     def surface(self, min_observations: float) -> Surface:
         """Extract the surface of the voxels that were observed at least so often."""
+        nothing = np.zeros((0, 3), np.float32)
         if self.blocks == 0:
-            return make_surface(*(np.zeros((0, 3), np.float32) for _ in range(3)))
+            return make_surface(nothing, nothing, nothing)
         # Open3D compares `weight > threshold`, weights are whole numbers.
         mesh = self._grid.extract_triangle_mesh(min_observations - 0.5)
         if "positions" not in mesh.vertex or len(mesh.vertex.positions) == 0:
-            return make_surface(*(np.zeros((0, 3), np.float32) for _ in range(3)))
+            return make_surface(nothing, nothing, nothing)
         vertex = mesh.vertex
         return make_surface(
             vertex.positions.numpy(),

@@ -44,9 +44,7 @@ def import_open3d(what: str = "the viewer") -> Any:
     try:
         return importlib.import_module("open3d")
     except ModuleNotFoundError:
-        raise MissingDependencyError(
-            f"{what} needs Open3D: pip install 'spslam[viewer]'"
-        ) from None
+        raise MissingDependencyError(f"{what} needs Open3D: pip install 'spslam[viewer]'") from None
     except (ImportError, OSError) as error:
         raise MissingDependencyError(
             f"Open3D lacks a system library ({str(error).splitlines()[0]}): {APT}"
