@@ -192,7 +192,7 @@ def mesh() -> None:
     folder = RUNS / "fr1_rpy"
     if not folder.is_dir():
         spslam("run", data, "--sensor", "rgbd", "--out", folder)
-    spslam("mesh", folder, "--voxel", "0.005")
+    spslam("mesh", folder, "--max-depth", "2")
     open3d = import_open3d("a picture of a mesh")
     scene = open3d.io.read_triangle_mesh(str(folder / "mesh.ply"))
     window = open3d.visualization.Visualizer()
@@ -204,8 +204,8 @@ def mesh() -> None:
     view = window.get_view_control()
     view.set_front(MESH_FRONT)
     view.set_up((0.0, -1.0, 0.0))
-    view.set_lookat(scene.get_center())
-    view.set_zoom(0.45)
+    view.set_lookat((0.0, 0.1, 1.0))
+    view.set_zoom(0.3)
     picture = np.asarray(window.capture_screen_float_buffer(do_render=True))
     window.destroy_window()
     levels = np.rint(picture[:, :, ::-1] * 255).astype(np.uint8)
