@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.typing import Float32Array, UInt8Array
@@ -152,7 +153,7 @@ def _slope(image: Float32Array) -> Float32Array:
     return np.asarray(cv2.filter2D(image, cv2.CV_32F, kernel), np.float32)
 
 
-def _sum(values: Float32Array) -> Float32Array:
+def _sum(values: NDArray[np.floating]) -> Float32Array:
     """Return the sums (H, W) over windows."""
     size = (_WINDOW, _WINDOW)
     return np.asarray(cv2.boxFilter(values, cv2.CV_32F, size, normalize=False), np.float32)
