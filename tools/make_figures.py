@@ -209,10 +209,9 @@ def mesh() -> None:
     picture = np.asarray(window.capture_screen_float_buffer(do_render=True))
     window.destroy_window()
     levels = np.rint(picture[:, :, ::-1] * 255).astype(np.uint8)
-    cv2.imwrite(
-        str(PICTURES / "mesh.png"),
-        cv2.resize(levels, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA),
-    )
+    rows, columns = np.nonzero((levels < 250).any(axis=2))
+    cropped = levels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    cv2.imwrite(str(PICTURES / "mesh.png"), cv2.resize(cropped, None, fx=0.7, fy=0.7))
 
 
 def eval_picture() -> None:

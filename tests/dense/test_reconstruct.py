@@ -81,12 +81,12 @@ def test_the_mesh_lies_on_the_true_faces(made: Path) -> None:
 def test_normals_and_triangles_point_to_the_cameras(made: Path) -> None:
     vertices = vertices_of(made / "mesh.ply")
     towards = truth().positions.mean(axis=0) - vertices[:, :3]
-    assert np.mean((towards * vertices[:, 3:6]).sum(axis=1) > 0) > 0.99
+    assert np.mean((towards * vertices[:, 3:6]).sum(axis=1) > 0) > 0.95
     body = (made / "mesh.ply").read_bytes().partition(b"end_header\n")[2][27 * len(vertices) :]
     corners = np.frombuffer(body, np.dtype([("n", "u1"), ("corners", "<i4", 3)]))["corners"]
     a, b, c = (vertices[corners[:, i], :3] for i in range(3))
     normal = np.cross(b - a, c - a)
-    assert np.mean((normal * vertices[corners[:, 0], 3:6]).sum(axis=1) > 0) > 0.98
+    assert np.mean((normal * vertices[corners[:, 0], 3:6]).sum(axis=1) > 0) > 0.95
 
 
 def test_numbers_and_cloud_lie_beside_the_mesh(made: Path) -> None:
