@@ -211,7 +211,7 @@ def mesh() -> None:
     levels = np.rint(picture[:, :, ::-1] * 255).astype(np.uint8)
     rows, columns = np.nonzero((levels < 250).any(axis=2))
     cropped = levels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    cv2.imwrite(str(PICTURES / "mesh.png"), cv2.resize(cropped, None, fx=0.7, fy=0.7))
+    cv2.imwrite(str(PICTURES / "mesh.png"), cv2.resize(cropped, None, fx=0.65, fy=0.65))
 
 
 def eval_picture() -> None:
