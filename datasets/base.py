@@ -21,7 +21,7 @@ from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
 from .calibration.rectify import StereoRectifier
-from .images.decoding import estimate_orientation, image_size
+from .images.decoding import estimate_orientation, image_size, read_color
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .images.grey_levels import GreyReader
 
@@ -225,6 +225,20 @@ class FileSequence(BaseSequence):
     def timestamps(self) -> NDArray[np.float64]:
         """Time stamps of the frames, (N,) float64, seconds."""
         return self._files.timestamps
+
+    def color(self, index: int) -> NDArray[np.uint8] | None:
+        """Return the colours of `Frame.image`, rectified like it; None if the file is grey.
+
+        Returns:
+            (H, W, 3) uint8, red first.
+
+        Raises:
+            FrameError: the file cannot be decoded.
+        """
+        colors = read_color(self._files.images[index])
+        if colors is None or self._rectifier is None:
+            return colors
+        return self._rectifier.rectify(colors, colors)[0]
 
     def _read(self, index: int) -> Frame:
         files = self._files

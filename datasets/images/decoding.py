@@ -80,6 +80,19 @@ def to_color(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
     return np.asarray(pixels[:, :, :3], dtype=np.uint8)
 
 
+def read_color(path: Path) -> NDArray[np.uint8] | None:
+    """Read a PNG or JPEG file as (H, W, 3) uint8, red first; None if it is grey or has 16 bits.
+
+    Raises:
+        FrameError: the file is missing, cut short, damaged, or no image.
+    """
+    pixels = _decode(path)
+    codes = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in codes:
+        return None
+    return np.asarray(cv2.cvtColor(pixels, codes[pixels.shape[2]]), dtype=np.uint8)
+
+
 def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Convert a decoded image to (H, W) uint8.
 

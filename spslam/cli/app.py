@@ -23,6 +23,7 @@ from spslam.cli import eval as cli_trajectories
 from spslam.cli import export as cli_export
 from spslam.cli import features as cli_features
 from spslam.cli import map as cli_map
+from spslam.cli import mesh as cli_mesh
 from spslam.cli import plugin as cli_plugin
 from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
@@ -116,6 +117,7 @@ app.command()(cli_export.export)
 app.command("export-trajectory")(cli_trajectory.export_trajectory)
 app.command()(cli_features.features)
 app.command()(cli_features.match)
+app.command()(cli_mesh.mesh)
 app.command("eval")(cli_trajectories.evaluate)
 app.command()(cli_track.track)
 app.command()(cli_view.view)
