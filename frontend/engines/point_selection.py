@@ -6,6 +6,8 @@ of two indices. GridSample is not used either: OpenCV clips the overshoots of it
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,6 +16,8 @@ from spslam.config import FeatureConfig
 
 from ..superpoint.decoder import BICUBIC_A, CELL, GATHER_SIGMA_PX, HEAT_RADIUS, Sampling
 
+# Float32 holds all integers below this number.
+_EXACT_IN_FLOAT = 1 << 24
 # Rounds of the non-maximum suppression; points that only a ninth round would find are left out.
 _SUPPRESSION_ROUNDS = 8
 
@@ -69,7 +73,8 @@ class PointSelection(nn.Module):
         mean nothing. No shape depends on the image's content: strict runtimes need that.
         """
         height, width = heat.shape
-        count = min(self.most_maxima(height, width), height * width)
+        most = max(self.most_maxima(height, width), self._config.max_keypoints)
+        count = min(most, height * width)
         wanted = min(self._config.max_keypoints, count)
         gathered = _gathered(heat)
         kept = self._maxima(gathered, self._config.threshold)
@@ -85,8 +90,7 @@ class PointSelection(nn.Module):
     def most_maxima(self, height: int, width: int) -> int:
         """Return the largest number of maxima in an image: each keeps a square free."""
         side = max(self._config.nms_radius, 1) + 1
-        most = -(-height // side) * -(-width // side)
-        return max(most, self._config.max_keypoints)
+        return -(-height // side) * -(-width // side)
 
     def _maxima(self, gathered: Tensor, threshold: Tensor | float) -> Tensor:
         """Return the pixels (H, W) bool that greedy suppression keeps.
@@ -156,15 +160,17 @@ class PointSelection(nn.Module):
         cells = _divided(row, cell) * across + _divided(index - row * width, cell)
         # Sort the points by cell, the best first in each. The number of points in earlier cells
         # gives the start of each cell.
-        by_cell = torch.argsort(cells * count + place)
+        down = (height + cell - 1) // cell
+        by_cell = _ascending(cells * count + place, down * across * count)
         population = torch.zeros(
-            (height + cell - 1) // cell * across + count, dtype=torch.int64
+            down * across + count, dtype=torch.int64
         ).scatter_add(0, cells, torch.ones_like(cells))
         begins = torch.cumsum(population, 0) - population
         in_round = torch.zeros_like(cells).scatter(0, by_cell, place - taken(begins, taken(cells, by_cell)))
         # What is no point comes after the last round.
-        in_round = in_round + (1 - valid) * count
-        by_round = torch.argsort(in_round * count + place)
+        rounds = self.most_maxima(cell, cell) + 1
+        in_round = torch.where(valid > 0, in_round, rounds)
+        by_round = _ascending(in_round * count + place, (rounds + 1) * count)
         chosen = torch.zeros_like(cells).scatter(0, by_round, (place < half).long())
         left = 1 - chosen
         return chosen + left * (torch.cumsum(left, 0) <= wanted - half)
@@ -223,6 +229,15 @@ def taken(values: Tensor, index: Tensor) -> Tensor:
     `values[index]` and `take` would become GatherND.
     """
     return torch.index_select(values.reshape(-1), 0, index.reshape(-1)).reshape(index.shape)
+
+
+def _ascending(keys: Tensor, bound: Any) -> Tensor:
+    """Return the order of integers from 0 to `bound` (exclusive).
+
+    Floats hold them if the bound is known and small enough: tract sorts no integers.
+    """
+    exact = isinstance(bound, int) and bound < _EXACT_IN_FLOAT
+    return torch.argsort(keys.float() if exact else keys)
 
 
 def limited(index: Tensor, last: int) -> Tensor:
