@@ -214,7 +214,10 @@ class _OpenCvAliked(_Model):
         kept = torch.nonzero(real)[:, 0]
         points, descriptors = (
             torch.index_select(each, 0, kept)
-            for each in (points * (2 / torch.tensor([float(width), float(height)])) - 1, descriptors)
+            for each in (
+                points * (2 / torch.tensor([float(width), float(height)])) - 1,
+                descriptors,
+            )
         )
         return points, descriptors, torch.index_select(scores, 0, kept)
 
@@ -282,9 +285,7 @@ def _grey(image: Tensor) -> Tensor:
 
     The sums stay below 2²⁴, so float32 holds them exactly.
     """
-    red, green, blue = (
-        image[:, channel] * weight for channel, weight in enumerate(_GREY_WEIGHTS)
-    )
+    red, green, blue = (image[:, channel] * weight for channel, weight in enumerate(_GREY_WEIGHTS))
     return torch.floor((red + green + blue + 16384.0) / 32768.0)
 
 

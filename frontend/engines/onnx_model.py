@@ -179,9 +179,7 @@ def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None)
     axes = {0: torch.export.Dim("batch", min=1), 1: CELL * cells[0], 2: CELL * cells[1]}
     example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
     about = {**(metadata or {}), **origin(Checkpoint.of(network))}
-    return export_onnx(
-        DenseHeads(network), {INPUT: example}, [axes], OUTPUTS, _DESCRIPTION, about
-    )
+    return export_onnx(DenseHeads(network), {INPUT: example}, [axes], OUTPUTS, _DESCRIPTION, about)
 
 
 def converted_onnx(weights: Checkpoint) -> bytes:

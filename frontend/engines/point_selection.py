@@ -162,11 +162,13 @@ class PointSelection(nn.Module):
         # gives the start of each cell.
         down = (height + cell - 1) // cell
         by_cell = _ascending(cells * count + place, down * across * count)
-        population = torch.zeros(
-            down * across + count, dtype=torch.int64
-        ).scatter_add(0, cells, torch.ones_like(cells))
+        population = torch.zeros(down * across + count, dtype=torch.int64).scatter_add(
+            0, cells, torch.ones_like(cells)
+        )
         begins = torch.cumsum(population, 0) - population
-        in_round = torch.zeros_like(cells).scatter(0, by_cell, place - taken(begins, taken(cells, by_cell)))
+        in_round = torch.zeros_like(cells).scatter(
+            0, by_cell, place - taken(begins, taken(cells, by_cell))
+        )
         # What is no point comes after the last round.
         rounds = self.most_maxima(cell, cell) + 1
         in_round = torch.where(valid > 0, in_round, rounds)

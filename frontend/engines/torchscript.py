@@ -1,4 +1,4 @@
-"""SuperPoint with the selection of keypoints as TorchScript, for RTAB-Map (SuperPoint/Strategy 16)."""
+"""SuperPoint with the selection of keypoints as TorchScript, for RTAB-Map (strategy 16)."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ def export(
             metavar="FILE",
             show_default=False,
             help="An .onnx file, or for openvino a .zip of model.xml and model.bin. Default for "
-            "int8: beside the weights, where runs find it; otherwise the current folder, named after "
-            "the weights and the program.",
+            "int8: beside the weights, where runs find it; otherwise the current folder, named "
+            "after the weights and the program.",
         ),
     ] = None,
     overrides: SetOption = None,

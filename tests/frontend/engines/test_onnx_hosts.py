@@ -139,9 +139,7 @@ def test_colmap_finds_the_keypoints_of_the_extractor(
     image = scene(*size)
     padded = np.pad(image, [(0, -side % 32) for side in size], mode="edge")
     colour = as_input(np.stack([padded] * 3, axis=2))
-    outputs = run(
-        "colmap", network, colour, torch.tensor(120), torch.tensor(CONFIG.threshold)
-    )
+    outputs = run("colmap", network, colour, torch.tensor(120), torch.tensor(CONFIG.threshold))
     found, expected = colmap_points(outputs, size, padded.shape), extractor.extract(image)
     if padded.shape == size:
         assert_agree(found, expected, 0.01, 0.99)
@@ -244,9 +242,7 @@ def test_opencvs_disk_runs_the_model(
     assert (about["licence"], about["image_size"]) == ("MIT", f"{WIDTH}x{HEIGHT}")
     for each in (model, half_weights(model)):
         (tmp_path / "disk.onnx").write_bytes(each)
-        disk = cv2.DISK_create(
-            str(tmp_path / "disk.onnx"), imageSize=(2 * WIDTH, 2 * HEIGHT)
-        )
+        disk = cv2.DISK_create(str(tmp_path / "disk.onnx"), imageSize=(2 * WIDTH, 2 * HEIGHT))
         for image in (coloured(), scene(seed=5), *photos):
             keypoints, descriptors = disk.detectAndCompute(image, None)
             pixels = np.array([point.pt for point in keypoints])
