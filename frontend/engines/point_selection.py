@@ -56,15 +56,32 @@ class PointSelection(nn.Module):
         limit = self._config.max_keypoints if wanted is None else wanted
         gathered = _gathered(heat)
         kept = self._maxima(gathered, self._config.threshold if threshold is None else threshold)
-        index = torch.nonzero(kept.reshape(-1))[:, 0]
-        scores = taken(gathered, index)
-        # Of equal scores, TopK returns the lower index first.
-        order = torch.argsort(scores, descending=True)
-        index, scores = taken(index, order), taken(scores, order)
-        chosen = self._spread(index, heat.shape, torch.ones_like(index), limit)
-        best = torch.nonzero(chosen > 0)[:, 0]
+        values = torch.where(kept, gathered, 0.0).reshape(-1)
+        count = self.most_maxima(*heat.shape)
+        if isinstance(limit, int):
+            # No image is too small for the number of rows.
+            values = torch.cat([values, torch.zeros(limit)])
+            count = count + limit
+        # As many candidates as any image of this size: OpenCV 5.0.0 keeps shapes that depend
+        # on the content from one image to the next. Of equal scores, TopK gives the lower index.
+        scores, index = torch.topk(values, count)
+        valid = (scores > 0).long()
+        index = index * valid
+        chosen = self._spread(index, heat.shape, valid, limit)
+        if isinstance(limit, int):
+            place = torch.arange(count)
+            best = torch.topk((chosen * (count - place)).float(), limit)[1]
+        else:
+            best = torch.nonzero(chosen * valid)[:, 0]
         points = self._refined(heat, taken(index, best))
-        return points, taken(scores, best), self._sampled(cells, points)
+        scores, descriptors = taken(scores, best), self._sampled(cells, points)
+        # Only here the number of rows becomes that of the keypoints.
+        rows = torch.nonzero(scores > 0)[:, 0]
+        return (
+            torch.index_select(points, 0, rows),
+            torch.index_select(scores, 0, rows),
+            torch.index_select(descriptors, 0, rows),
+        )
 
     def fixed(self, heat: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Select keypoints as `forward` does, but always the same number for one size of image.
