@@ -46,7 +46,9 @@ def convert_torchscript(
     about = {**(metadata or {}), **selection_metadata(network, config), "host": "torchscript"}
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(_Points(network, config), example, check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            _Points(network, config), example, check_trace=False
+        )
     stream = io.BytesIO()
     torch.jit.save(traced, stream, _extra_files={METADATA_FILE: json.dumps(about)})
     return stream.getvalue()

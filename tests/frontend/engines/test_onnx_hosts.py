@@ -97,7 +97,10 @@ def test_disk_finds_keypoints_in_steps_of_half_a_pixel(
     keypoints, scores, descriptors = run("opencv-disk", network, as_input(doubled))
     assert keypoints.dtype == np.int64
     assert keypoints.shape == (1, 120, 2)
-    assert_agree((keypoints[0] / 2, descriptors[0]), extractor.extract(image), 0.5, 0.95)
+    real = scores[0] > 0
+    assert 0 < real.sum() < 120
+    found = keypoints[0][real] / 2, descriptors[0][real]
+    assert_agree(found, extractor.extract(image), 0.5, 0.95)
     assert np.all(np.diff(scores[0]) <= 0)
 
 
