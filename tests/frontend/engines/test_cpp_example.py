@@ -32,7 +32,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cpp")
     source = str(ROOT / "examples/cpp")
     configure = [cmake, "-S", source, "-B", str(folder), f"-DOpenVINO_DIR={found}"]
-    for command in ([*configure, f"-DCMAKE_CXX_COMPILER={compiler}"], [cmake, "--build", folder]):
+    for command in (
+        [*configure, f"-DCMAKE_CXX_COMPILER={compiler}"],
+        [cmake, "--build", str(folder)],
+    ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "warning:" not in done.stdout + done.stderr

@@ -24,6 +24,8 @@ from spslam.frontend.superpoint.superpoint import SuperPoint
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+# The stubs of OpenCV 4 lack these classes.
+opencv: Any = cv2
 WIDTH, HEIGHT = 176, 128
 CONFIG = FeatureConfig(max_keypoints=120, spread_cell=32)
 needs_opencv_5 = pytest.mark.skipif(
@@ -45,6 +47,11 @@ def scene(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> NDArray[np
 def coloured(seed: int = 3) -> NDArray[np.uint8]:
     """A colour image (H, W, 3) blue, green, red, with other edges in each channel."""
     return np.stack([scene(seed=seed + each) for each in range(3)], axis=2)
+
+
+def grey_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The grey image of an image, as OpenCV converts it."""
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8)
 
 
 def as_input(image: NDArray[np.uint8]) -> torch.Tensor:
@@ -110,7 +117,7 @@ def test_aliked_finds_the_keypoints_of_the_extractor(
 ) -> None:
     image = coloured() if colour else scene()
     keypoints, descriptors, scores = run("opencv-aliked", network, as_input(image))
-    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)) if colour else image
+    grey = grey_of(image)
     pixels = (keypoints + 1) / 2 * np.array([WIDTH, HEIGHT])
     assert_agree((pixels, descriptors), extractor.extract(grey), 0.01, 0.99)
     assert scores.min() > 0
@@ -245,11 +252,11 @@ def test_opencvs_disk_runs_the_model(
     assert (about["licence"], about["image_size"]) == ("MIT", f"{WIDTH}x{HEIGHT}")
     for each in (model, half_weights(model)):
         (tmp_path / "disk.onnx").write_bytes(each)
-        disk = cv2.DISK_create(str(tmp_path / "disk.onnx"), imageSize=(2 * WIDTH, 2 * HEIGHT))
+        disk = opencv.DISK_create(str(tmp_path / "disk.onnx"), imageSize=(2 * WIDTH, 2 * HEIGHT))
         for image in (coloured(), scene(seed=5), *photos):
             keypoints, descriptors = disk.detectAndCompute(image, None)
             pixels = np.array([point.pt for point in keypoints])
-            grey = image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+            grey = grey_of(image)
             assert_agree((pixels, np.asarray(descriptors)), extractor.extract(grey), 0.5, 0.93)
         blank = np.full((HEIGHT, WIDTH, 3), 99, np.uint8)
         assert disk.detectAndCompute(blank, None)[0] == ()
@@ -264,13 +271,13 @@ def test_opencvs_aliked_runs_the_model(
     model = convert_host("opencv-aliked", network, CONFIG, (WIDTH, HEIGHT))
     assert not nodes_of(model) & {"GatherND", "GridSample"}
     (tmp_path / "aliked.onnx").write_bytes(model)
-    params = cv2.ALIKED_Params()
+    params = opencv.ALIKED_Params()
     params.inputSize = (WIDTH, HEIGHT)
-    aliked = cv2.ALIKED_create(str(tmp_path / "aliked.onnx"), params)
+    aliked = opencv.ALIKED_create(str(tmp_path / "aliked.onnx"), params)
     for image in (coloured(), coloured(9)):
         keypoints, descriptors = aliked.detectAndCompute(image, None)
         pixels = np.array([point.pt for point in keypoints])
-        grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+        grey = grey_of(image)
         assert_agree((pixels, np.asarray(descriptors)), extractor.extract(grey), 0.01, 0.98)
     blank, _ = aliked.detectAndCompute(np.full((HEIGHT, WIDTH, 3), 99, np.uint8), None)
     assert [point.response for point in blank] == [0.0]
