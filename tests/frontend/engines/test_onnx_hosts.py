@@ -100,7 +100,7 @@ def test_disk_finds_keypoints_in_steps_of_half_a_pixel(
     network: SuperPoint, extractor: SuperPointExtractor
 ) -> None:
     image = scene()
-    doubled = np.asarray(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR))
+    doubled = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     keypoints, scores, descriptors = run("opencv-disk", network, as_input(doubled))
     assert keypoints.dtype == np.int64
     assert keypoints.shape == (1, 120, 2)
