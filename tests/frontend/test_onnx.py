@@ -563,6 +563,24 @@ def test_points_inside_the_model_in_opencv(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
+def test_one_network_of_opencv_takes_images_of_different_content(
+    points: tuple[SuperPoint, FeatureConfig, bytes], tmp_path: Path
+) -> None:
+    """OpenCV 5.0.0 keeps shapes from the image before, where they depend on its content."""
+    (tmp_path / "points.onnx").write_bytes(points[2])
+    net, session = cv2.dnn.readNetFromONNX(str(tmp_path / "points.onnx")), session_of(points[2])
+    few = scene(96, 128, 1)
+    few[:, 50:] = 99
+    for image in (few, scene(96, 128, 2), few, scene(96, 128, 3)):
+        net.setInput(image)
+        expected = session.run(None, {"image": image})
+        for found, wanted in zip(net.forward(list(POINTS)), expected, strict=True):
+            assert found.shape == wanted.shape
+            np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
 def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
     """In any runtime the points inside the model are those of the extractor."""
     network, config = load_superpoint(), FeatureConfig(max_keypoints=90)
