@@ -79,7 +79,7 @@ class SuperPointExtractor(Extractor):
         return FAST.sample_descriptors(descriptors, keypoints, self._sampling)
 
     def extract_with_heat(
-        self, image: NDArray[np.uint8], **selection: float
+        self, image: NDArray[np.uint8], **selection: Any
     ) -> tuple[Features, NDArray[np.float32]]:
         """Extract the features of a grey (H, W) uint8 image, and keep the detector's heat map.
 
