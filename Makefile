@@ -69,6 +69,9 @@ dist: $(VENV)/.setup-dev ## source archive and wheel in dist/
 	rm -rf dist
 	$(BIN)/python -m build --quiet --no-isolation
 
+models: $(VENV)/.setup-dev ## the networks for other programs in dist/models/ (docs/export.md)
+	$(BIN)/python tools/make_models.py dist/models
+
 wheel-test: dist ## install the wheel in an empty environment and run demo-small from another folder
 	rm -rf $(WHEEL_TEST)
 	$(MAKE) --no-print-directory VENV=$(WHEEL_TEST)/venv $(WHEEL_TEST)/venv/.torch
@@ -106,7 +109,7 @@ figures: setup ## the pictures of docs/pictures again (an hour; FIGURES="report 
 clean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info htmlcov .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-fast lint coverage dist wheel-test release-check bench-baseline bench-smoke bench docs figures clean
+.PHONY: help setup demo test test-fast lint coverage dist models wheel-test release-check bench-baseline bench-smoke bench docs figures clean
 
 $(BIN)/python$(EXE):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from spslam.camera import RATES_HZ, Camera
 from spslam.errors import DatasetError, FrameError, StampError
-from spslam.frame import Frame, Sensor
+from spslam.frame import ColorImage, Frame, Sensor
 from spslam.interfaces import LeftOut, Sequence
 from spslam.notices import counted, notice
 from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
 from .calibration.rectify import StereoRectifier
-from .images.decoding import estimate_orientation, image_size
+from .images.decoding import estimate_orientation, image_size, read_color
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .images.grey_levels import GreyReader
 
@@ -226,22 +226,47 @@ class FileSequence(BaseSequence):
         """Time stamps of the frames, (N,) float64, seconds."""
         return self._files.timestamps
 
+    def color(self, index: int) -> NDArray[np.uint8] | None:
+        """Return the colours of `Frame.image`, rectified like it; None if the file is grey.
+
+        Returns:
+            (H, W, 3) uint8, red first.
+
+        Raises:
+            FrameError: the file cannot be decoded.
+        """
+        colors = read_color(self._files.images[index])
+        if colors is None or self._rectifier is None:
+            return colors
+        return self._rectifier.rectify(colors, colors)[0]
+
     def _read(self, index: int) -> Frame:
         files = self._files
         path = files.images[index]
-        image, right, depth = self._images.read(path), None, None
+        image, decoded = self._images.read_both(path)
+        right, decoded_right, depth = None, None, None
         _check_size(
             "image" if files.right is None else "left image", path, image.shape, self._left_size
         )
         if files.right is not None:
-            right = self._images.read(files.right[index])
+            right, decoded_right = self._images.read_both(files.right[index])
             _check_size("right image", files.right[index], right.shape, self._right_size)
             if self._rectifier is not None:
                 image, right = self._rectifier.rectify(image, right)
         if files.depth is not None:
             depth = self._depth.read(files.depth[index])
             _check_size("depth image", files.depth[index], depth.shape, self._left_size)
-        return Frame(index, float(files.timestamps[index]), self.camera, image, right, depth)
+        rectifier = self._rectifier
+        return Frame(
+            index,
+            float(files.timestamps[index]),
+            self.camera,
+            image,
+            right,
+            depth,
+            _color(decoded, None if rectifier is None else rectifier.maps_left),
+            _color(decoded_right, None if rectifier is None else rectifier.maps_right),
+        )
 
 
 class SlicedSequence(BaseSequence):
@@ -321,6 +346,13 @@ class SlicedSequence(BaseSequence):
     def _read(self, index: int) -> Frame:
         frame = self._whole[self._rows[index]]
         return frame if frame.camera is self.camera else replace(frame, camera=self.camera)
+
+
+def _color(
+    decoded: NDArray[np.uint8] | None,
+    maps: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+) -> ColorImage | None:
+    return None if decoded is None else ColorImage(decoded, maps)
 
 
 def _check_size(what: str, path: Path, shape: tuple[int, ...], expected: tuple[int, int]) -> None:

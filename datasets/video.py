@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError, StampError
-from spslam.frame import Frame
+from spslam.frame import ColorImage, Frame
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK
 from spslam.notices import counted, notice
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
@@ -21,7 +21,7 @@ from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 from .base import BaseSequence
 from .calibration.calibration import Calibration, find_calibration
 from .calibration.checks import size_advice
-from .images.decoding import to_grey
+from .images.decoding import to_color, to_grey
 from .timestamps import Timing
 
 _LOG = logging.getLogger(__name__)
@@ -129,7 +129,14 @@ class VideoSequence(BaseSequence):
                 stamp,
                 EQUAL_STAMP if stamp == latest else STEPPED_BACK,
             )
-        return Frame(index, stamp, self.camera, to_grey(pixels, f"frame {index}"))
+        colors = to_color(pixels)
+        return Frame(
+            index,
+            stamp,
+            self.camera,
+            to_grey(pixels, f"frame {index}"),
+            color=None if colors is None else ColorImage(colors),
+        )
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         self._go_to(index)

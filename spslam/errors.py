@@ -110,3 +110,15 @@ class ScaleError(SpslamError):
 
 class BenchmarkError(SpslamError):
     """A suite cannot be run, or its results cannot be used, as requested."""
+
+
+class SchedulerError(BenchmarkError):
+    """No Dask scheduler answers; a `BenchmarkError` because suites use Dask, too."""
+
+
+class WorkerError(SpslamError):
+    """A process that shares the work has ended before its time."""
+
+
+class FeatureFileError(SpslamError):
+    """A file of features or matches is damaged, foreign, or does not fit the command."""

@@ -5,12 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
 
 Sensor = Literal["mono", "stereo", "rgbd"]
+
+
+@dataclass(frozen=True, eq=False)
+class ColorImage:
+    """The colour image of which a frame's grey image was made.
+
+    Colours are looked up or rectified only where they are needed, because tracking uses grey.
+
+    Attributes:
+        decoded: (H, W, 3) uint8, blue green red, as decoded.
+        maps: x and y, each (H, W) float32, of the decoded pixel that each pixel of the grey image
+            shows; None: both images have the same pixels.
+    """
+
+    decoded: NDArray[np.uint8]
+    maps: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def at(self, pixels: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Colours (N, 3) uint8, red green blue, of the nearest pixels to pixels (N, 2)."""
+        if self.maps is not None:
+            column, row = _nearest(pixels, self.maps[0].shape)
+            pixels = np.stack([self.maps[0][row, column], self.maps[1][row, column]], axis=1)
+        column, row = _nearest(pixels, self.decoded.shape)
+        colors: NDArray[np.uint8] = self.decoded[row, column, ::-1]
+        return colors
+
+    def image(self) -> NDArray[np.uint8]:
+        """The image (H, W, 3) uint8, red green blue, pixel by pixel like the grey image."""
+        shown = self.decoded
+        if self.maps is not None:
+            shown = np.asarray(cv2.remap(shown, *self.maps, cv2.INTER_LINEAR), dtype=np.uint8)
+        return np.ascontiguousarray(shown[:, :, ::-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +57,7 @@ class Frame:
         image: (H, W) uint8, grey; for stereo the rectified left image.
         image_right: (H, W) uint8, grey, the rectified right image; stereo only.
         depth: (H, W) float32, metres along z, registered to `image`; 0 where unknown; RGB-D only.
+        color, color_right: `image` and `image_right` in colour; None where the source is grey.
     """
 
     index: int
@@ -32,6 +66,8 @@ class Frame:
     image: NDArray[np.uint8]
     image_right: NDArray[np.uint8] | None = None
     depth: NDArray[np.float32] | None = None
+    color: ColorImage | None = None
+    color_right: ColorImage | None = None
 
     @property
     def sensor(self) -> Sensor:
@@ -108,6 +144,8 @@ class Observations:
         delays: (N,) float64, seconds from the read-out of the middle row, to which the pose refers,
             to the read-out of the point (see `spslam.slam.rolling_shutter`); 0 for a global
             shutter.
+        colors: uint8, of the image at the keypoints: red green blue (N, 3), or grey (N, 1); None
+            if unknown.
     """
 
     index: int
@@ -118,6 +156,7 @@ class Observations:
     u_right: NDArray[np.float64]
     depth: NDArray[np.float64]
     delays: NDArray[np.float64]
+    colors: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -133,7 +172,25 @@ class Observations:
             u_right=self.u_right[index],
             depth=self.depth[index],
             delays=self.delays[index],
+            colors=None if self.colors is None else self.colors[index],
         )
+
+
+def colors_at(frame: Frame, keypoints: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Colours (N, 3) uint8, or grey values (N, 1), of a frame at keypoints (N, 2) of its image."""
+    if frame.color is not None:
+        return frame.color.at(keypoints)
+    column, row = _nearest(keypoints, frame.image.shape)
+    return frame.image[row, column, None]
+
+
+def _nearest(
+    pixels: NDArray[np.floating], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns and rows (N,) of the pixels of an image (H, W, ...) nearest to pixels (N, 2)."""
+    last = np.array([shape[1] - 1, shape[0] - 1])
+    nearest = np.clip(np.rint(np.nan_to_num(pixels)), 0, last).astype(np.int64)
+    return nearest[:, 0], nearest[:, 1]
 
 
 @dataclass(frozen=True, eq=False)

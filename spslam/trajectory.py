@@ -31,6 +31,10 @@ from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, are_stamps, to_seco
 
 _log = logging.getLogger(__name__)
 
+# Columns of EuRoC's ground truth.
+_EUROC_HEADER = (
+    "#timestamp [ns],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],q_RS_z []"
+)
 # Numbers per line of KITTI's format: a (3, 4) matrix.
 _KITTI_COLUMNS = 12
 
@@ -373,13 +377,62 @@ def write_kitti(path: Path | str, trajectory: Trajectory) -> None:
     """Write KITTI's format, without stamps: poses with 10 significant digits.
 
     Raises:
+        TrajectoryError: the trajectory has positions only.
         OutputError: the file cannot be written.
     """
+    _check_rotations(path, trajectory, "KITTI's")
     # + 0.0 turns -0.0 into 0.0.
     rows = trajectory.T_world_cam[:, :3, :].reshape(-1, _KITTI_COLUMNS) + 0.0
     write_atomic(
         path, "".join(" ".join(f"{value:.9e}" for value in row) + "\n" for row in rows.tolist())
     )
+
+
+def write_euroc(path: Path | str, trajectory: Trajectory) -> None:
+    """Write the format of EuRoC's ground truth: nanoseconds, positions, quaternions w x y z.
+
+    Numbers of poses have all their digits. The poses are those of the trajectory's frame, whatever
+    the names of the columns say.
+
+    Raises:
+        TrajectoryError: the trajectory has positions only.
+        OutputError: the file cannot be written.
+    """
+    _check_rotations(path, trajectory, "EuRoC's")
+    quaternions = rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3])
+    values = np.concatenate([trajectory.positions, np.roll(quaternions, 1, axis=1)], axis=1) + 0.0
+    lines = [_EUROC_HEADER]
+    for stamp, row in zip(trajectory.timestamps.tolist(), values.tolist(), strict=True):
+        # Text, because a product with 1e9 rounds stamps since 1970 to 256 ns.
+        nanoseconds = int(f"{stamp:.9f}".replace(".", ""))
+        lines.append(",".join([str(nanoseconds), *map(repr, row)]))
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def write_csv(path: Path | str, trajectory: Trajectory) -> None:
+    """Write `timestamp,tx,ty,tz,qx,qy,qz,qw` with a header: seconds, and all digits.
+
+    Quaternions are omitted if the trajectory has no rotations.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    names = ["timestamp", "tx", "ty", "tz"]
+    columns = [trajectory.timestamps[:, None], trajectory.positions]
+    if trajectory.has_rotations:
+        names += ["qx", "qy", "qz", "qw"]
+        columns.append(rotation_to_quaternion(trajectory.T_world_cam[:, :3, :3]))
+    rows = (np.concatenate(columns, axis=1) + 0.0).tolist()
+    lines = [",".join(names), *(",".join(map(repr, row)) for row in rows)]
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _check_rotations(path: Path | str, trajectory: Trajectory, format_name: str) -> None:
+    if not trajectory.has_rotations:
+        raise TrajectoryError(
+            f"cannot write {path}: {format_name} format needs rotations, and the trajectory has "
+            "positions only"
+        )
 
 
 def _trajectory(

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,16 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set SPSLAM_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="module")
+def rendered_once() -> Iterator[None]:
+    """For modules that only read built-in worlds; see `rendered_once.keep_renderings`."""
+    from rendered_once import keep_renderings
+
+    with pytest.MonkeyPatch.context() as patch:
+        keep_renderings(patch)
+        yield
 
 
 class Landmarks:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from command_line import call
+from command_line import WITHOUT_PICTURES, call
 
 from spslam.datasets import open_sequence
 from spslam.process.ownership import claim_file
@@ -85,7 +85,7 @@ def blocked(tmp_path: Path) -> Path:
 def test_a_signal_ends_a_run_and_its_results_are_written(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    process = begin(*RUN, "--realtime", "--out", str(tmp_path / "out"))
+    process = begin(*RUN, *WITHOUT_PICTURES, "--realtime", "--out", str(tmp_path / "out"))
     wait_for(process, logged(tmp_path, "frame 5 "))
     # `timeout` sends the signal to the process and to its group.
     process.send_signal(number)
@@ -103,7 +103,8 @@ def test_a_signal_ends_a_run_and_its_results_are_written(
 
 @pytest.mark.slow
 def test_a_signal_ends_a_blocked_read(blocked: Path, tmp_path: Path) -> None:
-    process = begin("run", str(blocked), "--extractor", "orb", "--out", str(tmp_path / "out"))
+    options = ("--extractor", "orb", *WITHOUT_PICTURES, "--out", str(tmp_path / "out"))
+    process = begin("run", str(blocked), *options)
     wait_for(process, logged(tmp_path, "frame 7 "))
     process.send_signal(signal.SIGTERM)
     assert ended(process)[0] == 143

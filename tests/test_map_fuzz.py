@@ -27,7 +27,8 @@ from map_files import Arrays, arrays_of, place_arrays, same_map, seal
 from spslam.backend.place_recognition import PlaceIndex
 from spslam.backend.pose_graph import write_g2o
 from spslam.errors import MapError, SpslamError
-from spslam.map.export import choose_submap, describe_map, submap_graph, write_colmap
+from spslam.map.colmap import write_colmap
+from spslam.map.export import choose_submap, describe_map, submap_graph
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Map, Origin
 from spslam.map.submaps import append_map
@@ -40,7 +41,7 @@ _LONGEST_S = 10.0
 _FIXED_BYTES = 4e6
 examples = settings(
     deadline=None,
-    max_examples=_EXAMPLES or 700,
+    max_examples=_EXAMPLES or 250,
     derandomize=not _EXAMPLES,
     database=None,
     suppress_health_check=list(HealthCheck),
@@ -267,7 +268,7 @@ def used(path: Path, folder: Path) -> None:
     submap = choose_submap(found.map)
     nodes, edges, fixed = submap_graph(found.map, submap, 30)
     write_g2o(folder / "a.g2o", nodes, edges, fixed)
-    write_colmap(folder / "model", found.map, submap)
+    write_colmap(folder / "model", found.map, submap, "both")
     build_map_view(
         found.map,
         submap,

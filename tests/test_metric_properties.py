@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metric_values import number
-from trajectory_pairs import every, random_drive, random_pair
+from trajectory_pairs import every, number, random_drive, random_pair
 
 from spslam.evaluation.ate import Alignment, evaluate, transform_trajectory
 from spslam.evaluation.rpe import Step

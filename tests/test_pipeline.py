@@ -12,7 +12,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from metric_values import number
+from trajectory_pairs import number
 
 from spslam.camera import Camera
 from spslam.cli.console import print_result

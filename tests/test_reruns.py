@@ -64,6 +64,8 @@ def test_runs_give_the_same_bytes_again(tmp_path: Path) -> None:
             "stereo",
             "--max-frames",
             str(FRAMES),
+            "--outputs",
+            "map",
             "--out",
             str(out),
         ]

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call
+from command_line import WITHOUT_PICTURES, call
 from matroska import write_matroska
 from world_folder import error_of, world_frame, write_world
 
 from spslam.trajectory import read_tum
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rendered_once")]
 
 FRAMES = 44
 
 
 def run(*arguments: str | Path, out: Path) -> tuple[int, dict]:
-    code = call("run", *map(str, arguments), "--extractor", "orb", "--out", str(out))
+    options = ("--extractor", "orb", *WITHOUT_PICTURES, "--out", str(out))
+    code = call("run", *map(str, arguments), *options)
     return code, json.loads((out / "metrics.json").read_text(encoding="utf-8"))
 
 

@@ -14,6 +14,8 @@ from spslam.trajectory import (
     read_times,
     read_trajectory,
     read_tum,
+    write_csv,
+    write_euroc,
     write_kitti,
     write_tum,
 )
@@ -280,3 +282,32 @@ def test_poses_without_times_are_numbered_unless_times_are_given(tmp_path: Path)
     np.testing.assert_array_equal(
         read_trajectory(tmp_path / "t.tum", np.arange(9.0)).timestamps, trajectory.timestamps
     )
+
+
+@pytest.mark.parametrize("start", [0.0, 1_400_000_000.123456789, -3.5])
+def test_euroc_and_csv_files_are_read_back_unchanged(tmp_path: Path, start: float) -> None:
+    trajectory = some_trajectory(start=start)
+    write_euroc(tmp_path / "a.csv", trajectory)
+    write_csv(tmp_path / "b.csv", trajectory)
+    for back in (read_euroc(tmp_path / "a.csv"), read_trajectory(tmp_path / "b.csv")):
+        # A stamp of EuRoC is a whole number of nanoseconds.
+        np.testing.assert_allclose(back.timestamps, trajectory.timestamps, rtol=1e-15, atol=5e-10)
+        np.testing.assert_allclose(back.T_world_cam, trajectory.T_world_cam, rtol=1e-12, atol=1e-13)
+
+
+def test_nanoseconds_of_euroc_are_exact(tmp_path: Path) -> None:
+    stamps = np.array([1403636579.763555584, 1403636579.813555456])
+    write_euroc(tmp_path / "a.csv", Trajectory(stamps, np.tile(np.eye(4), (2, 1, 1))))
+    written = [line.split(",")[0] for line in (tmp_path / "a.csv").read_text().splitlines()[1:]]
+    assert written == [f"{stamp:.9f}".replace(".", "") for stamp in stamps.tolist()]
+
+
+def test_positions_alone_are_written_only_where_the_format_allows_it(tmp_path: Path) -> None:
+    trajectory = Trajectory(np.arange(3, dtype=np.float64) + 0.5, np.tile(np.eye(4), (3, 1, 1)), has_rotations=False)
+    write_csv(tmp_path / "a.csv", trajectory)
+    back = read_trajectory(tmp_path / "a.csv")
+    assert not back.has_rotations and np.array_equal(back.positions, trajectory.positions)
+    for write_it in (write_euroc, write_kitti):
+        with pytest.raises(TrajectoryError, match="needs rotations"):
+            write_it(tmp_path / "b", trajectory)
+    assert not (tmp_path / "b").exists()

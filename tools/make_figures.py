@@ -24,6 +24,8 @@ DATA = Path(os.environ.get("SPSLAM_TEST_DATA", ROOT.parent / "shared" / "data"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Size of pictures of the viewer, pixels.
 VIEW_SIZE = "1000x640"
+# Direction from the scene of the mesh to the viewer: world axes of the first camera.
+MESH_FRONT = (0.15, -0.35, -1.0)
 # Frames of the long run on demo-loop.
 LONG_RUN_FRAMES = 5000
 # Frames of one lap of demo-loop, marked in the picture of the long run.
@@ -177,6 +179,41 @@ def view_malaga() -> None:
     )
 
 
+def mesh() -> None:
+    """Render the mesh of TUM fr1_rpy from above its first camera."""
+    import cv2
+    import numpy as np
+
+    from spslam.visualization.open3d_window import import_open3d
+
+    data = DATA / "tum" / "rgbd_dataset_freiburg1_rpy"
+    if not data.is_dir():
+        raise CannotMakeError(f"no {data}")
+    folder = RUNS / "fr1_rpy"
+    if not folder.is_dir():
+        spslam("run", data, "--sensor", "rgbd", "--out", folder)
+    spslam("mesh", folder, "--max-depth", "2")
+    open3d = import_open3d("a picture of a mesh")
+    scene = open3d.io.read_triangle_mesh(str(folder / "mesh.ply"))
+    window = open3d.visualization.Visualizer()
+    if not window.create_window("mesh", 1000, 640, visible=False):
+        raise CannotMakeError("no OpenGL (EGL)")
+    window.get_render_option().light_on = False
+    window.get_render_option().mesh_show_back_face = True
+    window.add_geometry(scene)
+    view = window.get_view_control()
+    view.set_front(MESH_FRONT)
+    view.set_up((0.0, -1.0, 0.0))
+    view.set_lookat((0.0, 0.1, 1.0))
+    view.set_zoom(0.3)
+    picture = np.asarray(window.capture_screen_float_buffer(do_render=True))
+    window.destroy_window()
+    levels = np.rint(picture[:, :, ::-1] * 255).astype(np.uint8)
+    rows, columns = np.nonzero((levels < 250).any(axis=2))
+    cropped = levels[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    cv2.imwrite(str(PICTURES / "mesh.png"), cv2.resize(cropped, None, fx=0.65, fy=0.65))
+
+
 def eval_picture() -> None:
     """Plot three front ends on one world against its ground truth."""
     from spslam import open_sequence
@@ -280,6 +317,7 @@ FIGURES: dict[str, Callable[[], None]] = {
     "report": report,
     "demo_trajectory": demo_trajectory,
     "view_kitti": view_kitti,
+    "mesh": mesh,
     "view_loop": view_loop,
     "view_malaga": view_malaga,
     "malaga_loop": malaga_loop,

@@ -61,7 +61,36 @@ def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     Raises:
         FrameError: the file is missing, cut short, damaged, or no image.
     """
-    return _one_channel(_decode(path), path.name)
+    return one_channel(_decode(path), path.name)
+
+
+def read_pixels(path: Path) -> NDArray[Any]:
+    """Read a PNG or JPEG file as it is: (H, W) or (H, W, channels), blue first.
+
+    Raises:
+        FrameError: the file is missing, cut short, damaged, or no image.
+    """
+    return _decode(path)
+
+
+def to_color(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """Return the colours (H, W, 3), blue green red, of a decoded image; None without 8-bit ones."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        return None
+    return np.asarray(pixels[:, :, :3], dtype=np.uint8)
+
+
+def read_color(path: Path) -> NDArray[np.uint8] | None:
+    """Read a PNG or JPEG file as (H, W, 3) uint8, red first; None if it is grey or has 16 bits.
+
+    Raises:
+        FrameError: the file is missing, cut short, damaged, or no image.
+    """
+    pixels = _decode(path)
+    codes = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in codes:
+        return None
+    return np.asarray(cv2.cvtColor(pixels, codes[pixels.shape[2]]), dtype=np.uint8)
 
 
 def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -74,7 +103,7 @@ def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
     Raises:
         FrameError: the image has another type or shape.
     """
-    return _to_eight_bits(_one_channel(pixels, name))
+    return _to_eight_bits(one_channel(pixels, name))
 
 
 def full_range_to_eight_bits(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
@@ -88,7 +117,12 @@ def _to_eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np
     return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
-def _one_channel(pixels: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def one_channel(pixels: NDArray[Any], name: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Convert a decoded image to (H, W), uint8 or uint16 as it is.
+
+    Raises:
+        FrameError: the image has another type or shape.
+    """
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3):
         raise FrameError(
             f"{name}: expected an image of 8 or 16 bits, found {pixels.dtype} {pixels.shape}"

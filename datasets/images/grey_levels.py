@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from spslam.errors import FrameError
 from spslam.notices import notice
 
-from .decoding import full_range_to_eight_bits, read_grey
+from .decoding import full_range_to_eight_bits, one_channel, read_grey, read_pixels, to_color
 
 _LOG = logging.getLogger(__name__)
 # Largest 16-bit value.
@@ -93,12 +93,24 @@ class GreyReader:
         Raises:
             FrameError: the file is missing, cut short, damaged, or no image.
         """
-        pixels = read_grey(path)
-        if pixels.dtype != np.uint16:
-            return pixels.astype(np.uint8, copy=False)
-        return self._found_scaling().apply(pixels.astype(np.uint16, copy=False))
+        return self.read_both(path)[0]
 
-    def _found_scaling(self) -> GreyScaling:
+    def read_both(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Read an image as grey (H, W) uint8, and its colours (H, W, 3), blue green red.
+
+        There are no colours (None) in grey images and in those of 16 bits.
+
+        Raises:
+            FrameError: the file is missing, cut short, damaged, or no image.
+        """
+        decoded = read_pixels(path)
+        pixels = one_channel(decoded, path.name)
+        if pixels.dtype != np.uint16:
+            return pixels.astype(np.uint8, copy=False), to_color(decoded)
+        return self.scaling().apply(pixels.astype(np.uint16, copy=False)), None
+
+    def scaling(self) -> GreyScaling:
+        """Return the scaling of the 16-bit images; that of the full range if none is sampled."""
         with self._lock:
             if self._scaling is None:
                 self._scaling = _find_scaling(self._name, self._cameras)

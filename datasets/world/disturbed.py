@@ -320,6 +320,8 @@ class DisturbedSequence(BaseSequence):
                 image=left,
                 image_right=blind[1],
                 depth=None if depth is None else np.zeros_like(depth),
+                color=None,
+                color_right=None,
             )
         for side, image in enumerate(images):
             if image is not None:
@@ -333,7 +335,15 @@ class DisturbedSequence(BaseSequence):
                     )
         left = images[0]
         assert left is not None
-        return replace(frame, image=left, image_right=images[1], depth=depth)
+        # Disturbances are drawn in grey only.
+        return replace(
+            frame,
+            image=left,
+            image_right=images[1],
+            depth=depth,
+            color=None,
+            color_right=None,
+        )
 
     def _source(self, row: int) -> Frame:
         # Keep the latest frame: a still camera repeats one frame.

@@ -169,8 +169,7 @@ def _choose(weights: Checkpoint, config: FeatureConfig) -> Engine:
         return _requested(_RUNTIMES["onnxruntime"], weights, config)
     if config.engine == "openvino" or config.precision in ("bf16", "int8"):
         return _requested(_RUNTIMES["openvino"], weights, config)
-    on_gpu = config.device == "cuda" or (config.device == "auto" and cuda_is_available())
-    if config.engine == "auto" and not on_gpu:
+    if config.engine == "auto" and not runs_on_gpu(config):
         engine = _fastest_with_parity(weights, config)
         if engine is not None:
             return engine
@@ -193,6 +192,11 @@ def torch_engine(network: SuperPoint, device: str, threads: int, tuned: bool = T
     from .torch_engine import TorchEngine
 
     return TorchEngine(network, device, threads, tuned)
+
+
+def runs_on_gpu(config: FeatureConfig) -> bool:
+    """Return whether `config.device` puts networks on a GPU of this machine."""
+    return config.device == "cuda" or (config.device == "auto" and cuda_is_available())
 
 
 def cuda_is_available() -> bool:

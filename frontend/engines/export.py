@@ -1,9 +1,9 @@
-"""Export a network to other runtimes: OpenVINO or ONNX, fp32 or int8, maps or keypoints."""
+"""Export a network to other runtimes and programs: maps or keypoints, in several precisions."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from ..superpoint.weights_file import network_metadata
 from .choice import quantised_path
 from .onnx_model import convert_onnx, quantise_onnx
 from .openvino_model import convert, describe, quantise, write_model
+
+if TYPE_CHECKING:
+    from .onnx_hosts import HostName
 
 Target = Literal["openvino", "onnx"]
 # Height and width of the photographs for calibration, pixels. Small photographs show more scenes
@@ -101,6 +104,78 @@ def export_points(weights: str | Path | None, out: Path | None, config: FeatureC
     network = load_superpoint(weights)
     write_atomic(path, convert_points(network, config, network_metadata(weights, network)))
     return path
+
+
+def export_host(
+    weights: str | Path | None,
+    out: Path | None,
+    host: HostName,
+    config: FeatureConfig,
+    size: tuple[int, int] | None = None,
+    half: bool = False,
+) -> tuple[Path, str]:
+    """Write the ONNX model of weights for a program that loads foreign models.
+
+    Args:
+        weights: see `load_superpoint`.
+        out: the .onnx file; None: in the current folder, named after the weights and the host.
+        host: the program, or `nchw` for maps in the layout of SuperPoint's decoders.
+        config: the settings of the keypoint selection; its `weights` do not count.
+        size: width and height of the network's image, pixels; None: the host's default.
+        half: store the weights in float16.
+
+    Returns:
+        The path of the file, and a line that says how the program loads it.
+
+    Raises:
+        ConfigError: the weights or the size do not fit the host.
+        WeightsError: the weights cannot be used.
+        MissingDependencyError: ONNX is not installed.
+        OutputError: the file cannot be written.
+    """
+    from .onnx_hosts import check_host, convert_host, usage
+
+    suffix = f"_{host.replace('-', '_')}{'_fp16' if half else ''}"
+    path = out or _named_after(weights, suffix)
+    _check_folder(path)
+    network = load_superpoint(weights)
+    check_host(host, network, size)
+    metadata = network_metadata(weights, network)
+    write_atomic(path, convert_host(host, network, config, size, metadata, half))
+    return path, usage(host, str(path), size)
+
+
+def export_torchscript(
+    weights: str | Path | None, out: Path | None, config: FeatureConfig
+) -> tuple[Path, int]:
+    """Write the TorchScript model of weights for RTAB-Map.
+
+    Args:
+        weights: see `load_superpoint`.
+        out: the .pt file; None: in the current folder, named after the weights.
+        config: the settings of the keypoint selection; its `weights` do not count.
+
+    Returns:
+        The path of the file, and the number of zeros at the end of each descriptor.
+
+    Raises:
+        ConfigError: the descriptors are too long for RTAB-Map.
+        WeightsError: the weights cannot be used.
+        OutputError: the file cannot be written.
+    """
+    from .torchscript import LENGTH, convert_torchscript
+
+    path = out or Path(f"{weights_name(weights)}.pt")
+    _check_folder(path)
+    network = load_superpoint(weights)
+    if network.descriptor_dim > LENGTH:
+        raise ConfigError(
+            f"torchscript needs descriptors of at most {LENGTH} numbers, "
+            f"found {network.descriptor_dim}"
+        )
+    metadata = network_metadata(weights, network)
+    write_atomic(path, convert_torchscript(network, config, metadata))
+    return path, LENGTH - network.descriptor_dim
 
 
 def _check_folder(path: Path) -> None:

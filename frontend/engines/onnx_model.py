@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -63,6 +63,8 @@ _CHECKSUM_ENTRY = (
     + b"\x12"
     + bytes([_CHECKSUM_DIGITS])
 )
+# Constants of fewer numbers stay in float32 where weights are stored in float16.
+_LEAST_HALVED = 256
 # Description in the file.
 _DESCRIPTION = """SuperPoint, dense.
 images: (batch, height, width) uint8, grey; height and width are multiples of 8 \
@@ -116,22 +118,20 @@ def _missing(what: str, error: ImportError) -> MissingDependencyError:
 
 def export_onnx(
     module: nn.Module,
-    example: torch.Tensor,
-    dynamic_axes: Mapping[int, Any],
-    name: str,
+    examples: Mapping[str, torch.Tensor],
+    dynamic_axes: Sequence[Mapping[int, Any]],
     outputs: AxisNames,
     description: str,
     metadata: Mapping[str, str],
 ) -> bytes:
-    """Export a module of one input as an ONNX file that contains its weights.
+    """Export a module as an ONNX file that contains its weights.
 
     The same module gives the same bytes.
 
     Args:
         module: a module in evaluation mode.
-        example: an example of the input.
-        dynamic_axes: a `torch.export.Dim` for each axis of the input that may have any size.
-        name: name of the input.
+        examples: an example of each input, by its name.
+        dynamic_axes: for each input, a `torch.export.Dim` for each axis that may have any size.
         outputs: names of the outputs and of their axes, with the names of `dynamic_axes`.
         description: text in the file for users.
         metadata: entries in the file for programs; a runtime does not need them.
@@ -145,10 +145,10 @@ def export_onnx(
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
             module,
-            (example,),
+            tuple(examples.values()),
             dynamo=True,
-            dynamic_shapes=(dict(dynamic_axes),),
-            input_names=[name],
+            dynamic_shapes=tuple(dict(axes) for axes in dynamic_axes),
+            input_names=list(examples),
             output_names=list(outputs),
             opset_version=OPSET,
             external_data=False,
@@ -179,7 +179,7 @@ def convert_onnx(network: SuperPoint, metadata: Mapping[str, str] | None = None)
     axes = {0: torch.export.Dim("batch", min=1), 1: CELL * cells[0], 2: CELL * cells[1]}
     example = torch.zeros(2, *_TRACED_SIZE, dtype=torch.uint8)
     about = {**(metadata or {}), **origin(Checkpoint.of(network))}
-    return export_onnx(DenseHeads(network), example, axes, INPUT, OUTPUTS, _DESCRIPTION, about)
+    return export_onnx(DenseHeads(network), {INPUT: example}, [axes], OUTPUTS, _DESCRIPTION, about)
 
 
 def converted_onnx(weights: Checkpoint) -> bytes:
@@ -242,6 +242,36 @@ def quantise_onnx(model: bytes, images: Iterable[NDArray[np.uint8]]) -> bytes:
             ignored_scope=nncf.IgnoredScope(**_KEPT_IN_FLOAT, validate=False),
         )
     return _finished(quantised, proto.doc_string, metadata)
+
+
+def half_weights(model: bytes) -> bytes:
+    """Store the weights of a model in float16; half the size, and the arithmetic stays float32.
+
+    A Cast after each kernel restores float32. Runtimes evaluate it once, when they load the model.
+
+    Args:
+        model: a model of `export_onnx`.
+
+    Raises:
+        MissingDependencyError: ONNX is not installed.
+    """
+    onnx = load_onnx()
+    proto = onnx.load_model_from_string(model)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    casts = []
+    for tensor in proto.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _LEAST_HALVED:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(
+            onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return _finished(proto, proto.doc_string, metadata)
 
 
 def read_onnx(path: Path, weights: Checkpoint) -> bytes:

@@ -21,10 +21,13 @@ from spslam.cli import bench as cli_bench
 from spslam.cli import data as cli_data
 from spslam.cli import eval as cli_trajectories
 from spslam.cli import export as cli_export
+from spslam.cli import features as cli_features
 from spslam.cli import map as cli_map
+from spslam.cli import mesh as cli_mesh
 from spslam.cli import plugin as cli_plugin
 from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
+from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
 from spslam.cli.options import (
     FAILED,
@@ -111,6 +114,10 @@ app.add_typer(cli_plugin.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
 app.command()(cli_export.export)
+app.command("export-trajectory")(cli_trajectory.export_trajectory)
+app.command()(cli_features.features)
+app.command()(cli_features.match)
+app.command()(cli_mesh.mesh)
 app.command("eval")(cli_trajectories.evaluate)
 app.command()(cli_track.track)
 app.command()(cli_view.view)
@@ -331,6 +338,9 @@ def run(
                 "drop one of the two"
             )
         labels["pace"] = "realtime" if realtime else "offline"
+        labels |= _input_labels(
+            path, dataset, sequence, calibration, time_unit.value, str(pair_within)
+        )
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
         if cache is not None:
@@ -356,6 +366,27 @@ def run(
             realtime,
             chosen,
         )
+
+
+def _input_labels(
+    path: str,
+    dataset: str,
+    sequence: str | None,
+    calibration: Path | None,
+    time_unit: str,
+    pair_within: str,
+) -> dict[str, str]:
+    """Return how the recording was opened, so that an export finds its images again."""
+    place = Path(path).absolute()
+    given = {
+        "input_path": str(place) if place.exists() else path,
+        "input_dataset": dataset,
+        "input_sequence": sequence,
+        "input_calibration": None if calibration is None else str(calibration.absolute()),
+        "input_time_unit": time_unit,
+        "input_pair_within_s": pair_within,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _disturbed(frames: FrameSequence, disturbances: list[str]) -> FrameSequence:

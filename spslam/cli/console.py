@@ -142,12 +142,12 @@ class StatusLine:
             f"{_duration(progress.seconds_left)} left  {losses}  {metrics}"
         )
 
-    def count(self, done: int, total: int) -> None:
-        """Show how many images are done."""
+    def count(self, done: int, total: int, what: str = "image") -> None:
+        """Show how many images, or other things, are done."""
         seconds = monotonic() - self._start
         left = seconds * (total - done) / max(done, 1)
         self._show(
-            f"image {done}/{total}  {done / max(seconds, 1e-9):.1f} images/s  "
+            f"{what} {done}/{total}  {done / max(seconds, 1e-9):.1f} {what}s/s  "
             f"{_duration(left)} left"
         )
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spslam.cli.options import CommandGroup, SetOption
-from spslam.errors import ConfigError
-from spslam.notices import counted, notice_renamed, plural
+from spslam.errors import ConfigError, MapError
+from spslam.notices import counted, notice, notice_renamed, plural
 
 if TYPE_CHECKING:
+    from spslam.interfaces import Sequence
     from spslam.map.map import Map
 
 _logger = logging.getLogger(__name__)
+
+# Start of the source of a built-in world, in metrics.json.
+_WORLD_SOURCE = "built-in world "
 
 app = typer.Typer(
     name="map",
@@ -25,6 +31,15 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class ColmapFormat(StrEnum):
+    """Values of `--format`."""
+
+    TEXT = "text"
+    BINARY = "binary"
+    BOTH = "both"
+
 
 MapArgument = Annotated[
     Path,
@@ -52,18 +67,80 @@ def info(
 
 @app.command()
 def export(
-    file: MapArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MAP|RUN",
+            show_default=False,
+            help="The map.npz of a run, a merged map, or the folder of a run.",
+        ),
+    ],
     ply: Annotated[
         Path | None,
-        typer.Option(metavar="F", show_default=False, help="Write the points as binary PLY."),
+        typer.Option(
+            metavar="F",
+            show_default=False,
+            help="Write the points with their colours as binary PLY.",
+        ),
     ] = None,
     colmap: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
             show_default=False,
-            help="Write COLMAP's text model (cameras, images, points3D .txt); a folder with other "
-            "files is refused.",
+            help="Write a COLMAP model with rigs and frames; stereo pairs are a rig. A folder with "
+            "other files is refused.",
+        ),
+    ] = None,
+    colmap_format: Annotated[
+        ColmapFormat,
+        typer.Option("--format", help="Files of --colmap. COLMAP reads binary ones first."),
+    ] = ColmapFormat.TEXT,
+    nerfstudio: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Write undistorted images of the keyframes, transforms.json and points, for "
+            "Gaussian splatting and NeRF. The images come from the recording of the run.",
+        ),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            show_default=False,
+            help="Recording with the images of --nerfstudio, as for spslam run. Default: the one "
+            "that metrics.json beside the map names.",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="Format of --images. Default: that of the run."
+        ),
+    ] = None,
+    sequence: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", show_default=False, help="Sequence in --images. Default: the run's."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Calibration of --images. Default: the run's.",
+        ),
+    ] = None,
+    session: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Session of the map whose recording --images is; default: the newest.",
         ),
     ] = None,
     g2o: Annotated[
@@ -91,23 +168,38 @@ def export(
     \b
     spslam map export runs/x/map.npz --ply points.ply
     spslam map export runs/x/map.npz --colmap model/ --g2o graph.g2o
+    spslam map export runs/x --nerfstudio scene/ --colmap scene/sparse/0 --format binary
 
-    COLMAP's camera has no lens distortion: undistort the images before you use them with the model.
+    COLMAP's camera has no lens distortion: the images of --nerfstudio fit it, and their names are
+    those of the model.
     """
     from spslam.map.export import choose_submap
     from spslam.map.io import load_map
     from spslam.run.output import read_run_config
 
-    if ply is None and colmap is None and g2o is None:
+    if all(output is None for output in (ply, colmap, g2o, nerfstudio)):
         raise ConfigError(
-            "nothing to export: give one or several of --ply F, --colmap DIR and --g2o F"
+            "nothing to export: give one or several of --ply F, --colmap DIR, --g2o F and "
+            "--nerfstudio DIR"
         )
+    if nerfstudio is None and (images, dataset, sequence, calibration, session) != (None,) * 5:
+        raise ConfigError(
+            "--images, --dataset, --sequence, --calibration and --session need --nerfstudio DIR"
+        )
+    if colmap is None and colmap_format is not ColmapFormat.TEXT:
+        raise ConfigError("--format is that of a COLMAP model: give --colmap DIR, too")
+    file = _map_file(file)
     if part is not None:
         notice_renamed(_logger, "spslam map export", "--part", "--submap")
     slam_map = load_map(file).map
     chosen = choose_submap(slam_map, part if submap is None else submap)
+    if nerfstudio is not None:
+        # Before a COLMAP model, which may go to a folder inside.
+        given = _Recording(images, dataset, sequence, calibration)
+        frames = _open_recording(file.parent, slam_map, given)
+        typer.echo(_export_nerfstudio(nerfstudio, slam_map, chosen, frames, session))
     if colmap is not None:
-        typer.echo(_export_colmap(colmap, slam_map, chosen))
+        typer.echo(_export_colmap(colmap, slam_map, chosen, colmap_format.value))
     if g2o is not None:
         # A run writes its configuration beside its map.
         loop = read_run_config(file.parent).loop
@@ -160,10 +252,94 @@ def merge(
     save_map(out, merged.map, merged.places)
 
 
-def _export_colmap(folder: Path, slam_map: Map, submap: int) -> str:
-    from spslam.map.export import write_colmap
+def _map_file(path: Path) -> Path:
+    """Return the map of a run's folder, or the file itself.
 
-    found = write_colmap(folder, slam_map, submap)
+    Raises:
+        MapError: The folder has no map.
+    """
+    if not path.is_dir():
+        return path
+    from spslam.run.output import read_metrics
+
+    file = path / "map.npz"
+    if not file.is_file():
+        used = read_metrics(path).get("map_file")
+        raise MapError(
+            f"the run {path} has no map.npz"
+            + (f": it localized in {used}, export that" if used else "")
+        )
+    return file
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """The options that name a recording; None: as in the run."""
+
+    path: str | None
+    dataset: str | None
+    sequence: str | None
+    calibration: Path | None
+
+
+def _open_recording(folder: Path, slam_map: Map, given: _Recording) -> Sequence:
+    """Open the recording of a map: as given, else as the run in the folder did.
+
+    Raises:
+        ConfigError: Neither says where the images are.
+        DatasetError: The recording cannot be opened.
+    """
+    from spslam.datasets import open_sequence
+    from spslam.map.export import needed_origin
+    from spslam.run.output import METRICS, read_metrics
+
+    run = read_metrics(folder) if (folder / METRICS).is_file() else {}
+    if run.get("disturb") and given.path is None:
+        raise ConfigError(
+            f"the run {folder} disturbed its images ({run['disturb']}), which the recording does "
+            "not hold: give the undisturbed one with --images"
+        )
+    source = str(run.get("source", "")).removeprefix(_WORLD_SOURCE)
+    path = given.path or run.get("input_path") or source
+    if not path:
+        raise ConfigError(
+            f"no {METRICS} beside the map says where its images are: give --images PATH"
+        )
+    calibration = given.calibration or run.get("input_calibration")
+    return open_sequence(
+        path,
+        dataset=given.dataset or run.get("input_dataset", "auto"),
+        sequence=given.sequence or run.get("input_sequence"),
+        sensor=needed_origin(slam_map).sensor,
+        calibration=calibration,
+        time_unit=run.get("input_time_unit", "auto"),
+        pair_within_s=float(run.get("input_pair_within_s", 0.02)),
+    )
+
+
+def _export_nerfstudio(
+    folder: Path, slam_map: Map, submap: int, frames: Sequence, session: int | None
+) -> str:
+    from spslam.reports.nerfstudio import tell, write_nerfstudio
+
+    found = write_nerfstudio(folder, slam_map, submap, frames, session)
+    tell(found)
+    colors = {0: "grey", found.images: "in colour"}.get(
+        found.colored, f"{found.colored} of them in colour"
+    )
+    depths = f", {counted(found.depths, 'depth image')} in millimetres" if found.depths else ""
+    return (
+        f"{counted(found.images, 'image')} ({colors}){depths}, "
+        f"{counted(found.points, 'point')}, of submap {submap} "
+        f"in {folder}"
+    )
+
+
+def _export_colmap(folder: Path, slam_map: Map, submap: int, formats: str) -> str:
+    from spslam.map.colmap import write_colmap
+
+    found = write_colmap(folder, slam_map, submap, formats)
+    _tell_colors(slam_map, found.colored)
     return (
         f"{counted(found.images, 'image')}, {counted(found.points, 'point')}, "
         f"{counted(found.observations, 'observation')}, "
@@ -186,12 +362,21 @@ def _export_g2o(path: Path, slam_map: Map, submap: int, min_covisibility: int) -
 
 
 def _export_ply(path: Path, slam_map: Map, submap: int) -> str:
-    from spslam.map.submaps import scene_of
+    from spslam.map.colors import point_colors
+    from spslam.map.submaps import points_of
     from spslam.reports.plots import write_ply
 
-    points, _ = scene_of(slam_map, submap)
-    write_ply(path, points)
+    ids = points_of(slam_map, submap)
+    points, colors = slam_map.positions[slam_map.point_rows(ids)], point_colors(slam_map, ids)
+    _tell_colors(slam_map, colors is not None)
+    write_ply(path, points, colors)
     return f"{counted(len(points), 'point')} of submap {submap} in {path}"
+
+
+def _tell_colors(slam_map: Map, colored: bool) -> None:
+    if not colored and len(slam_map.points):
+        text = "the map is of an earlier version: its points have no colours (in COLMAP: grey)"
+        notice(_logger, "points_without_colors", text)
 
 
 def _rows(metrics: dict[str, Any]) -> dict[str, str]:

@@ -30,6 +30,8 @@ _MOST_IDS = 1 << 31
 # Largest mean number of points per keyframe. A keyframe has at most 20,000 keypoints and creates at
 # most one point for each of them.
 _MOST_POINTS_PER_KEYFRAME = 100_000
+# Numbers of channels of the images of keyframes; 0: unknown.
+_CHANNELS = (0, 1, 3)
 # Largest number of entries of a descriptor.
 _MOST_DESCRIPTOR = 1 << 16
 # Largest width or height of an image, pixels.
@@ -245,6 +247,12 @@ def _check_keyframes(slam_map: Map) -> None:
     _check_range(keyframes["submap"], "submaps", end)
     _check_range(keyframes["session"], "sessions", end)
     _check_similarities(keyframes["T_world_cam"], "poses of keyframes", scaled=False)
+    channels = keyframes["channels"]
+    if not np.isin(channels, _CHANNELS).all():
+        raise ValueError(
+            f"channels of the images of keyframes must be 0, 1 or 3, "
+            f"found {channels.min()} to {channels.max()}"
+        )
 
 
 def _check_points(slam_map: Map) -> None:

@@ -30,8 +30,11 @@ from spslam.process.ownership import Claim, claim_file
 
 logger = logging.getLogger(__name__)
 
-# Number of the file format; files of other versions are refused.
-FORMAT_VERSION = 3
+# Number of the file format. Files of version 3 lack the colours; others are refused.
+FORMAT_VERSION = 4
+_WITHOUT_COLORS = 3
+# Columns of the colours, and the shape of a row's entry.
+_COLOR_COLUMNS = {"keyframes.channels": (), "observations.color": (3,)}
 # Tables with descriptors.
 _DESCRIBED = ("points", "observations")
 # Prefix of the arrays of the place index.
@@ -165,17 +168,21 @@ def load_map(path: Path | str) -> SavedMap:
     archive = read_archive(Path(path))
     arrays = {_RENAMED_ARRAYS.get(name, name): values for name, values in archive.arrays.items()}
     version = arrays.get("format_version", np.array(0))
-    if version.shape != () or version.dtype.kind != "i" or version != FORMAT_VERSION:
+    readable = (_WITHOUT_COLORS, FORMAT_VERSION)
+    if version.shape != () or version.dtype.kind != "i" or version not in readable:
         found = (
             f"format version {version}"
             if "format_version" in arrays
             else f"an archive of {counted(len(arrays), 'array')}"
         )
         raise MapError(
-            f"cannot read map {path}: expected a map of format version {FORMAT_VERSION}, "
+            f"cannot read map {path}: expected a map of format version "
+            f"{' or '.join(map(str, readable))}, "
             f"found {found:.200}"
         )
     try:
+        if version == _WITHOUT_COLORS:
+            _add_unknown_colors(arrays)
         slam_map = _map(arrays)
         places = {k.removeprefix(_PLACES): v for k, v in arrays.items() if k.startswith(_PLACES)}
         check_map(slam_map, places)
@@ -221,6 +228,17 @@ def fill_map(slam_map: Map, columns: dict[str, Arrays], next_ids: tuple[int, int
     # Only after the check are tables made by id: a damaged file could name very large ids.
     check_tables(slam_map, next_ids)
     slam_map.reindex(next_ids)
+
+
+def _add_unknown_colors(arrays: Arrays) -> None:
+    """Add the columns that version 3 lacks."""
+    for name, shape in _COLOR_COLUMNS.items():
+        if name in arrays:
+            raise ValueError(f"it has {name!r}, which is unknown")
+        table, _ = name.split(".")
+        column = Map(0).tables()[table][name.removeprefix(f"{table}.")]
+        rows = len(np.atleast_1d(arrays[f"{table}.{'id' if table == 'keyframes' else 'keyframe'}"]))
+        arrays[name] = np.zeros((rows, *shape), column.dtype)
 
 
 def _map(arrays: Arrays) -> Map:

@@ -62,9 +62,12 @@ class Map:
             of the keyframe that created it), `visible` and `found` (number of frames that should
             see it, and that do).
         keyframes: `id`, `frame` (index in the sequence), `timestamp` s, `T_world_cam` (4, 4),
-            `submap` (submap whose world the pose refers to), `session` (run that created it).
+            `submap` (submap whose world the pose refers to), `session` (run that created it),
+            `channels` (of the image whose colours its observations have: 3, for grey 1; 0:
+            unknown).
         observations: One row per keypoint of a keyframe, sorted by `keyframe` (id): `pixel` (2,)
-            undistorted, `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT).
+            undistorted, `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT),
+            `color` (3,) uint8, red green blue of the image at the keypoint.
         loops: Confirmed loop edges: keyframe ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps
             coordinates of `j` to those of `i`, its `information` (7, 7) (see `PoseGraphEdges`) and
             its number of `inliers`.
@@ -105,6 +108,7 @@ class Map:
             T_world_cam=(np.float64, (4, 4)),
             submap=(np.int64, ()),
             session=(np.int64, ()),
+            channels=(np.int64, ()),
         )
         self.observations = Table(
             keyframe=(np.int64, ()),
@@ -113,6 +117,7 @@ class Map:
             depth=(np.float64, ()),
             descriptor=(np.float16, (descriptor_size,)),
             point=(np.int64, ()),
+            color=(np.uint8, (3,)),
         )
         self.loops = Table(
             i=(np.int64, ()),
@@ -229,6 +234,7 @@ class Map:
         """
         keyframe_id = self._next_keyframe_id
         self._next_keyframe_id += 1
+        colors = observations.colors
         self.keyframes.append(
             1,
             id=keyframe_id,
@@ -237,6 +243,7 @@ class Map:
             T_world_cam=T_world_cam,
             submap=self.submap,
             session=self.session,
+            channels=0 if colors is None else colors.shape[1],
         )
         self.observations.append(
             len(observations),
@@ -246,6 +253,7 @@ class Map:
             depth=observations.depth,
             descriptor=observations.descriptors,
             point=point_ids,
+            color=0 if colors is None else colors,
         )
         np.add.at(self._views, point_ids[point_ids >= 0], 1)
         return keyframe_id

@@ -17,6 +17,8 @@ from spslam.callbacks import never
 from spslam.config import Config
 from spslam.errors import ConfigError, OutputError
 from spslam.io.files import write_atomic
+from spslam.map.colors import point_colors
+from spslam.map.submaps import points_of
 from spslam.notices import notice
 from spslam.process.signals import results_kept
 from spslam.reports.html_report import write_report
@@ -24,6 +26,7 @@ from spslam.reports.plots import plot_trajectory, write_ply
 from spslam.run.frames_csv import write_frames
 from spslam.run.metrics import notice_metrics
 from spslam.run.output import CONFIG, GROUND_TRUTH, METRICS, OutputFolder, with_old_names
+from spslam.run.poses_csv import write_poses
 from spslam.run.results import Results
 from spslam.slam.system import Slam
 from spslam.trajectory import write_kitti, write_tum
@@ -69,6 +72,17 @@ def _write_keyframes(path: Path, results: Results, scene: Callable[[], MapView])
     write_tum(path, results.slam.trajectory(keyframes_only=True), results.scaling.source)
 
 
+def _write_poses(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
+    write_poses(path, results.record, results.slam.frame_poses())
+
+
+def _write_points(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
+    slam = results.slam
+    ids = points_of(slam.map, slam.main_submap)
+    points = slam.map.positions[slam.map.point_rows(ids)]
+    write_ply(path, points, point_colors(slam.map, ids))
+
+
 def _write_map(path: Path, results: Results, scene: Callable[[], MapView]) -> None:
     # A run that only localizes does not change the map.
     if not results.slam.localization_only:
@@ -110,10 +124,11 @@ def _write_report(path: Path, results: Results, scene: Callable[[], MapView]) ->
 WRITERS = (
     Writer("trajectory", "trajectory.kitti", _write_kitti, needed=True),
     Writer("trajectory", "keyframes.tum", _write_keyframes, needed=True),
+    Writer("trajectory", "poses.csv", _write_poses, needed=True),
     Writer("map", "map.npz", _write_map, needed=True),
     Writer("ground-truth", GROUND_TRUTH, _write_truth),
     Writer("frames", "frames.csv", lambda path, results, scene: write_frames(path, results.record)),
-    Writer("points", "map.ply", lambda path, results, scene: write_ply(path, scene().points)),
+    Writer("points", "map.ply", _write_points),
     Writer("plots", "trajectory.png", _plot_trajectory),
     Writer("plots", "map.png", lambda path, results, scene: render_scene(path, scene())),
     Writer("report", "report.html", _write_report),

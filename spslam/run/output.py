@@ -48,11 +48,12 @@ RUN_LABELS = ("sequence", "sensor", "extractor")
 logger = logging.getLogger(__name__)
 
 _LONGEST_METRICS = 10_000_000
-# All files that a run may write.
+# All files that a run or a command for finished runs may write.
 OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
     "keyframes.tum",
+    "poses.csv",
     GROUND_TRUTH,
     "frames.csv",
     "map.ply",
@@ -61,6 +62,10 @@ OUTPUT_NAMES = MARKERS | {
     "map.png",
     "report.html",
     "log.txt",
+    # spslam mesh writes them into the folder of a finished run.
+    "mesh.ply",
+    "cloud.ply",
+    "mesh.json",
 }
 # Format of a line of log.txt.
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"

@@ -102,7 +102,8 @@ class MapStart:
         # The observations hold disparity and depth: only whether there was an image still matters.
         right = None if frame.image_right is None else np.empty((0, 0), dtype=np.uint8)
         depth = None if frame.depth is None else np.empty((0, 0), dtype=np.float32)
-        self.first_frames.append((replace(frame, image_right=right, depth=depth), observations))
+        kept = replace(frame, image_right=right, depth=depth, color=None, color_right=None)
+        self.first_frames.append((kept, observations))
         if len(self.first_frames) > _FIRST_FRAMES:
             self.first_frames = None
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
-from spslam.frame import Features, Frame, Observations, unit_descriptors
+from spslam.frame import Features, Frame, Observations, colors_at, unit_descriptors
 from spslam.interfaces import Extractor, StereoMatcher
 from spslam.slam.rolling_shutter import readout_delays
 from spslam.typing import FloatArray
@@ -154,6 +154,7 @@ def _observations(
 ) -> Observations:
     descriptors = unit_descriptors(features.descriptors)
     delays = readout_delays(features.keypoints[:, 1], frame.camera)
+    colors = colors_at(frame, features.keypoints)
     finite = np.isfinite(pixels).all(axis=1)
     if not finite.all():
         # Strong fisheye lenses have pixels outside the view of any pinhole camera.
@@ -163,7 +164,7 @@ def _observations(
             u_right[finite],
             depth[finite],
         )
-        delays = delays[finite]
+        delays, colors = delays[finite], colors[finite]
     return Observations(
         index=frame.index,
         timestamp=frame.timestamp,
@@ -173,4 +174,5 @@ def _observations(
         u_right=u_right,
         depth=depth,
         delays=delays,
+        colors=colors,
     )

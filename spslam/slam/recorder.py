@@ -69,6 +69,23 @@ class Statistics:
         return lap
 
 
+@dataclass(frozen=True, eq=False)
+class FramePoses:
+    """The poses of all recorded frames in the current map, ordered by time.
+
+    Attributes:
+        timestamps: (N,) float64, seconds.
+        submaps: (N,) int64, the submap whose world each pose refers to.
+        T_world_cam: (N, 4, 4) float64.
+        scales: (N,) float64, current length divided by the length when the frame was tracked.
+    """
+
+    timestamps: NDArray[np.float64]
+    submaps: NDArray[np.int64]
+    T_world_cam: NDArray[np.float64]
+    scales: NDArray[np.float64]
+
+
 class Recorder:
     """Records poses of tracked frames relative to keyframes, so that they follow refinements."""
 
@@ -76,6 +93,7 @@ class Recorder:
         self._timestamps: list[float] = []
         self._keyframe_ids: list[int] = []
         self._T_keyframe_cam: list[FloatArray] = []
+        self._scales: list[float] = []
 
     def __len__(self) -> int:
         return len(self._timestamps)
@@ -87,6 +105,7 @@ class Recorder:
         self._timestamps.append(timestamp)
         self._keyframe_ids.append(keyframe_id)
         self._T_keyframe_cam.append(geometry.inverse(slam_map.pose(keyframe_id)) @ T_world_cam)
+        self._scales.append(1.0)
 
     def add_keyframes(self, keyframe_ids: list[int], slam_map: Map) -> None:
         """Record the frames that a submap starts with."""
@@ -113,10 +132,12 @@ class Recorder:
         scales = scale_correction.of(np.asarray(self._keyframe_ids, dtype=np.int64))
         for T_keyframe_cam, scale in zip(self._T_keyframe_cam, scales, strict=True):
             T_keyframe_cam[:3, 3] *= scale
+        self._scales = (np.asarray(self._scales) * scales).tolist()
 
     def clear(self) -> None:
         """Forget all frames."""
         self._timestamps, self._keyframe_ids, self._T_keyframe_cam = [], [], []
+        self._scales = []
 
     def submaps(self, slam_map: Map) -> NDArray[np.int64]:
         """(N,) the submap of each recorded frame."""
@@ -126,11 +147,20 @@ class Recorder:
 
     def trajectory(self, slam_map: Map, submap: int) -> Trajectory:
         """Return all recorded frames in a submap of the current map, ordered by time."""
+        poses = self.poses(slam_map)
+        chosen = poses.submaps == submap
+        return Trajectory(poses.timestamps[chosen], poses.T_world_cam[chosen])
+
+    def poses(self, slam_map: Map) -> FramePoses:
+        """Return all recorded frames in the current map."""
         timestamps = np.asarray(self._timestamps, dtype=np.float64)
-        chosen = np.flatnonzero(self.submaps(slam_map) == submap)
-        if len(chosen) == 0:
-            return Trajectory(np.zeros(0), np.zeros((0, 4, 4)))
-        chosen = chosen[np.argsort(timestamps[chosen], kind="stable")]
-        rows = slam_map.keyframe_rows(np.asarray(self._keyframe_ids)[chosen])
-        poses = slam_map.T_world_keyframe[rows] @ np.asarray(self._T_keyframe_cam)[chosen]
-        return Trajectory(timestamps[chosen], geometry.orthonormalize(poses))
+        order = np.argsort(timestamps, kind="stable")
+        ids = np.asarray(self._keyframe_ids, dtype=np.int64)[order]
+        from_keyframes = np.asarray(self._T_keyframe_cam).reshape(-1, 4, 4)[order]
+        T_world_cam = slam_map.T_world_keyframe[slam_map.keyframe_rows(ids)] @ from_keyframes
+        return FramePoses(
+            timestamps[order],
+            self.submaps(slam_map)[order],
+            geometry.orthonormalize(T_world_cam),
+            np.asarray(self._scales, dtype=np.float64)[order],
+        )

@@ -24,7 +24,7 @@ from spslam.slam.map_start import MapStart
 from spslam.slam.map_updates import MapUpdates
 from spslam.slam.moving_objects.body_fixed import BodyFixed
 from spslam.slam.preprocessing import Preprocessor
-from spslam.slam.recorder import Recorder, Statistics
+from spslam.slam.recorder import FramePoses, Recorder, Statistics
 from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
@@ -209,6 +209,10 @@ class Slam:
             keyframes["session"] == self.map.session
         )
         return Trajectory(keyframes["timestamp"][mine], keyframes["T_world_cam"][mine])
+
+    def frame_poses(self) -> FramePoses:
+        """Return the poses of all tracked frames in today's map, also those in other submaps."""
+        return self._recorder.poses(self.map)
 
     def save_map(self, path: Path | str) -> None:
         """Write the map with its place recognition index; see `spslam.map.io.save_map`.

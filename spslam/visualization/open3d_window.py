@@ -32,8 +32,11 @@ def has_display() -> bool:
     )
 
 
-def import_open3d() -> Any:
+def import_open3d(what: str = "the viewer") -> Any:
     """Import Open3D.
+
+    Args:
+        what: what needs it, for the message.
 
     Raises:
         MissingDependencyError: the package or a system library is missing.
@@ -41,9 +44,7 @@ def import_open3d() -> Any:
     try:
         return importlib.import_module("open3d")
     except ModuleNotFoundError:
-        raise MissingDependencyError(
-            "the viewer needs Open3D: pip install open3d-cpu (or open3d)"
-        ) from None
+        raise MissingDependencyError(f"{what} needs Open3D: pip install 'spslam[viewer]'") from None
     except (ImportError, OSError) as error:
         raise MissingDependencyError(
             f"Open3D lacks a system library ({str(error).splitlines()[0]}): {APT}"

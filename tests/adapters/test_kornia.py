@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from warped_pair import corner_error, scene, warped_pair
+from pictures import corner_error, scene, warped_pair
 
 from spslam.adapters.kornia import LocalFeature
 from spslam.config import FeatureConfig

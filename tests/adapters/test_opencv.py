@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from warped_pair import corner_error, scene, warped_pair
+from pictures import corner_error, scene, warped_pair
 
 from spslam.adapters.front_end import create_extractor
 from spslam.adapters.opencv import Feature2D, SuperPoint, computeImageFeatures2

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, refused
+from command_line import WITHOUT_PICTURES, call, refused
 from rich.console import Console
 
 from spslam import __version__
@@ -22,8 +22,10 @@ from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import read_tum
 
+pytestmark = pytest.mark.usefixtures("rendered_once")
+
 ROOT = Path(__file__).resolve().parents[2]
-QUICK = ["--extractor", "orb", "--max-frames", "5"]
+QUICK = ["--extractor", "orb", "--max-frames", "5", *WITHOUT_PICTURES]
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +149,7 @@ def test_user_errors_are_reported_in_one_line(
 def test_a_run_from_the_feature_cache_gives_the_same_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractor: str
 ) -> None:
-    run = ["run", "demo-small", "--extractor", extractor, "--max-frames", "6"]
+    run = ["run", "demo-small", "--extractor", extractor, "--max-frames", "6", *WITHOUT_PICTURES]
     cache = ["--cache", str(tmp_path / "kept")]
     assert call(*run, "--out", str(tmp_path / "without")) == 0
     assert call(*run, *cache, "--out", str(tmp_path / "first")) == 0
@@ -203,11 +205,13 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_writes_results_and_prints_the_metrics(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # On a busy machine more than one line of progress would be due.
+    monkeypatch.setattr("spslam.cli.console._PLAIN_INTERVAL_S", 600.0)
     out = tmp_path / "out"
     assert (
-        call("run", "demo-small", *QUICK, "--set", "tracking.min_inliers=15", "--out", str(out))
+        call("run", "demo-small", *QUICK[:4], "--set", "tracking.min_inliers=15", "--out", str(out))
         == 0
     )
     printed = capsys.readouterr()
@@ -268,6 +272,7 @@ def test_a_run_without_a_pose_fails_with_the_reason(
         "orb",
         "--max-frames",
         str(frames),
+        *WITHOUT_PICTURES,
         "--out",
         str(out),
     ]
@@ -334,6 +339,7 @@ def test_run_slam_script_is_spslam_run(tmp_path: Path) -> None:
         "orb",
         "--max-frames",
         "3",
+        *WITHOUT_PICTURES,
         "--out",
         str(tmp_path / "out"),
     ]

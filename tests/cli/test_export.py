@@ -45,9 +45,53 @@ def test_export_writes_the_given_format_and_settings(
     assert Path("other.onnx").is_file()
 
 
+def test_export_writes_models_for_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requested: list[tuple[object, ...]] = []
+
+    def convert_host(*arguments: object) -> bytes:
+        requested.append(arguments)
+        return b"host"
+
+    monkeypatch.setattr("spslam.frontend.engines.onnx_hosts.convert_host", convert_host)
+    monkeypatch.setattr(
+        "spslam.frontend.engines.torchscript.convert_torchscript", lambda *arguments: b"script"
+    )
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--to", "opencv-disk", "--size", "320x240", "--precision", "fp16"]
+    assert call("export", "superpoint_lite", *arguments) == 0
+    name, _, _, size, metadata, half = requested[0]
+    assert (name, size, half) == ("opencv-disk", (320, 240), True)
+    assert metadata["licence"] == "MIT"  # type: ignore[index]
+    assert Path("superpoint_lite_opencv_disk_fp16.onnx").read_bytes() == b"host"
+    assert "imageSize=(640, 480)" in capsys.readouterr().out
+    assert call("export", "superpoint_lite", "--to", "onnx", "--layout", "nchw") == 0
+    assert Path("superpoint_lite_nchw.onnx").is_file()
+    assert call("export", "superpoint_lite", "--to", "torchscript") == 0
+    assert Path("superpoint_lite.pt").read_bytes() == b"script"
+    assert "128 zeros" in capsys.readouterr().out
+    assert call("export", "superpoint", "--to", "torchscript") == 0
+    assert "zeros" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--to", "opencv-disk", "--precision", "int8"], "fp32 or fp16"),
+        (["--to", "torchscript", "--precision", "fp16"], "fp32"),
+        (["--to", "openvino", "--precision", "fp16"], "--layout nchw"),
+        (["--to", "onnx", "--size", "640x480"], "--size"),
+        (["--to", "colmap", "--size", "640x480"], "--size"),
+        (["--to", "opencv-disk", "--size", "640"], "640x480"),
+        (["--to", "opencv-disk", "--size", "642x480"], "multiples of 8"),
+        (["--to", "colmap", "--end-to-end"], "--to onnx"),
+        (["--to", "colmap", "--layout", "nchw"], "--to onnx"),
+        (["--to", "onnx", "--layout", "nchw", "--precision", "int8"], "int8"),
+        (["--to", "onnx", "--layout", "nchw", "--set", "features.border=3"], "dense maps"),
+        (["--to", "colmap", "--set", "features.max_keypoints=70"], "colmap gives"),
+        (["--to", "opencv-disk", "--set", "tracking.min_inliers=9"], "changes nothing"),
+        (["--to", "opencv-disk", "--images", "photos"], "--images"),
         (["--end-to-end"], "--to onnx in fp32"),
         (["--to", "onnx", "--end-to-end", "--precision", "int8"], "--to onnx in fp32"),
         (["--to", "onnx", "--set", "features.border=9"], "--end-to-end"),

@@ -30,8 +30,18 @@ grids:
 
 
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakePool:
+def real_plots() -> None:
+    """Requested by tests that need the true plots, which take a second each time."""
+
+
+@pytest.fixture
+def pool(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> FakePool:
     """A fake pool that performs the runs; the current folder has tiny.yaml."""
+    if "real_plots" not in request.fixturenames:
+        monkeypatch.setattr("spslam.benchmark.report.write_plot", lambda *_: None)
+        monkeypatch.setattr("spslam.benchmark.page.plot_svg", lambda *_: "")
     fake = FakePool()
     monkeypatch.setattr(cli_suite, "choose_pool", lambda workers, scheduler: fake)
     monkeypatch.chdir(tmp_path)
@@ -50,7 +60,7 @@ def bench(*arguments: str) -> int:
 
 
 def test_every_run_has_a_row_and_a_folder(
-    pool: FakePool, capsys: pytest.CaptureFixture[str]
+    pool: FakePool, real_plots: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert bench() == 0
     found = rows()
@@ -336,7 +346,7 @@ class Links(HTMLParser):
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_page_needs_no_network_and_links_to_every_run(pool: FakePool) -> None:
+def test_the_page_needs_no_network_and_links_to_every_run(pool: FakePool, real_plots: None) -> None:
     assert bench() == 0
     html = Path("out/report.html").read_text()
     links = [link for link in Links(html).links if not link.startswith(("data:", "#"))]

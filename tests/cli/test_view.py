@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import call, refused
+from command_line import WITHOUT_PICTURES, call, refused
 from egl import need_egl
 from pictures import read_picture
 
@@ -18,16 +18,16 @@ from spslam.visualization.controls import KEYS
 from spslam.visualization.layers import LAYERS
 from spslam.visualization.saved_run import load_map_view
 
-ORB = ["--extractor", "orb", "--set", "features.threads=1"]
+pytestmark = pytest.mark.usefixtures("rendered_once")
+
+ORB = ["--extractor", "orb", "--set", "features.threads=1", *WITHOUT_PICTURES]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 frames, without pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
-        out = tmp_path_factory.mktemp("runs") / "small"
-        assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
+    out = tmp_path_factory.mktemp("runs") / "small"
+    assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
     return out
 
 
@@ -100,9 +100,8 @@ def test_a_recording_is_written(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run.rrd").stat().st_size > 10_000
 
 
-def test_a_run_is_recorded_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_recorded_live(tmp_path: Path) -> None:
     pytest.importorskip("rerun")
-    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     out, file = tmp_path / "run", tmp_path / "run.rrd"
     assert (
         call(
@@ -124,7 +123,6 @@ def test_a_failing_viewer_does_not_affect_the_run(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     monkeypatch.setattr("spslam.cli.app.open_viewer", lambda *_: Failing())
     out = tmp_path / "run"
     assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
@@ -137,12 +135,8 @@ def test_a_failing_viewer_does_not_affect_the_run(
 
 @pytest.mark.slow
 def test_a_run_in_a_saved_map_shows_that_map(
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("spslam.reports.writers.render_scene", lambda *_: False)
     saved, out = Path(shutil.copy(folder / "map.npz", tmp_path / "saved.npz")), tmp_path / "run"
     part = ["--start", "5", "--max-frames", "4", "--map", str(saved), "--localize"]
     assert call("run", "demo-small", *ORB, *part, "--out", str(out)) == 0

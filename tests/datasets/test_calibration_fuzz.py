@@ -85,7 +85,7 @@ SNIPPETS = st.sampled_from(
     ]
 )
 examples = settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import pytest
-from metric_values import number
-from trajectory_pairs import every, random_drive, random_pair
+from trajectory_pairs import every, number, random_drive, random_pair
 
 from spslam.evaluation.comparison import Conventions, as_document, compare_with, short_names, spread
 from spslam.evaluation.summary import Spread

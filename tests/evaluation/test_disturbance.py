@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import call, refused
+from command_line import WITHOUT_PICTURES, call, refused
 
 from spslam.evaluation.disturbance import judge
 from spslam.geometry import make_transform, so3_exp
 from spslam.trajectory import Trajectory
+
+pytestmark = pytest.mark.usefixtures("rendered_once")
 
 STAMPS = np.arange(40) / 10.0
 
@@ -132,7 +134,9 @@ def test_the_metrics_of_a_run_hold_the_effect_of_the_disturbance(tmp_path: Path)
         "--disturb",
         "dark:at=20,frames=2",
     ]
-    assert call("run", "demo-small", *options, "--out", str(tmp_path / "run")) == 0
+    assert (
+        call("run", "demo-small", *options, *WITHOUT_PICTURES, "--out", str(tmp_path / "run")) == 0
+    )
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["disturb"] == "dark:at=20,frames=2" and metrics["tracked"] == 34
     assert 0 < metrics["disturbed_error_max_m"] < 0.05

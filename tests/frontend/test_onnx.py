@@ -35,6 +35,7 @@ from spslam.frontend.superpoint import decoder, descriptors, keypoints
 from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
 from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
+from spslam.interfaces import Extractor
 from spslam.io.sealed import write_sealed
 
 onnx = pytest.importorskip("onnx")
@@ -145,12 +146,19 @@ def test_maps_equal_those_of_openvino(engine: OnnxRuntimeEngine, exported: Path)
         np.testing.assert_allclose(found, expected, atol=1e-4 * float(np.abs(expected).max()))
 
 
-@pytest.mark.slow
-def test_strides_batch_norm_and_strips_are_exported() -> None:
+@pytest.fixture(scope="module")
+def toy() -> tuple[SuperPoint, bytes]:
+    """A toy network with every option, and its model: exporting takes seconds each time."""
     network = toy_network(batch_norm="after", strided=3, skips=True)
     network.strip_rows = 8
-    engine = OnnxRuntimeEngine(convert_onnx(network), "fp32")
+    return network, convert_onnx(network)
+
+
+@pytest.mark.slow
+def test_strides_batch_norm_and_strips_are_exported(toy: tuple[SuperPoint, bytes]) -> None:
+    network, model = toy
     assert network.strip_rows == 8
+    engine = OnnxRuntimeEngine(model, "fp32")
     assert difference(engine, TorchEngine(network)).within(LIMITS["fp32"])
 
 
@@ -336,31 +344,63 @@ def photo_bytes(kind: str) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["grey", "colour", "transparent", "16 bits", "turned photo"])
-def test_the_example_of_the_docs_runs(exported: Path, tmp_path: Path, kind: str) -> None:
-    """The Python of docs/export.md reads images as spslam does and runs without spslam."""
-    code = PYTHON_OF_THE_DOCS[0]
-    assert len(code.strip().splitlines()) <= 12
-    photo = tmp_path / "photo.png"
-    photo.write_bytes(photo_bytes(kind))
-    (tmp_path / "superpoint_lite.onnx").write_bytes(exported.read_bytes())
-    (tmp_path / "decoder.py").write_bytes((ROOT / "frontend/superpoint/decoder.py").read_bytes())
-    code += "\nimport sys\nassert not {'spslam', 'torch', 'scipy'} & set(sys.modules)\n"
-    code += "np.savez('found.npz', keypoints, scores, descriptors, image)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+PHOTOS = ("grey", "colour", "transparent", "16 bits", "turned photo")
+# Runs the example in each folder in turn: starting Python and its imports takes a second.
+IN_EACH_FOLDER = """
+import os, sys
+for folder in sys.argv[1:]:
+    os.chdir(folder)
+    names = {}
+    exec(code, names)
+    assert not {'spslam', 'torch', 'scipy'} & set(sys.modules)
+    found = {key: names[key] for key in ('keypoints', 'scores', 'descriptors', 'image')}
+    names['np'].savez('found.npz', **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def examples(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The folder of each photo, in which the first Python of docs/export.md has run."""
+    root = tmp_path_factory.mktemp("examples")
+    folders = {kind: root / kind.replace(" ", "-") for kind in PHOTOS}
+    for kind, folder in folders.items():
+        folder.mkdir()
+        (folder / "photo.png").write_bytes(photo_bytes(kind))
+        (folder / "superpoint_lite.onnx").write_bytes(exported.read_bytes())
+    # Python looks for modules in the folder of the script.
+    (root / "decoder.py").write_bytes((ROOT / "frontend/superpoint/decoder.py").read_bytes())
+    script = root / "example.py"
+    script.write_text(f"code = {PYTHON_OF_THE_DOCS[0]!r}\n{IN_EACH_FOLDER}", encoding="utf-8")
+    command = [sys.executable, str(script), *map(str, folders.values())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    image = read_image(photo)
-    with np.load(tmp_path / "found.npz") as found:
+    return folders
+
+
+@pytest.fixture(scope="module")
+def precise(exported: Path) -> list[Extractor]:
+    """Extractors that compute in fp32."""
+    return [
+        create_extractor(FeatureConfig(engine=engine, precision="fp32"))
+        for engine in ("onnxruntime", "torch")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PHOTOS)
+def test_the_example_of_the_docs_runs(
+    examples: dict[str, Path], precise: list[Extractor], kind: str
+) -> None:
+    """The Python of docs/export.md reads images as spslam does and runs without spslam."""
+    assert len(PYTHON_OF_THE_DOCS[0].strip().splitlines()) <= 12
+    image = read_image(examples[kind] / "photo.png")
+    with np.load(examples[kind] / "found.npz") as found:
         *features, grey = found.values()
     np.testing.assert_array_equal(grey, image)
     assert image.shape == scene().shape
     assert len(features[0]) > 30
-    for precise in ("onnxruntime", "torch"):
-        expected = create_extractor(FeatureConfig(engine=precise, precision="fp32")).extract(image)
-        assert_same(tuple(features), expected)
+    for extractor in precise:
+        assert_same(tuple(features), extractor.extract(image))
 
 
 @pytest.fixture(scope="module")
@@ -461,14 +501,18 @@ def test_axes_have_one_name(
 
 
 @pytest.mark.slow
-def test_axes_of_other_networks_have_one_name() -> None:
-    """The other built-in network and toy networks, cut off at `max_keypoints` or not."""
-    toy = toy_network(batch_norm="after", strided=2, skips=True)
-    large = load_superpoint("superpoint")
-    assert_axes_have_one_name(convert_onnx(toy), BATCHES, set())
-    assert_axes_have_one_name(convert_onnx(large), BATCHES, set())
-    assert_axes_have_one_name(convert_points(large, FeatureConfig()), AXES, {"points"})
-    assert_axes_have_one_name(convert_points(toy, FeatureConfig(spread_cell=0)), AXES, {"points"})
+def test_axes_of_other_networks_have_one_name(toy: tuple[SuperPoint, bytes]) -> None:
+    """A toy network, and the other built-in one, cut off at `max_keypoints` or not.
+
+    The maps of the other built-in network are part of its model with points.
+    """
+    network, model = toy
+    assert_axes_have_one_name(model, BATCHES, set())
+    large = convert_points(load_superpoint("superpoint"), FeatureConfig())
+    assert_axes_have_one_name(large, AXES, {"points"})
+    assert_axes_have_one_name(
+        convert_points(network, FeatureConfig(spread_cell=0)), AXES, {"points"}
+    )
 
 
 def test_maps_in_tract(exported: Path) -> None:
@@ -519,6 +563,24 @@ def test_points_inside_the_model_in_opencv(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
+def test_one_network_of_opencv_takes_images_of_different_content(
+    points: tuple[SuperPoint, FeatureConfig, bytes], tmp_path: Path
+) -> None:
+    """OpenCV 5.0.0 keeps shapes from the image before, where they depend on its content."""
+    (tmp_path / "points.onnx").write_bytes(points[2])
+    net, session = cv2.dnn.readNetFromONNX(str(tmp_path / "points.onnx")), session_of(points[2])
+    few = scene(96, 128, 1)
+    few[:, 50:] = 99
+    for image in (few, scene(96, 128, 2), few, scene(96, 128, 3)):
+        net.setInput(image)
+        expected = session.run(None, {"image": image})
+        for found, wanted in zip(net.forward(list(POINTS)), expected, strict=True):
+            assert found.shape == wanted.shape
+            np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
 def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
     """In any runtime the points inside the model are those of the extractor."""
     network, config = load_superpoint(), FeatureConfig(max_keypoints=90)
@@ -535,16 +597,14 @@ def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_export_is_cached_and_damage_is_found(
     exported: Path,
+    toy: tuple[SuperPoint, bytes],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
-    weights = Checkpoint.of(toy_network())
-    first = converted_onnx(weights)
-    stored = cached_path(weights)
-    assert stored is not None
-    good = stored.read_bytes()
+    network, first = toy
+    weights = Checkpoint.of(network)
     again: list[SuperPoint] = []
 
     def convert(network: SuperPoint) -> bytes:
@@ -552,6 +612,11 @@ def test_export_is_cached_and_damage_is_found(
         return first
 
     monkeypatch.setattr(onnx_model, "convert_onnx", convert)
+    assert converted_onnx(weights) == first
+    assert Checkpoint.of(again.pop()).digest == weights.digest
+    stored = cached_path(weights)
+    assert stored is not None
+    good = stored.read_bytes()
     assert converted_onnx(weights) == first
     assert again == []
     flipped = bytearray(good)

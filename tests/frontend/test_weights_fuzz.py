@@ -21,9 +21,9 @@ from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 
 pytestmark = pytest.mark.slow
-# About 30 seconds altogether.
+# About 10 seconds altogether.
 fuzzed = settings(
-    max_examples=200,
+    max_examples=70,
     deadline=10_000,
     derandomize=True,
     database=None,

@@ -25,7 +25,7 @@ for name in {LINKED_PACKAGES!r}:
     print(importlib.import_module(f"spslam.{{name}}").__file__)
 print(code_sha256())
 """
-RUN = ("demo-small", "--extractor", "orb", "--max-frames", "2", "--out", "out")
+RUN = ("demo-small", "--extractor", "orb", "--max-frames", "2", "--outputs", "map", "--out", "out")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command_line import call
+from command_line import WITHOUT_PICTURES, call
 from world_folder import band, bits, error_of, millimetres, world_depth, world_frame, write_world
 
 from spslam.config import Config, DepthConfig
@@ -16,6 +16,8 @@ from spslam.datasets import open_sequence
 from spslam.errors import InputError
 from spslam.frame import Frame
 from spslam.run.input_checks import InputChecks, depth_out_of_range, pair_offsets
+
+pytestmark = pytest.mark.usefixtures("rendered_once")
 
 Change = Callable[[int], Frame]
 
@@ -283,7 +285,7 @@ def test_depth_of_the_first_frames_is_checked(factor: float, expected: str | Non
 
 def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     """Return the exit code and the messages other than the progress line."""
-    code = call("run", str(folder), "--out", str(folder / "out"))
+    code = call("run", str(folder), *WITHOUT_PICTURES, "--out", str(folder / "out"))
     lines = capsys.readouterr().err.replace("\r", "\n").splitlines()
     assert not any("Traceback" in line for line in lines)
     return code, [line for line in lines if line.startswith(("note: ", "error: "))]

@@ -150,3 +150,22 @@ def test_stages_are_timed_even_when_they_fail() -> None:
         raise RuntimeError
     assert len(statistics.stage_ms["tracking"]) == 2
     assert all(ms >= 0 for ms in statistics.stage_ms["tracking"])
+
+
+def test_poses_of_all_submaps_with_the_scale_since_tracking(
+    slam_map: Map, recorder: Recorder
+) -> None:
+    slam_map.keyframes["submap"][2:] = 1
+    factors = np.array([1.0, 2.0, 1.0, 0.5])
+    recorder.keyframes_rescaled(ScaleCorrection(np.arange(4), factors))
+    recorder.keyframes_rescaled(ScaleCorrection(np.arange(4), np.full(4, 3.0)))
+    poses = recorder.poses(slam_map)
+    assert poses.timestamps.tolist() == pytest.approx([0.1 * i for i in range(8)])
+    assert poses.submaps.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert poses.scales.tolist() == pytest.approx([3, 3, 6, 6, 3, 3, 1.5, 1.5])
+    for submap in (0, 1):
+        trajectory = recorder.trajectory(slam_map, submap)
+        chosen = poses.submaps == submap
+        assert np.array_equal(trajectory.T_world_cam, poses.T_world_cam[chosen])
+    recorder.clear()
+    assert len(recorder.poses(slam_map).timestamps) == 0

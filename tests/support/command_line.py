@@ -6,6 +6,9 @@ import pytest
 
 from spslam.cli.app import main
 
+# Pictures and the report take three times as long as a run of a few frames.
+WITHOUT_PICTURES = ("--outputs", "trajectory,map,ground-truth,frames,points")
+
 
 def call(*arguments: str) -> int:
     """The exit code of the command line, called in this process."""

@@ -70,3 +70,9 @@ def as_evo(estimate, ground_truth, align="none", max_difference=0.01):
     elif align != "none":
         compared.align(reference, correct_scale=align == "sim3")
     return reference, compared
+
+
+def number(value: object) -> float:
+    """A metric that is a number."""
+    assert isinstance(value, int | float), value
+    return float(value)

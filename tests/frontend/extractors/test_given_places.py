@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from warped_pair import scene
+from pictures import scene
 
 from spslam.config import FeatureConfig
 from spslam.errors import ConfigError

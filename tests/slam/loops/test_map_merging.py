@@ -94,8 +94,8 @@ def test_the_merged_map_can_be_tracked_against(two_walks: Callable[[str], TwoWal
 
 def test_maps_without_a_common_place_are_refused(tmp_path: Path) -> None:
     room = PointRoom(4000, size=LONG)
-    first = walk(room, -9.0, 40, "stereo", tmp_path / "a.npz")
-    second = walk(room, 3.0, 40, "stereo", tmp_path / "b.npz")
+    first = walk(room, -9.0, 20, "stereo", tmp_path / "a.npz")
+    second = walk(room, 3.0, 20, "stereo", tmp_path / "b.npz")
     with pytest.raises(MapError, match="no place was found in both"):
         merge_maps(Config(), components_of(room), first, second)
 

@@ -1,0 +1,122 @@
+"""`match_pairs`: right matches, the same bytes in every way, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from feature_files import random_features, write_random
+
+from spslam.errors import ConfigError, FeatureFileError
+from spslam.features.h5 import StoredFeatures, match_names, read_matches
+from spslam.features.matching import MatchSettings, match_pairs
+from spslam.features.pairs import exhaustive_pairs
+
+h5py: Any = pytest.importorskip("h5py")
+ALONE = MatchSettings(workers=1)
+
+
+def shuffled(features: StoredFeatures, seed: int) -> tuple[StoredFeatures, np.ndarray]:
+    """The features in another order, moved by a homography, and the index of each old one."""
+    order = np.random.default_rng(seed).permutation(len(features))
+    moved = features.keypoints * np.float32(0.9) + np.float32(seed)
+    changed = StoredFeatures(
+        moved[order], features.scores[order], features.descriptors[order], (640, 480), 0.7
+    )
+    return changed, np.argsort(order)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    first = random_features(0)
+    images = {f"x__{seed}.png": shuffled(first, seed)[0] for seed in range(1, 6)}
+    return write_random(tmp_path / "f.h5", a=first, z=random_features(9, 0), **images)
+
+
+PAIRS = exhaustive_pairs(["a", "z", *(f"x/{seed}.png" for seed in range(1, 6))])
+
+
+def test_matches_are_the_same_points(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.h5"
+    summary = match_pairs(source, PAIRS, out, replace(ALONE, verify=True))
+    assert (summary.done, summary.present) == (21, 0)
+    found, scores = read_matches(out, "a", "x/3.png")
+    assert found[:, 1].tolist() == shuffled(random_features(0), 3)[1].tolist()
+    assert len(found) == 40 and np.allclose(scores, 1, atol=1e-3)
+    # An image without keypoints matches nothing, and is no error.
+    assert len(read_matches(out, "a", "z")[0]) == 0
+    assert (summary.verified, summary.inliers) == (15, 15 * 40)
+    attributes, pairs = match_names(out)
+    assert attributes["max_descriptor_distance"] == 0.7 and len(pairs) == 21
+
+
+def test_the_maximum_distance_and_the_ratio_limit_matches(tmp_path: Path) -> None:
+    first = random_features(0, 3)
+    # The distances to the nearest are 0.1, 0.5 and 0.9.
+    angle = 2 * np.arcsin(np.array([[0.1], [0.5], [0.9]]) / 2)
+    across = np.random.default_rng(1).normal(size=first.descriptors.shape)
+    across -= (across * first.descriptors).sum(axis=1, keepdims=True) * first.descriptors
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    turned = (np.cos(angle) * first.descriptors + np.sin(angle) * across).astype(np.float32)
+    second = replace(first, descriptors=turned)
+    source = write_random(tmp_path / "f.h5", a=first, b=second)
+    for changes, expected in (
+        ({}, [0, 1]),
+        ({"max_descriptor_distance": 1.0}, [0, 1, 2]),
+        ({"max_descriptor_distance": 0.3}, [0]),
+        ({"ratio": 0.2}, [0]),
+    ):
+        out = tmp_path / "m.h5"
+        out.unlink(missing_ok=True)
+        match_pairs(source, [("a", "b")], out, replace(ALONE, **changes))  # type: ignore[arg-type]
+        matches, scores = read_matches(out, "a", "b")
+        assert matches.tolist() == [[index, index] for index in expected], changes
+        # 1 - d² / 4, hloc's score.
+        exact = 1 - np.array([0.1, 0.5, 0.9])[expected] ** 2 / 4
+        assert np.allclose(scores, exact, atol=1e-3)
+
+
+def test_interruptions_and_further_pairs_continue(source: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.h5"
+    match_pairs(source, PAIRS, whole, ALONE)
+    part = tmp_path / "part.h5"
+    first = match_pairs(source, PAIRS, part, ALONE, stopped=lambda: True)
+    assert first.stopped and first.done == 16 and not part.exists()
+    second = match_pairs(source, PAIRS, part, ALONE)
+    assert (second.done, second.present) == (5, 16)
+    assert part.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "part.h5.partial").exists()
+    # The other order is the same pair.
+    again = match_pairs(source, [pair[::-1] for pair in PAIRS], part, ALONE)
+    assert again.done == 0 and part.read_bytes() == whole.read_bytes()
+    few = tmp_path / "few.h5"
+    match_pairs(source, PAIRS[:3], few, ALONE)
+    assert match_pairs(source, PAIRS, few, ALONE).present == 3
+    assert match_names(few)[1] == match_names(whole)[1]
+
+
+def test_other_settings_and_foreign_files_are_refused(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.h5"
+    match_pairs(source, PAIRS[:2], out, ALONE)
+    before = out.read_bytes()
+    with pytest.raises(FeatureFileError, match=r"ratio 0\.0, now 0\.8"):
+        match_pairs(source, PAIRS, out, replace(ALONE, ratio=0.8))
+    assert out.read_bytes() == before
+    with pytest.raises(ConfigError, match="holds the features"):
+        match_pairs(source, PAIRS, source, ALONE)
+    with h5py.File(source, "a") as file:
+        del file.attrs["max_descriptor_distance"]
+    with pytest.raises(FeatureFileError, match="--max-distance"):
+        match_pairs(source, PAIRS, tmp_path / "other.h5", ALONE)
+    assert not (tmp_path / "other.h5").exists()
+
+
+def test_descriptors_of_two_sizes_end_the_command_in_one_line(tmp_path: Path) -> None:
+    source = write_random(
+        tmp_path / "f.h5", a=random_features(0), b=random_features(1, dimension=8)
+    )
+    with pytest.raises(FeatureFileError, match=r"a has descriptors of 16 numbers, b of 8"):
+        match_pairs(source, [("a", "b")], tmp_path / "m.h5", ALONE)
