@@ -85,6 +85,10 @@ release-check: ## fail unless TAG is v and the version, as in make release-check
 	@version=$$($(PYTHON) -c 'import spslam; print(spslam.__version__)'); \
 		[ "$$TAG" = "v$$version" ] || { echo "expected the tag v$$version, found '$$TAG'"; exit 1; }
 
+release-attach: ## attach dist/models/ to the release of TAG by GitHub's gh, which makes it if there is none yet
+	gh release view "$$TAG" >/dev/null 2>&1 || gh release create "$$TAG" --verify-tag --generate-notes
+	gh release upload "$$TAG" dist/models/* --clobber
+
 bench-baseline: ## fetch the results of the last nightly that passed, by GitHub's gh
 	rm -rf $(BASELINE)
 	@run=$$(gh run list --workflow nightly.yml --branch main --status success \
@@ -109,7 +113,7 @@ figures: setup ## the pictures of docs/pictures again (an hour; FIGURES="report 
 clean: ## remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) build dist site *.egg-info htmlcov .coverage coverage.xml .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-fast lint coverage dist models wheel-test release-check bench-baseline bench-smoke bench docs figures clean
+.PHONY: help setup demo test test-fast lint coverage dist models wheel-test release-check release-attach bench-baseline bench-smoke bench docs figures clean
 
 $(BIN)/python$(EXE):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

@@ -33,7 +33,7 @@ from spslam.visualization.open3d_window import import_open3d
 _CHUNK = 20_000
 # Distance within which the true surface counts as found, metres.
 WITHIN_M = 0.02
-# Every so many pixels of a true depth image are sampled, in x and y; grid of the samples, metres.
+# Step between the sampled pixels of a true depth image, in x and y; grid of the samples, metres.
 _PIXEL_STEP, _SAMPLE_M = 4, 0.02
 
 

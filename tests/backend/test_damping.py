@@ -16,7 +16,7 @@ DAMPING = Damping(first=1e-3)
 
 @dataclass
 class Fit:
-    """Rosenbrock's valley as least squares, minimum at (1, 1), with a record of all calls."""
+    """Rosenbrock's valley as least squares, minimum at (1, 1); it remembers what was evaluated."""
 
     tolerance: float = 1e-12
     smallest: float = 0.0
