@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from bounded import answer, bounded
+from command_line import answer, bounded
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation

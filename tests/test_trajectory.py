@@ -303,7 +303,9 @@ def test_nanoseconds_of_euroc_are_exact(tmp_path: Path) -> None:
 
 
 def test_positions_alone_are_written_only_where_the_format_allows_it(tmp_path: Path) -> None:
-    trajectory = Trajectory(np.arange(3, dtype=np.float64) + 0.5, np.tile(np.eye(4), (3, 1, 1)), has_rotations=False)
+    trajectory = Trajectory(
+        np.arange(3, dtype=np.float64) + 0.5, np.tile(np.eye(4), (3, 1, 1)), has_rotations=False
+    )
     write_csv(tmp_path / "a.csv", trajectory)
     back = read_trajectory(tmp_path / "a.csv")
     assert not back.has_rotations and np.array_equal(back.positions, trajectory.positions)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from vslamlab_sequence import write_sequence
+from hosts import write_sequence
 from world_folder import world_frame
 
 from spslam import __version__

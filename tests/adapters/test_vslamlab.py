@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from command_line import call
-from vslamlab_sequence import FIRST_NS, STEP_NS, stamps, write_sequence
+from hosts import FIRST_NS, STEP_NS, stamps, write_sequence
 from world_folder import CAMERA
 
 from spslam.adapters.vslamlab import main

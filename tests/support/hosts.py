@@ -7,9 +7,16 @@ import types
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from world_folder import CAMERA, millimetres, world_frame
+
+# Time of the first frame, and between frames, nanoseconds: a date, as in EuRoC.
+FIRST_NS, STEP_NS = 1_403_636_579_763_555_584, 33_333_333
+DEPTH_FACTOR = 1000.0
 
 
 def write_package(folder: Path, files: dict[str, str]) -> None:
@@ -68,3 +75,50 @@ def _torchvision() -> dict[str, types.ModuleType]:
     for name, values in contents.items():
         vars(modules[name]).update(values)
     return modules
+
+
+def stamps(frames: int) -> list[int]:
+    """Time stamps of the frames, nanoseconds."""
+    return [FIRST_NS + STEP_NS * index for index in range(frames)]
+
+
+def camera_text(name: str, x: float = 0.0, more: str = "") -> str:
+    """A camera as VSLAM-LAB writes it, at (x, 0, 0) in the body."""
+    pose = np.eye(4)
+    pose[0, 3] = x
+    numbers = ", ".join(f"{value:.13f}" for value in pose.ravel())
+    return (
+        f"  - {{cam_name: {name},\n     cam_type: gray,\n{more}     cam_model: pinhole,\n"
+        f"     focal_length: [{CAMERA.fx!r}, {CAMERA.fy!r}],\n"
+        f"     principal_point: [{CAMERA.cx!r}, {CAMERA.cy!r}],\n"
+        f"     image_dimension: [{CAMERA.width}, {CAMERA.height}],\n     fps: 30.0,\n"
+        f"     T_BS: [{numbers}] # Sensor extrinsics wrt. the body-frame.\n    }}\n\n"
+    )
+
+
+def write_sequence(folder: Path, mode: str, frames: int) -> Path:
+    """Write frames of demo-small in the layout of VSLAM-LAB; returns their folder."""
+    depth = f"     depth_name: depth_0,\n     depth_factor: {DEPTH_FACTOR},\n"
+    assert CAMERA.baseline_m is not None
+    cameras = [camera_text("rgb_0", more=depth if mode == "rgbd" else "")]
+    partners = {"stereo": "rgb_1", "rgbd": "depth_0", "mono": None}[mode]
+    if mode == "stereo":
+        cameras.append(camera_text("rgb_1", CAMERA.baseline_m))
+    rows = ["ts_rgb_0 (ns),path_rgb_0"]
+    if partners:
+        rows[0] += f",ts_{partners} (ns),path_{partners}"
+    for name in ("rgb_0", partners):
+        if name is not None:
+            (folder / name).mkdir(parents=True)
+    for index, stamp in enumerate(stamps(frames)):
+        frame = world_frame(index)
+        rows.append(f"{stamp},rgb_0/{stamp}.png")
+        cv2.imwrite(str(folder / "rgb_0" / f"{stamp}.png"), frame.image)
+        if partners:
+            rows[-1] += f",{stamp},{partners}/{stamp}.png"
+            partner = frame.image_right if mode == "stereo" else millimetres(index)
+            assert partner is not None
+            cv2.imwrite(str(folder / partners / f"{stamp}.png"), partner)
+    (folder / "rgb.csv").write_text("\n".join(rows) + "\n")
+    (folder / "calibration.yaml").write_text("%YAML 1.2\n---\ncameras:\n" + "".join(cameras))
+    return folder
