@@ -113,7 +113,7 @@ class SuperPoint(SuperPointMethods, _BaseModel):  # type: ignore[misc]
 
 
 def _padded(found: Features, missing: int, shape: tuple[int, ...], seed: int) -> Features:
-    """Append rows of score 0, at random positions in the image, that match nothing.
+    """Append rows of score 0 with random positions in the image and random descriptors.
 
     Args:
         found: features of an image, with descriptors (N, D) of unit length.

@@ -29,7 +29,7 @@ def test_batches_of_different_numbers_of_keypoints_are_refused() -> None:
         SuperPoint({"max_num_keypoints": 60})({"image": images})
 
 
-def test_padded_keypoints_have_score_0_and_match_nothing() -> None:
+def test_padded_keypoints_have_score_0_and_are_far_from_all_others() -> None:
     images = torch.from_numpy(
         np.stack([scene(), scene(seed=1), np.full((200, 280), 99, np.uint8)])[:, None]
     )
