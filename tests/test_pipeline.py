@@ -29,7 +29,7 @@ from spslam.run.metric_scale import CameraHeight, KnownDistance, ScaleRequest
 from spslam.run.metrics import peak_memory_mb
 from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output, with_old_names
 from spslam.slam.loss_diagnosis import Loss
-from spslam.slam.recorder import Statistics
+from spslam.slam.recorder import FramePoses, Statistics
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import FileOrigin, Trajectory, read_kitti, read_tum
@@ -175,6 +175,13 @@ class FakeSlam:
         found[:, :3, 3] *= self.size
         return Trajectory(np.array([0.1 * i for i in self.tracked]), found)
 
+    def frame_poses(self) -> FramePoses:
+        path = self.trajectory()
+        count = len(path)
+        return FramePoses(
+            path.timestamps, np.zeros(count, np.int64), path.T_world_cam, np.ones(count)
+        )
+
     def rescale(self, factor: float, source: str) -> None:
         self.size *= factor
         rescale_submap(self.map, 0, factor)
@@ -312,7 +319,7 @@ def test_run_writes_every_file(tmp_path: Path, real_pictures: None) -> None:
 @pytest.mark.parametrize(
     ("outputs", "files"),
     [
-        (("trajectory",), {"trajectory.kitti", "keyframes.tum"}),
+        (("trajectory",), {"trajectory.kitti", "keyframes.tum", "poses.csv"}),
         (("plots", "map"), {"trajectory.png", "map.npz"}),
         (("ground-truth", "frames", "points"), {"ground_truth.tum", "frames.csv", "map.ply"}),
         (("report",), {"report.html"}),

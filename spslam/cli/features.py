@@ -17,6 +17,7 @@ from spslam.cli.options import (
     resolve_config,
 )
 from spslam.errors import ConfigError, DatasetError
+from spslam.notices import counted
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -156,8 +157,8 @@ def features(
     if summary.unreadable:
         name, reason = next(iter(summary.unreadable.items()))
         raise DatasetError(
-            f"{len(summary.unreadable)} of {len(found.names)} images have no features, the first "
-            f"is {name} ({reason}); all others are in {out}"
+            f"no features of {len(summary.unreadable)} of {counted(len(found.names), 'image')}, "
+            f"the first is {name} ({reason}); all others are in {out}"
             if out.exists()
             else f"no image has features, the first is {name} ({reason})"
         )

@@ -20,7 +20,7 @@ from spslam.dense.volume import Volume
 from spslam.errors import DatasetError
 from spslam.interfaces import Sequence
 from spslam.io.files import write_atomic
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.run.metrics import peak_memory_mb
 
 _LOG = logging.getLogger(__name__)
@@ -164,8 +164,8 @@ def choose_settings(
     known = np.concatenate([*in_range, np.zeros(0, np.float32)])
     if len(known) == 0:
         raise DatasetError(
-            f"{sequence.name} has no depth between {least:.3g} and {most:.3g} m in the "
-            f"{len(depths)} frames that were sampled: nothing to fuse"
+            f"{sequence.name} has no depth between {least:.3g} and {most:.3g} m in "
+            f"{counted(len(depths), 'sampled frame')}: nothing to fuse"
         )
     median = float(np.median(known))
     farthest = settings.depth.max_depth_m or min(limit, _FARTHEST_MEDIANS * median)

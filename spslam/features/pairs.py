@@ -14,7 +14,7 @@ from spslam.errors import FeatureFileError, WeightsError
 from spslam.features.h5 import StoredFeatures, pair_name
 from spslam.io.files import natural_order
 from spslam.io.given_files import read_given
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.typing import Float32Array
 
 _LOG = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def read_pairs(path: Path, names: Iterable[str]) -> list[Pair]:
     known = set(names)
     unknown = sorted({name for pair in pairs for name in pair} - known)
     if unknown:
-        others = f" and of {len(unknown) - 1} others" if len(unknown) > 1 else ""
+        others = f" and of {counted(len(unknown) - 1, 'other')}" if len(unknown) > 1 else ""
         raise FeatureFileError(
             f"{path}: there are no features of {unknown[0]}{others}: extract them first, or "
             "remove their pairs"
@@ -180,7 +180,7 @@ def _two_names(line: str, where: str) -> Pair:
     if len(parts) != 2:
         raise FeatureFileError(
             f"{where}: expected two names (separate names with blanks by a tab), found "
-            f"{len(parts)} words"
+            f"{counted(len(parts), 'word')}"
         )
     first, second = (part.strip() for part in parts)
     if first == second:

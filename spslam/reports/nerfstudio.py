@@ -28,7 +28,7 @@ from spslam.map.colors import point_colors
 from spslam.map.export import needed_origin
 from spslam.map.map import Map
 from spslam.map.submaps import points_of
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.reports.plots import write_ply
 from spslam.typing import FloatArray
 
@@ -164,7 +164,7 @@ class _Export:
                 frames += self._entries(frame, names[row], self._map.T_world_keyframe[row])
         if not frames:
             raise DatasetError(
-                f"not one of the {len(self._rows)} images of the map's keyframes can be read in "
+                f"no image of the map's {counted(len(self._rows), 'keyframe')} can be read in "
                 f"{self._sequence.source}"
             )
         self._summary.images = len(frames)

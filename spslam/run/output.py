@@ -48,7 +48,7 @@ RUN_LABELS = ("sequence", "sensor", "extractor")
 logger = logging.getLogger(__name__)
 
 _LONGEST_METRICS = 10_000_000
-# All files that a run or a command for finished runs may write.
+# All files that a run may write.
 OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
@@ -62,11 +62,9 @@ OUTPUT_NAMES = MARKERS | {
     "map.png",
     "report.html",
     "log.txt",
-    # spslam mesh writes them into the folder of a finished run.
-    "mesh.ply",
-    "cloud.ply",
-    "mesh.json",
 }
+# Files that `spslam mesh` writes into the folder of a finished run.
+MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
 # Format of a line of log.txt.
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 # Maximum number of log records kept before the log file is open.
@@ -335,8 +333,9 @@ def _refuse_foreign(path: Path) -> None:
     names = {entry.name for entry in path.iterdir()} - {OWNER}
     if not names:
         return
-    found = (sorted(names - OUTPUT_NAMES) or sorted(names))[0]
-    if names >= MARKERS and names <= OUTPUT_NAMES:
+    replaced = OUTPUT_NAMES | MESH_NAMES
+    found = (sorted(names - replaced) or sorted(names))[0]
+    if names >= MARKERS and names <= replaced:
         # Other programs also write files named config.yaml and metrics.json.
         try:
             read_metrics(path)

@@ -258,7 +258,7 @@ def test_start_stride_sensor_and_default_folder(
     ("frames", "text"),
     [
         (1, "needs at least 2 frames to start, found 1"),
-        (2, "none of 2 frames could be tracked; 1 times: the camera moved"),
+        (2, "none of 2 frames could be tracked; 1 time: the camera moved"),
     ],
 )
 def test_a_run_without_a_pose_fails_with_the_reason(

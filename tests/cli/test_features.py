@@ -55,7 +55,7 @@ def test_unreadable_images_end_with_exit_code_2_and_keep_the_others(
     printed = capsys.readouterr()
     assert printed.out.startswith("5 images done")
     last = printed.err.splitlines()[-1]
-    assert last.startswith("error: 1 of 6 images have no features, the first is back/2.png (")
+    assert last.startswith("error: no features of 1 of 6 images, the first is back/2.png (")
     assert last.endswith("all others are in f.h5")
     assert len(image_names(Path("f.h5"))) == 5
 

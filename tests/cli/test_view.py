@@ -204,8 +204,6 @@ def test_a_missing_open3d_is_reported_with_the_install_command(
     monkeypatch.setenv("PYTHONPATH", str(fake.parent))
     assert call("view", str(folder), "--render", str(tmp_path / "x.png")) == 2
     printed = capsys.readouterr().err
-    assert (
-        printed.splitlines()[-1]
-        == "error: the viewer needs Open3D: pip install open3d-cpu (or open3d)"
-    )
+    expected = "error: the viewer needs Open3D: pip install 'spslam[viewer]'"
+    assert printed.splitlines()[-1] == expected
     assert not (tmp_path / "x.png").exists()

@@ -8,7 +8,8 @@ from spslam.run.output import OUTPUT_NAMES
 def test_a_run_may_replace_every_file_of_a_writer() -> None:
     files = [writer.file for writer in WRITERS]
     assert len(files) == len(set(files))
-    assert set(files) == OUTPUT_NAMES - {"trajectory.tum", "config.yaml", "metrics.json", "log.txt"}
+    others = {"trajectory.tum", "config.yaml", "metrics.json", "log.txt"}
+    assert set(files) == OUTPUT_NAMES - others
 
 
 def test_required_files_come_first() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import numpy as np
 import pytest
 
@@ -196,10 +194,7 @@ def test_recovers_from_the_points_of_several_keyframes(scene, slam_map) -> None:
         slam_map.unlink(rows[unknown & (slam_map.observations["point"][rows] >= 0)])
     observations = scene.observe(scene.pose(0.5), 9, noise_px=NOISE_PX)
     some = np.flatnonzero(scene.ids[scene.labels[9]] >= 0)[:45]
-    few = replace(
-        observations,
-        **{f.name: getattr(observations, f.name)[some] for f in fields(observations)[2:]},
-    )
+    few = observations.select(some)
     find = tracker()
     assert find.recover(few, slam_map, scene.camera, np.arange(4)) is None
     tracked = find.recover_around(few, slam_map, scene.camera, 1)

@@ -39,7 +39,7 @@ def open3d() -> Any:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ModuleNotFoundError("No module named 'open3d'"), "pip install open3d-cpu"),
+        (ModuleNotFoundError("No module named 'open3d'"), r"pip install 'spslam\[viewer\]'"),
         (
             ImportError("libusb-1.0.so.0: cannot open shared object file"),
             (

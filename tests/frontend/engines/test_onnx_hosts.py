@@ -238,12 +238,12 @@ def metadata_of(model: bytes) -> dict[str, str]:
 @needs_opencv_5
 @pytest.mark.slow
 def test_opencvs_disk_runs_the_model(
-    network: SuperPoint, extractor: SuperPointExtractor, tmp_path: Path, data: Path
+    network: SuperPoint, extractor: SuperPointExtractor, tmp_path: Path, test_data: Path
 ) -> None:
     """Colour, grey and blank images and two photographs, with weights in fp32 and fp16."""
     photos = [
         fit_image(read_photo(path), (HEIGHT, WIDTH))
-        for path in find_photos(data / "photos")[:3000:1500]
+        for path in find_photos(test_data / "photos")[:3000:1500]
     ]
     model = convert_host("opencv-disk", network, CONFIG, (WIDTH, HEIGHT), {"licence": "MIT"})
     # OpenCV 5.0.0 crashes in GatherND, and clips bicubic values in GridSample.

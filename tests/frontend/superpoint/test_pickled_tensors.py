@@ -144,9 +144,9 @@ def test_missing_numbers_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"shape": (7,)}, "needs more than the 6 stored numbers"),
-        ({"offset": 1}, "needs more than the 6 stored numbers"),
-        ({"strides": (2,)}, "needs more than the 6 stored numbers"),
+        ({"shape": (7,)}, "needs more than 6 stored numbers"),
+        ({"offset": 1}, "needs more than 6 stored numbers"),
+        ({"strides": (2,)}, "needs more than 6 stored numbers"),
         ({"shape": (1 << 40,), "strides": (0,)}, "repeats few numbers"),
         ({"shape": (1 << 50,), "strides": (0,)}, "expected a shape and strides"),
         ({"shape": (-1,)}, "expected a shape and strides"),

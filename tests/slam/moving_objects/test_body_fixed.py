@@ -67,7 +67,9 @@ class Body:
             delays=np.zeros(count),
         )
         names = [
-            field.name for field in fields(Observations) if field.name not in ("index", "timestamp")
+            field.name
+            for field in fields(Observations)
+            if field.name not in ("index", "timestamp", "colors")
         ]
         joined: dict[str, Any] = {
             name: np.concatenate([getattr(observations, name), getattr(body, name)])
