@@ -237,7 +237,8 @@ class PointSelection(nn.Module):
         else:
             offsets = torch.arange(2)
             weight = 1 - (fraction - offsets).abs()
-        index = first.long()[:, None] + offsets
+        # A sum of floats: ONNX's shape inference refuses the sum of integers of two ranks.
+        index = (first[:, None] + offsets.float()).long()
         inside = limited(index, cells - 1)
         return inside, torch.where(index == inside, weight, 0.0)
 
