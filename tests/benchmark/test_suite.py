@@ -128,7 +128,7 @@ def test_mistakes_are_reported(tmp_path: Path, change: tuple[str, str], message:
 def test_unknown_and_colliding_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"'smoek': expected one of ablation, euroc, kitti, robust, robust_quick, smoke, tum",
+        match=r"'smoek': expected one of ablation, euroc, front_ends, kitti, robust, robust_quick",
     ):
         load_suite("smoek")
     twice = suite(tmp_path, TINY.replace("configs: {default", "configs: {fewer!: {}, default"))
@@ -171,11 +171,13 @@ def test_disturbances_of_robust_suites_fit_the_recordings(
 
 
 def test_built_in_suites_are_valid() -> None:
-    assert suite_names() == ["ablation", "euroc", "kitti", "robust", "robust_quick", "smoke", "tum"]
+    names = ["ablation", "euroc", "front_ends", "kitti", "robust", "robust_quick", "smoke", "tum"]
+    assert suite_names() == names
     runs = {name: expand(load_suite(name), folders) for name in suite_names()}
     fronts = {"superpoint", "superpoint_lite", "orb", "sift"}
     smoke = Counter((run.case.sequence, run.case.sensor) for run in runs["smoke"])
     assert {sensor for _, sensor in smoke} == {"mono", "stereo", "rgbd"} and len(smoke) == 6
+    assert {run.case.extractor for run in runs["front_ends"]} >= {"xfeat", "aliked", "disk"}
     for name, sequences, sensors in (
         ("kitti", 11, {"stereo", "mono"}),
         ("euroc", 11, {"stereo", "mono"}),

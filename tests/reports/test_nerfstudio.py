@@ -301,7 +301,7 @@ def test_unreadable_images_and_other_sessions_are_left_out_and_counted(tmp_path:
     with pytest.raises(MapError, match="no keyframes of session 7: found 0, 1"):
         write_nerfstudio(tmp_path / "scene", slam_map, 0, sequence, session=7)
     blind = ColoredWorld("mono", unreadable=FRAMES)
-    with pytest.raises(DatasetError, match="not one of the 3 images"):
+    with pytest.raises(DatasetError, match="no image of the map's 3 keyframes"):
         write_nerfstudio(tmp_path / "other", slam_map, 0, blind, session=0)
     with pytest.raises(FrameError):
         blind[FRAMES[0]]
