@@ -98,24 +98,35 @@ def test_wrong_calls_give_one_line(
     assert not Path("m.h5").exists() and not Path("f.h5").exists()
 
 
+@pytest.fixture(scope="module")
+def whole_features(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The features of 300 images, extracted without a stop."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_images(folder / "photos", 300)
+    assert call("features", str(folder / "photos"), "--out", str(folder / "f.h5"), *ORB) == 0
+    return (folder / "f.h5").read_bytes()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_command_continues(number: int, tmp_path: Path) -> None:
+def test_a_stopped_command_continues(
+    number: int,
+    whole_features: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_images(tmp_path / "photos", 300)
-    command = [sys.executable, "-m", "spslam", "features", "photos", "--extractor", "orb"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-    def begin(out: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*command, "--out", out, "--workers", "2"],
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-
-    process, partial = begin("f.h5"), tmp_path / "f.h5.partial"
+    command = ["features", "photos", "--out", "f.h5", "--extractor", "orb", "--workers"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spslam", *command, "2"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    partial = tmp_path / "f.h5.partial"
     while process.poll() is None and (not partial.exists() or partial.stat().st_size < 20_000):
         time.sleep(0.002)
     process.send_signal(number)
@@ -124,11 +135,9 @@ def test_a_stopped_command_continues(number: int, tmp_path: Path) -> None:
     assert not (tmp_path / "f.h5").exists()
     if number != signal.SIGKILL:
         assert "kept in f.h5.partial; the same command continues" in printed
-    again = begin("f.h5")
-    printed = again.communicate()[0]
-    assert again.returncode == 0, printed
+    capsys.readouterr()
+    assert call(*command, "1") == 0
+    printed = capsys.readouterr().out
     assert int(printed.split(" were there")[0].split()[-1]) > 0
-    whole = begin("whole.h5")
-    assert whole.communicate() and whole.returncode == 0
-    assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.h5", "photos", "whole.h5"]
+    assert (tmp_path / "f.h5").read_bytes() == whole_features
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.h5", "photos"]
