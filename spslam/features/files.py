@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,8 +144,8 @@ def extract_features(
         if new and not summary.stopped:
             _publish(out, header, journal, new, settings, is_database)
             journal.remove()
-        journal.discard_if_empty()
     finally:
+        journal.discard_if_empty()
         journal.close()
     if journal.path.exists():
         summary.journal = journal.path
@@ -188,16 +188,23 @@ def check_same(path: Path, found: Mapping[str, Any], header: Mapping[str, Any]) 
         raise FeatureFileError(
             f"{path} was not written by this command of spslam: give another file"
         )
-    differing = [
-        f"{where} {_shown(old)}, now {_shown(new)}"
-        for key in _DECISIVE
-        for where, old, new in _differences(key, found.get(key), header[key])
-    ]
+    differing = differences(found, header, _DECISIVE)
     if differing:
         raise FeatureFileError(
             f"{path} was made with another extractor or other settings ({'; '.join(differing)}): "
             "give another file, or remove it"
         )
+
+
+def differences(
+    found: Mapping[str, Any], expected: Mapping[str, Any], keys: Iterable[str]
+) -> list[str]:
+    """Return in words which attributes differ, for example `ratio 0.0, now 0.8`."""
+    return [
+        f"{where} {_shown(old)}, now {_shown(new)}"
+        for key in keys
+        for where, old, new in _differences(key, found.get(key), expected.get(key))
+    ]
 
 
 def _differences(where: str, found: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
