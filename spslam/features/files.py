@@ -134,7 +134,7 @@ def extract_features(
             "--workers is for this machine and --scheduler for a Dask cluster: drop one of the two"
         )
     header, job = _prepare(images, out, settings, is_database)
-    present = _present(out, header, is_database)
+    present = _present(out, header, is_database, settings.cameras)
     journal = Journal(out, header)
     try:
         todo = [name for name in images.names if name not in present and name not in journal]
@@ -283,20 +283,25 @@ def _attributes(out: Path, is_database: bool) -> dict[str, Any]:
         return file.attributes
 
 
-def _present(out: Path, header: Mapping[str, Any], is_database: bool) -> set[str]:
+def _present(
+    out: Path, header: Mapping[str, Any], is_database: bool, cameras: CameraChoice
+) -> set[str]:
     """Return the names of the images that the file has.
 
     Raises:
-        FeatureFileError: the file was made with another extractor or other settings.
+        CalibrationError: the calibration does not fit an image of the database.
+        FeatureFileError: the file was made with another extractor, other settings or cameras.
     """
     if not out.exists():
         return set()
     if is_database:
-        from spslam.features.colmap import open_database
+        from spslam.features.colmap import check_cameras, open_database
 
         with open_database(out) as database:
             check_same(out, database.attributes, header)
-            return set(database.names)
+            names = set(database.names)
+        check_cameras(out, cameras)
+        return names
     with open_features(out) as file:
         check_same(out, file.attributes, header)
         return set(file.names)

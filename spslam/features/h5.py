@@ -128,6 +128,8 @@ class FeatureFile:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self._file = path, file
         self.attributes = _attributes(file)
+        if self.attributes.get("format") == MATCHES_FORMAT:
+            raise FeatureFileError(f"{path} holds matches, not features: give another file")
         self.names = sorted(_groups(file, "keypoints"))
 
     @property

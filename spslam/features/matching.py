@@ -18,7 +18,13 @@ from spslam import __version__
 from spslam.callbacks import never
 from spslam.errors import ConfigError, FeatureFileError, WorkerError
 from spslam.features.cameras import CameraChoice
-from spslam.features.colmap import Database, add_features, add_matches, open_database
+from spslam.features.colmap import (
+    Database,
+    add_features,
+    add_matches,
+    check_cameras,
+    open_database,
+)
 from spslam.features.files import DATABASE_SUFFIXES, check_output, differences
 from spslam.features.h5 import (
     LARGEST_INT16,
@@ -348,6 +354,7 @@ def _present_in_database(
             images = ((name, opened.read(name)) for name in opened.names)
             add_features(out, opened.attributes, images, settings.cameras)
         return set()
+    check_cameras(out, settings.cameras)
     with open_database(out) as database:
         found = database.attributes.get("matches")
         if found is not None:
