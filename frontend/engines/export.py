@@ -66,7 +66,7 @@ def export_model(
         path = _named_after(weights)
     else:
         path = out or quantised_path(weights, "onnxruntime" if to == "onnx" else to)
-    _check_folder(path)
+    _check_file(path, out, ".onnx" if to == "onnx" else ".zip", weights)
     network = load_superpoint(weights)
     metadata = network_metadata(weights, network)
     images = _calibration_images(photos or [], count) if precision == "int8" else []
@@ -100,7 +100,7 @@ def export_points(weights: str | Path | None, out: Path | None, config: FeatureC
     from .onnx_points import convert_points
 
     path = out or _named_after(weights, "_points")
-    _check_folder(path)
+    _check_file(path, out, ".onnx", weights)
     network = load_superpoint(weights)
     write_atomic(path, convert_points(network, config, network_metadata(weights, network)))
     return path
@@ -137,7 +137,7 @@ def export_host(
 
     suffix = f"_{host.replace('-', '_')}{'_fp16' if half else ''}"
     path = out or _named_after(weights, suffix)
-    _check_folder(path)
+    _check_file(path, out, ".onnx", weights)
     network = load_superpoint(weights)
     check_host(host, network, size)
     metadata = network_metadata(weights, network)
@@ -166,7 +166,7 @@ def export_torchscript(
     from .torchscript import LENGTH, convert_torchscript
 
     path = out or Path(f"{weights_name(weights)}.pt")
-    _check_folder(path)
+    _check_file(path, out, ".pt", weights)
     network = load_superpoint(weights)
     if network.descriptor_dim > LENGTH:
         raise ConfigError(
@@ -178,8 +178,23 @@ def export_torchscript(
     return path, LENGTH - network.descriptor_dim
 
 
-def _check_folder(path: Path) -> None:
-    """Check that a file can be written, before the computation."""
+def _check_file(path: Path, given: Path | None, suffix: str, weights: str | Path | None) -> None:
+    """Check that a file can be written, before the computation.
+
+    Args:
+        path: the file.
+        given: the file that the user named; None: the default.
+        suffix: end of its name, by which programs choose how to read it.
+        weights: the weights, which stay.
+
+    Raises:
+        ConfigError: the name has another end.
+        OutputError: there is no folder, or the file is that of the weights.
+    """
+    if given is not None and given.suffix.lower() != suffix:
+        raise ConfigError(f"--out: expected a name that ends with {suffix}, found {given.name}")
+    if weights is not None and path.resolve() == Path(weights).resolve():
+        raise OutputError(f"{path} is the file of the weights: give another one with --out")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
     # PyTorch's compiler needs a temporary folder when it is imported, and fails without one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def feature_config(
         if name in fixed:
             raise ConfigError(f"{given} is no setting here: the adapter sets it by an argument")
         values[name] = value
-    if "max_keypoints" in values and (values["max_keypoints"] or 0) <= 0:
+    count = values.get("max_keypoints", 1)
+    if count is None or (isinstance(count, Real) and count <= 0):
         values["max_keypoints"] = MOST_KEYPOINTS
     base = {} if config is None else config.model_dump()
     try:

@@ -150,10 +150,11 @@ def features(
         summary = extract_features(found, out, settings, line.count, interrupted.is_set)
     if summary.stopped:
         kept = f"kept in {summary.journal}" if summary.journal is not None else "none kept"
-        typer.echo(f"stopped: {summary.done} images done now, {kept}; the same command continues")
+        done = counted(summary.done, "image")
+        typer.echo(f"stopped: {done} done now, {kept}; the same command continues")
         raise typer.Exit(INTERRUPTED)
     mean = f", {summary.keypoints / summary.done:.0f} keypoints an image" if summary.done else ""
-    typer.echo(f"{summary.done} images done{mean}, {summary.present} were there; {out}")
+    typer.echo(f"{counted(summary.done, 'image')} done{mean}, {summary.present} were there; {out}")
     if summary.unreadable:
         name, reason = next(iter(summary.unreadable.items()))
         raise DatasetError(
@@ -265,13 +266,12 @@ def match(
     settings = MatchSettings(max_descriptor_distance, ratio, verify, workers, cameras)
     with interrupt_as_flag() as interrupted, StatusLine() as line:
         chosen = _pairs(source, pairs, neighbours, apart, line)
-        if not chosen:
-            raise ConfigError(f"{source} has too few images for pairs: give two or more")
         count = partial(line.count, what="pair")
         summary = match_pairs(source, chosen, target, settings, count, interrupted.is_set)
     if summary.stopped:
         kept = f"kept in {summary.journal}" if summary.journal is not None else "none kept"
-        typer.echo(f"stopped: {summary.done} pairs done now, {kept}; the same command continues")
+        done = counted(summary.done, "pair")
+        typer.echo(f"stopped: {done} done now, {kept}; the same command continues")
         raise typer.Exit(INTERRUPTED)
     typer.echo(f"{_matched(summary)}, {summary.present} were there; {target}")
     if interrupted.is_set():
@@ -281,11 +281,12 @@ def match(
 def _matched(summary: MatchSummary) -> str:
     if not summary.done:
         return "0 pairs done"
-    text = f"{summary.done} pairs done, {summary.matches / summary.done:.0f} matches a pair"
+    mean = summary.matches / summary.done
+    text = f"{counted(summary.done, 'pair')} done, {mean:.0f} matches a pair"
     if summary.verified is None:
         return text
     return (
-        f"{text}, {summary.verified} pairs verified with "
+        f"{text}, {counted(summary.verified, 'pair')} verified with "
         f"{summary.inliers / max(summary.verified, 1):.0f} inliers a pair"
     )
 
@@ -336,7 +337,13 @@ def _pairs(
         raise ConfigError("--neighbours is for --pairs sequential and --pairs retrieval")
     if apart is not None and kind != "sequential":
         raise ConfigError("--apart is for --pairs sequential")
+    is_file = kind not in _PAIRS
+    if is_file and not Path(kind).is_file():
+        raise ConfigError(f"--pairs must be {', '.join(_PAIRS)} or a file of pairs, found {kind}")
     with open_source(source) as opened:
+        if not is_file and len(opened.names) < 2:
+            images = counted(len(opened.names), "image")
+            raise ConfigError(f"{source} has features of {images}: pairs need two or more")
         if kind == "exhaustive":
             return exhaustive_pairs(opened.names)
         if kind == "sequential":
@@ -346,11 +353,10 @@ def _pairs(
             # Codebooks come with the weights of SuperPoint only.
             weights = None if opened.attributes.get("extractor") != "superpoint" else name
             return retrieval_pairs(opened.names, opened.read, neighbours or 20, weights, line.count)
-        if not Path(kind).is_file():
-            raise ConfigError(
-                f"--pairs must be {', '.join(_PAIRS)} or a file of pairs, found {kind}"
-            )
-        return read_pairs(Path(kind), opened.names)
+        found = read_pairs(Path(kind), opened.names)
+        if not found:
+            raise ConfigError(f"expected two names a line in {kind}, found no pairs")
+        return found
 
 
 def _steps(apart: str | None) -> list[int]:

@@ -189,6 +189,7 @@ def export(
     if colmap is None and colmap_format is not ColmapFormat.TEXT:
         raise ConfigError("--format is that of a COLMAP model: give --colmap DIR, too")
     file = _map_file(file)
+    _check_outputs(file, ply, g2o)
     if part is not None:
         notice_renamed(_logger, "spslam map export", "--part", "--submap")
     slam_map = load_map(file).map
@@ -206,6 +207,19 @@ def export(
         typer.echo(_export_g2o(g2o, slam_map, chosen, loop.min_covisibility))
     if ply is not None:
         typer.echo(_export_ply(ply, slam_map, chosen))
+
+
+def _check_outputs(file: Path, ply: Path | None, g2o: Path | None) -> None:
+    """Check that no output replaces another one, or the map.
+
+    Raises:
+        ConfigError: one would.
+    """
+    if ply is not None and g2o is not None and ply.resolve() == g2o.resolve():
+        raise ConfigError(f"--ply and --g2o both name {ply}: give two files")
+    for option, path in (("--ply", ply), ("--g2o", g2o)):
+        if path is not None and path.resolve() == file.resolve():
+            raise ConfigError(f"{option} {path} is the map itself: give another file")
 
 
 @app.command()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from spslam.cli.options import FAILED, INTERRUPTED
+from spslam.cli.options import INTERRUPTED
 from spslam.errors import ConfigError, DatasetError, OutputError
+from spslam.notices import counted
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
@@ -225,7 +226,27 @@ def _places(folder: Path, out: Path | None) -> tuple[Path, Path]:
         raise ConfigError(f"--out writes a .ply file, found {out.name!r}")
     if not out.parent.is_dir():
         raise OutputError(f"cannot write {out}: there is no folder {out.parent}")
-    return out, out.with_name(f"{out.stem}_cloud.ply")
+    cloud = out.with_name(f"{out.stem}_cloud.ply")
+    _check_beside(out, cloud)
+    return out, cloud
+
+
+def _check_beside(mesh: Path, cloud: Path) -> None:
+    """Check that the files beside a mesh are new, or of an earlier mesh.
+
+    Raises:
+        OutputError: one is of something else; only the mesh itself was named by the user.
+    """
+    from spslam.dense.reconstruct import is_of_mesh
+
+    numbers = mesh.with_suffix(".json")
+    if is_of_mesh(numbers):
+        return
+    other = next((file for file in (numbers, cloud) if file.exists()), None)
+    if other is not None:
+        raise OutputError(
+            f"{other} is left alone: it is not of an earlier mesh; give another name with --out"
+        )
 
 
 def _recording(run: FinishedRun, path: str | None, calibration: Path | None) -> Sequence:
@@ -286,8 +307,12 @@ def _make(
             "poses": run.what,
             "every": settings.every,
         }
-        numbers = write_reconstruction(made, mesh_file, cloud_file, labels)
+        is_empty = len(made.surface.triangles) == 0
+        if not is_empty:
+            numbers = write_reconstruction(made, mesh_file, cloud_file, labels)
     _print(run, made, settings)
+    if is_empty:
+        _tell_empty(made, settings, interrupted.is_set())
     typer.echo(f"mesh in {mesh_file}, point cloud in {cloud_file}, numbers in {numbers}")
     if made.full:
         raise OutputError(
@@ -297,13 +322,22 @@ def _make(
         )
     if interrupted.is_set():
         raise typer.Exit(INTERRUPTED)
-    if len(made.surface.triangles) == 0:
-        typer.echo(
-            "error: the mesh is empty: no surface was seen by enough frames; try "
-            "--min-observations 1, --min-triangles 1 or a larger --voxel",
-            err=True,
-        )
-        raise typer.Exit(FAILED)
+
+
+def _tell_empty(made: Reconstruction, settings: MeshSettings, interrupted: bool) -> NoReturn:
+    """Say why there is no mesh, and end; files of an earlier mesh stay."""
+    if interrupted:
+        typer.echo("stopped before there was a surface: no file is written")
+        raise typer.Exit(INTERRUPTED)
+    why = (
+        f"the fusion stopped before --max-memory {settings.max_memory_mb:g} MB, after "
+        f"{counted(made.counts['frames_fused'], 'frame')}; give a larger --voxel, a smaller "
+        "--max-depth or more memory"
+        if made.full
+        else "no surface was seen by enough frames; try --min-observations 1, --min-triangles 1 "
+        "or a larger --voxel"
+    )
+    raise OutputError(f"the mesh is empty and not written: {why}")
 
 
 def _announce(chosen: ChosenSettings) -> None:

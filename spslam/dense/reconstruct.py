@@ -269,6 +269,15 @@ def write_reconstruction(
     return numbers
 
 
+def is_of_mesh(path: Path) -> bool:
+    """Return whether a file is the JSON file of an earlier mesh."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"frames_fused", "voxel_m", "triangles"} <= set(found)
+
+
 def give_notices(run: FinishedRun, made: Reconstruction, settings: MeshSettings) -> None:
     """Give notices about frames that were left out, and about settings that cannot work."""
     counts = made.counts

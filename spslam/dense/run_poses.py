@@ -80,7 +80,8 @@ def read_run(
     """
     if not folder.is_dir():
         raise OutputError(
-            f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}"
+            "expected the folder of a run (spslam run --out DIR), found "
+            f"{'a file' if folder.exists() else 'nothing'} at {folder}"
         )
     metrics = read_metrics(folder)
     if metrics["sensor"] not in ("stereo", "rgbd"):

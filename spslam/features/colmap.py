@@ -123,6 +123,15 @@ class Database:
             found.add((names.get(first, ""), names.get(second, "")))
         return found
 
+    def cameras(self) -> dict[int, tuple[int, int, int, bytes]]:
+        """Return the number of the model, width, height and parameters of each camera, by id."""
+        rows = self._all("SELECT camera_id, model, width, height, params FROM cameras")
+        return {row[0]: tuple(row[1:]) for row in rows}
+
+    def camera_ids(self) -> dict[str, int]:
+        """Return the id of each image's camera, by the image's name."""
+        return dict(self._all("SELECT name, camera_id FROM images"))
+
     def _read_attributes(self) -> dict[str, Any]:
         try:
             return {key: json.loads(value) for key, value in self._all(f"SELECT * FROM {_TABLE}")}
@@ -191,6 +200,43 @@ def add_features(
     writer.tell()
 
 
+def check_cameras(path: Path, choice: CameraChoice) -> None:
+    """Check that the images of a database have the cameras that the user chose.
+
+    Raises:
+        CalibrationError: the calibration does not fit an image.
+        FeatureFileError: they have others, or the database is damaged.
+        MissingDependencyError: pycolmap is not installed.
+    """
+    if choice == CameraChoice():
+        return
+    with open_database(path) as database:
+        cameras, ids = database.cameras(), database.camera_ids()
+    of_group: dict[Any, int] = {}
+    of_camera: dict[int, Any] = {}
+    for name, camera_id in ids.items():
+        if camera_id not in cameras:
+            raise FeatureFileError(f"{path}: {name} has no camera: make the database again")
+        model, width, height, params = cameras[camera_id]
+        if choice.calibrated is not None:
+            expected = colmap_camera(choice, name, (width, height))
+            found = _pycolmap().CameraModelId(model).name, tuple(np.frombuffer(params).tolist())
+            if found != (expected.model, expected.params):
+                raise FeatureFileError(
+                    f"{path} has another camera for {name} ({found[0]}) than --calibration "
+                    f"({expected.model}): give another file, or remove it"
+                )
+        group = choice.group(name, (width, height))
+        if (of_group.setdefault(group, camera_id), of_camera.setdefault(camera_id, group)) != (
+            camera_id,
+            group,
+        ):
+            raise FeatureFileError(
+                f"{path}: images share cameras otherwise than --camera-per says, for example "
+                f"{name}: give another file, or remove it"
+            )
+
+
 def add_matches(
     out: Path,
     attributes: Mapping[str, Any],
@@ -247,6 +293,7 @@ class _ImageWriter:
         self._database, self._choice = database, choice
         self._rigs: dict[tuple[str, tuple[int, int]], tuple[int, int]] = {}
         self._images = 0
+        self._used: set[int] = set()
         self._reuse_cameras()
 
     def write(self, name: str, features: StoredFeatures) -> None:
@@ -270,21 +317,20 @@ class _ImageWriter:
         )
         self._database.write_descriptors(image.image_id, descriptors.to_bytes())
         self._images += 1
+        self._used.add(camera_id)
 
     def tell(self) -> None:
         """Print which cameras were guessed."""
         if self._choice.calibrated is not None or not self._images:
             return
-        notice(
-            _LOG,
-            "guessed_cameras",
+        text = (
             "no calibration: the focal length is guessed as 1.2 times the longer side, and COLMAP "
-            "refines it (images: %d, cameras: %d); --calibration FILE gives a calibration, "
-            "--camera-per all one camera for all images",
-            self._images,
-            len(self._rigs),
-            count=len(self._rigs),
+            "refines it (images: %d, cameras: %d); --calibration FILE gives a calibration"
         )
+        if self._choice.per != "all":
+            text += ", --camera-per all one camera for all images"
+        used = len(self._used)
+        notice(_LOG, "guessed_cameras", text, self._images, used, count=used)
 
     def _new_rig(self, found: ColmapCamera) -> tuple[int, int]:
         """Write a camera and its rig; return the ids of both."""

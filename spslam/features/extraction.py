@@ -127,12 +127,13 @@ class ExtractionJob:
             with task.path.open("rb") as file:
                 return Extracted(features, orientation_tag(file.read(_TAG_WITHIN)))
         except FrameError as error:
-            return Unreadable(str(error))
+            # The name of the image is printed beside it.
+            return Unreadable(str(error).removeprefix(f"{task.path.name}: "))
         except OSError as error:
-            return Unreadable(f"{task.path.name}: {error.strerror or error}")
+            return Unreadable(error.strerror or str(error))
         except Exception as error:
             if is_out_of_memory(error):
-                return Unreadable(f"{task.path.name}: out of memory: reduce it, or use --max-size")
+                return Unreadable("out of memory: reduce it, or use --max-size")
             raise
 
 

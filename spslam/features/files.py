@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,7 +134,7 @@ def extract_features(
             "--workers is for this machine and --scheduler for a Dask cluster: drop one of the two"
         )
     header, job = _prepare(images, out, settings, is_database)
-    present = _present(out, header, is_database)
+    present = _present(out, header, is_database, settings.cameras)
     journal = Journal(out, header)
     try:
         todo = [name for name in images.names if name not in present and name not in journal]
@@ -144,8 +144,8 @@ def extract_features(
         if new and not summary.stopped:
             _publish(out, header, journal, new, settings, is_database)
             journal.remove()
-        journal.discard_if_empty()
     finally:
+        journal.discard_if_empty()
         journal.close()
     if journal.path.exists():
         summary.journal = journal.path
@@ -188,16 +188,23 @@ def check_same(path: Path, found: Mapping[str, Any], header: Mapping[str, Any]) 
         raise FeatureFileError(
             f"{path} was not written by this command of spslam: give another file"
         )
-    differing = [
-        f"{where} {_shown(old)}, now {_shown(new)}"
-        for key in _DECISIVE
-        for where, old, new in _differences(key, found.get(key), header[key])
-    ]
+    differing = differences(found, header, _DECISIVE)
     if differing:
         raise FeatureFileError(
             f"{path} was made with another extractor or other settings ({'; '.join(differing)}): "
             "give another file, or remove it"
         )
+
+
+def differences(
+    found: Mapping[str, Any], expected: Mapping[str, Any], keys: Iterable[str]
+) -> list[str]:
+    """Return in words which attributes differ, for example `ratio 0.0, now 0.8`."""
+    return [
+        f"{where} {_shown(old)}, now {_shown(new)}"
+        for key in keys
+        for where, old, new in _differences(key, found.get(key), expected.get(key))
+    ]
 
 
 def _differences(where: str, found: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -276,20 +283,25 @@ def _attributes(out: Path, is_database: bool) -> dict[str, Any]:
         return file.attributes
 
 
-def _present(out: Path, header: Mapping[str, Any], is_database: bool) -> set[str]:
+def _present(
+    out: Path, header: Mapping[str, Any], is_database: bool, cameras: CameraChoice
+) -> set[str]:
     """Return the names of the images that the file has.
 
     Raises:
-        FeatureFileError: the file was made with another extractor or other settings.
+        CalibrationError: the calibration does not fit an image of the database.
+        FeatureFileError: the file was made with another extractor, other settings or cameras.
     """
     if not out.exists():
         return set()
     if is_database:
-        from spslam.features.colmap import open_database
+        from spslam.features.colmap import check_cameras, open_database
 
         with open_database(out) as database:
             check_same(out, database.attributes, header)
-            return set(database.names)
+            names = set(database.names)
+        check_cameras(out, cameras)
+        return names
     with open_features(out) as file:
         check_same(out, file.attributes, header)
         return set(file.names)

@@ -128,6 +128,8 @@ class FeatureFile:
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path, self._file = path, file
         self.attributes = _attributes(file)
+        if self.attributes.get("format") == MATCHES_FORMAT:
+            raise FeatureFileError(f"{path} holds matches, not features: give another file")
         self.names = sorted(_groups(file, "keypoints"))
 
     @property
@@ -135,6 +137,14 @@ class FeatureFile:
         """Maximum L2 distance of the descriptors of a match; None if the file does not say it."""
         found = self.attributes.get("max_descriptor_distance")
         return None if found is None else float(found)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of keypoints of each image, by name.
+
+        Raises:
+            FeatureFileError: the file is damaged.
+        """
+        return {name: _length(self._file, f"{name}/keypoints", self.path) for name in self.names}
 
     def read(self, name: str) -> StoredFeatures:
         """Read the features of an image.
@@ -191,6 +201,20 @@ def match_names(path: Path) -> tuple[dict[str, Any], set[str]]:
     """
     with _opened(path) as file:
         return _attributes(file), set(_groups(file, "matches0"))
+
+
+def matched_counts(path: Path, groups: Mapping[str, str]) -> dict[str, int]:
+    """Return the number of keypoints of images that a file of matches was made for.
+
+    Args:
+        path: the file of matches.
+        groups: name of an image -> group of a pair whose image 0 it is.
+
+    Raises:
+        FeatureFileError: the file is damaged.
+    """
+    with _opened(path) as file:
+        return {name: _length(file, f"{group}/matches0", path) for name, group in groups.items()}
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -335,6 +359,14 @@ def _attributes(file: Any) -> dict[str, Any]:
             f"{file.filename}: its attributes are damaged ({_one_line(error)}): make it again"
         ) from None
     return found
+
+
+def _length(file: Any, dataset: str, path: Path) -> int:
+    """Return the number of rows of a dataset, without reading it."""
+    try:
+        return int(file[dataset].shape[0])
+    except (OSError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+        raise _damaged(path, dataset, error) from None
 
 
 def _groups(file: Any, dataset: str) -> list[str]:

@@ -18,8 +18,14 @@ from spslam import __version__
 from spslam.callbacks import never
 from spslam.errors import ConfigError, FeatureFileError, WorkerError
 from spslam.features.cameras import CameraChoice
-from spslam.features.colmap import Database, add_features, add_matches, open_database
-from spslam.features.files import DATABASE_SUFFIXES, check_output
+from spslam.features.colmap import (
+    Database,
+    add_features,
+    add_matches,
+    check_cameras,
+    open_database,
+)
+from spslam.features.files import DATABASE_SUFFIXES, check_output, differences
 from spslam.features.h5 import (
     LARGEST_INT16,
     MATCHES_FORMAT,
@@ -27,6 +33,7 @@ from spslam.features.h5 import (
     PairMatches,
     StoredFeatures,
     match_names,
+    matched_counts,
     open_features,
     pair_name,
     write_matches_file,
@@ -157,6 +164,7 @@ def match_pairs(
     else:
         check_pair_names(pairs)
         present = _present_in_file(out, header)
+        _check_counts(source, out, pairs, present)
     name_of = _key if is_database else _file_name
     journal = Journal(out, header)
     try:
@@ -175,8 +183,8 @@ def match_pairs(
             new = (one for one in kept if name_of((one.name0, one.name1)) not in present)
             _publish(out, header, new, is_database)
             journal.remove()
-        journal.discard_if_empty()
     finally:
+        journal.discard_if_empty()
         journal.close()
     if journal.path.exists():
         summary.journal = journal.path
@@ -289,6 +297,9 @@ def _header(
         "format": MATCHES_FORMAT,
         "spslam_version": __version__,
         "extractor_identity": str(attributes.get("extractor_identity", "")),
+        # With other settings of the features, the same index is another keypoint.
+        "engine": str(attributes.get("engine", "")),
+        "settings": dict(attributes.get("settings", {})),
         "matcher": "mutual nearest neighbours",
         "max_descriptor_distance": distance,
         "ratio": 0.0 if settings.ratio is None else settings.ratio,
@@ -301,6 +312,33 @@ def _present_in_file(out: Path, header: Mapping[str, Any]) -> set[str]:
     found, present = match_names(out)
     _check_header(out, found, header)
     return present
+
+
+def _check_counts(source: Path, out: Path, pairs: Sequence[Pair], present: set[str]) -> None:
+    """Check the numbers of keypoints that a file of matches was made for.
+
+    The file has the number of the first image of each pair; one pair of each image is checked.
+
+    Raises:
+        FeatureFileError: an image has another number of keypoints now.
+    """
+    one_each = {
+        pair[0]: pair
+        for given in pairs
+        for pair in (given, given[::-1])
+        if _file_name(pair) in present
+    }
+    if not one_each:
+        return
+    names = {name: _file_name(pair) for name, pair in one_each.items()}
+    with open_source(source) as opened:
+        counts = opened.counts()
+    for name, before in matched_counts(out, names).items():
+        if before != counts[name]:
+            raise FeatureFileError(
+                f"{out} holds matches of other features: {before} keypoints of {name}, {source} "
+                f"has {counts[name]}: give another file, or remove it"
+            )
 
 
 def _present_in_database(
@@ -316,6 +354,7 @@ def _present_in_database(
             images = ((name, opened.read(name)) for name in opened.names)
             add_features(out, opened.attributes, images, settings.cameras)
         return set()
+    check_cameras(out, settings.cameras)
     with open_database(out) as database:
         found = database.attributes.get("matches")
         if found is not None:
@@ -324,7 +363,7 @@ def _present_in_database(
         there = database.counts()
     if counts is None:
         with open_features(source) as features:
-            counts = {name: len(features.read(name)) for name in features.names}
+            counts = features.counts()
     other = next((name for name, count in counts.items() if there.get(name) != count), None)
     if other is not None:
         raise FeatureFileError(
@@ -343,11 +382,7 @@ def _check_header(out: Path, found: Mapping[str, Any], header: Mapping[str, Any]
         raise FeatureFileError(
             f"{out} was not written by this command of spslam: give another file"
         )
-    differing = [
-        f"{key} {found.get(key)}, now {value}"
-        for key, value in header.items()
-        if found.get(key) != value
-    ]
+    differing = differences(found, header, header)
     if differing:
         raise FeatureFileError(
             f"{out} holds matches of another extractor or other settings ({'; '.join(differing)}): "

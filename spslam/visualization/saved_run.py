@@ -118,7 +118,8 @@ def load_map_view(folder: Path | str) -> MapView:
     folder = Path(folder)
     if not folder.is_dir():
         raise OutputError(
-            f"expected the folder of a run (spslam run --out DIR), found nothing at {folder}"
+            "expected the folder of a run (spslam run --out DIR), found "
+            f"{'a file' if folder.exists() else 'nothing'} at {folder}"
         )
     metrics = read_metrics(folder)
     trajectory = _read_trajectory(folder / "trajectory.tum", "left camera")

@@ -51,6 +51,7 @@ def test_all_keypoints(count: int | None) -> None:
     [
         ({"max_num_keypoint": 5}, "unknown key max_num_keypoint"),
         ({"max_keypoints": 3}, "max_keypoints"),
+        ({"nfeatures": "many"}, "unable to parse string"),
         ({"max_keypoints": 60, "nfeatures": 70}, "given twice"),
         ({"device": "cuda", "engine": "openvino"}, "runs on the CPU only"),
     ],

@@ -92,6 +92,11 @@ def test_export_writes_models_for_programs(
         (["--to", "colmap", "--set", "features.max_keypoints=70"], "colmap gives"),
         (["--to", "opencv-disk", "--set", "tracking.min_inliers=9"], "changes nothing"),
         (["--to", "opencv-disk", "--images", "photos"], "--images"),
+        (["--to", "colmap", "--out", "model.pt"], "ends with .onnx, found model.pt"),
+        (["--to", "torchscript", "--out", "model.onnx"], "ends with .pt, found model.onnx"),
+        (["--to", "onnx", "--out", "model.zip"], "ends with .onnx"),
+        (["--to", "onnx", "--end-to-end", "--out", "model"], "ends with .onnx, found model"),
+        (["--to", "openvino", "--precision", "fp32", "--out", "m.xml"], "ends with .zip"),
         (["--end-to-end"], "--to onnx in fp32"),
         (["--to", "onnx", "--end-to-end", "--precision", "int8"], "--to onnx in fp32"),
         (["--to", "onnx", "--set", "features.border=9"], "--end-to-end"),
@@ -112,3 +117,15 @@ def test_impossible_calls_give_a_one_line_error(
     monkeypatch.setattr(export, "convert_onnx", lambda network, metadata: b"maps")
     assert expected in refused(capsys, "export", "superpoint_lite", *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_are_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # The default name of a TorchScript file of these weights.
+    Path("walk.pt").write_bytes(b"weights")
+    assert "is the file of the weights" in refused(
+        capsys, "export", "walk.pt", "--to", "torchscript"
+    )
+    assert Path("walk.pt").read_bytes() == b"weights"

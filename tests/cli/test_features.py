@@ -13,7 +13,7 @@ import pytest
 from command_line import call, refused
 from feature_files import random_features, write_images, write_random
 
-from spslam.features.h5 import image_names, match_names
+from spslam.features.h5 import MATCHES_FORMAT, image_names, match_names, write_matches_file
 
 pytest.importorskip("h5py")
 ORB = ("--extractor", "orb", "--workers", "1")
@@ -56,7 +56,7 @@ def test_unreadable_images_end_with_exit_code_2_and_keep_the_others(
     assert printed.out.startswith("5 images done")
     last = printed.err.splitlines()[-1]
     assert last.startswith("error: no features of 1 of 6 images, the first is back/2.png (")
-    assert last.endswith("all others are in f.h5")
+    assert "2.png: " not in last and last.endswith("all others are in f.h5")
     assert len(image_names(Path("f.h5"))) == 5
 
 
@@ -73,6 +73,9 @@ def test_unreadable_images_end_with_exit_code_2_and_keep_the_others(
         (("match", "x.h5", "--pairs", "exhaustive"), "--out FILE is missing"),
         (("match", "gone.h5", "--pairs", "exhaustive", "--out", "m.h5"), "found none"),
         (("match", "x.h5", "--pairs", "all", "--out", "m.h5"), "exhaustive, sequential"),
+        (("match", "x.h5", "--pairs", "none.txt", "--out", "m.h5"), "in none.txt, found no pairs"),
+        (("match", "one.h5", "--pairs", "exhaustive", "--out", "m.h5"), "features of 1 image"),
+        (("match", "pairs.h5", "--pairs", "exhaustive", "--out", "m.h5"), "matches, not features"),
         (("match", "x.h5", "--pairs", "unknown.txt", "--out", "m.h5"), "no features of c"),
         (("match", "x.h5", "--pairs", "exhaustive", "--apart", "2", "--out", "m.h5"), "--apart"),
         (("match", "x.h5", "--pairs", "sequential", "--apart", "0", "--out", "m.h5"), "10,20"),
@@ -89,6 +92,9 @@ def test_wrong_calls_give_one_line(
 ) -> None:
     Path("empty").mkdir()
     Path("unknown.txt").write_text("a c\n")
+    Path("none.txt").write_text("# no pairs\n")
+    write_random(Path("one.h5"), a=random_features(0))
+    write_matches_file(Path("pairs.h5"), {"format": MATCHES_FORMAT}, [], None)
     whole = write_random(Path("x.h5"), a=random_features(0), b=random_features(1)).read_bytes()
     write_random(Path("two.h5"), a=random_features(0), b=random_features(1, dimension=8))
     Path("cut.h5").write_bytes(whole[:-1000])

@@ -187,6 +187,11 @@ def test_wrong_calls_give_a_one_line_error(
     assert "nowhere" in refused(
         capsys, "map", "export", map_file, "--g2o", str(tmp_path / "nowhere/a.g2o")
     )
+    assert "two files" in refused(capsys, "map", "export", map_file, "--ply", ply, "--g2o", ply)
+    whole = Path(map_file).read_bytes()
+    for option in ("--ply", "--g2o"):
+        assert "the map itself" in refused(capsys, "map", "export", map_file, option, map_file)
+    assert Path(map_file).read_bytes() == whole
     assert "left alone" in refused(
         capsys, "map", "export", map_file, "--colmap", str(Path(map_file).parent)
     )

@@ -178,7 +178,36 @@ def test_a_single_camera_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_other_folders_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "found nothing" in refused(capsys, "mesh", str(tmp_path / "none"))
+    (tmp_path / "file").touch()
+    assert "found a file" in refused(capsys, "mesh", str(tmp_path / "file"))
     assert "not the folder of a run" in refused(capsys, "mesh", str(tmp_path))
+
+
+def test_an_empty_mesh_keeps_the_earlier_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_folder(tmp_path / "run", "built-in world demo-small")
+    (folder / "mesh.ply").write_bytes(b"earlier")
+    names = sorted(path.name for path in folder.iterdir())
+    for options in (("--min-triangles", "9999999"), ("--max-memory", "0.1")):
+        assert call("mesh", str(folder), *COARSE, *options) == 2
+        assert "the mesh is empty and not written" in capsys.readouterr().err
+    assert (folder / "mesh.ply").read_bytes() == b"earlier"
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("other", ["scene.json", "scene_cloud.ply"])
+def test_other_files_beside_the_mesh_are_left_alone(
+    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run_folder(tmp_path / "run", "built-in world demo-small")
+    (tmp_path / other).write_text('{"frames": []}')
+    out = str(tmp_path / "scene.ply")
+    assert f"{other} is left alone" in refused(capsys, "mesh", str(folder), "--out", out)
+    assert (tmp_path / other).read_text() == '{"frames": []}'
+    (tmp_path / other).unlink()
+    for _ in range(2):
+        assert call("mesh", str(folder), *COARSE, "--every", "2", "--out", out) == 0
 
 
 def test_without_open3d(

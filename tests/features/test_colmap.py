@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -215,3 +216,32 @@ def test_colmap_registers_all_of_50_street_frames(test_data: Path, tmp_path: Pat
     assert model.num_reg_images() == 50
     assert model.num_points3D() > 1000
     assert model.compute_mean_reprojection_error() < 1.5
+
+
+def test_cameras_of_a_database_are_not_changed_in_silence(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    guessed, calibrated = tmp_path / "g.db", tmp_path / "c.db"
+    images = find_images(photos)
+    camera = Camera(160, 120, 150.0, 150.0, 80.0, 60.0)
+
+    def extract(out: Path, *choice: Any) -> Any:
+        return extract_features(images, out, replace(ALONE, cameras=CameraChoice(*choice)))
+
+    with caplog.at_level(logging.INFO):
+        extract(guessed, None, "all")
+    assert "--camera-per all" not in caplog.text and "cameras: 1" in caplog.text
+    extract(calibrated, camera)
+    assert extract(guessed, None, "all").present == extract(calibrated, camera).present == 4
+    assert extract(calibrated, camera, "all").present == 4
+    before = guessed.read_bytes()
+    with pytest.raises(FeatureFileError, match=r"otherwise than --camera-per says"):
+        extract(guessed, None, "image")
+    with pytest.raises(FeatureFileError, match=r"SIMPLE_RADIAL\) than --calibration \(PINHOLE"):
+        extract(guessed, camera)
+    with pytest.raises(FeatureFileError, match=r"PINHOLE\) than --calibration \(PINHOLE"):
+        extract(calibrated, replace(camera, fx=151.0))
+    pairs = exhaustive_pairs(images.names)
+    with pytest.raises(FeatureFileError, match=r"--camera-per"):
+        match_pairs(guessed, pairs, guessed, replace(MATCH, cameras=CameraChoice(None, "folder")))
+    assert guessed.read_bytes() == before

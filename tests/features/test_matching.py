@@ -120,3 +120,31 @@ def test_descriptors_of_two_sizes_end_the_command_in_one_line(tmp_path: Path) ->
     )
     with pytest.raises(FeatureFileError, match=r"a has descriptors of 16 numbers, b of 8"):
         match_pairs(source, [("a", "b")], tmp_path / "m.h5", ALONE)
+
+
+def test_matches_of_other_features_are_refused(tmp_path: Path) -> None:
+    source, out = tmp_path / "f.h5", tmp_path / "m.h5"
+    write_random(source, a=random_features(0), b=random_features(1))
+    match_pairs(source, [("a", "b")], out, ALONE)
+    before = out.read_bytes()
+    write_random(source, a=random_features(0, 30), b=random_features(1))
+    for pair in (("a", "b"), ("b", "a")):
+        with pytest.raises(FeatureFileError, match=r"m\.h5 holds .*: 40 keypoints of a, .* has 30"):
+            match_pairs(source, [pair], out, ALONE)
+    assert out.read_bytes() == before
+
+
+def test_matches_of_features_with_other_settings_are_refused(tmp_path: Path) -> None:
+    source, out = tmp_path / "f.h5", tmp_path / "m.h5"
+
+    def write(settings: str) -> None:
+        write_random(source, a=random_features(0), b=random_features(1))
+        with h5py.File(source, "a") as file:
+            file.attrs["settings"] = settings
+
+    write('{"features": {"nms_radius": 4}}')
+    match_pairs(source, [("a", "b")], out, ALONE)
+    assert match_pairs(source, [("a", "b")], out, ALONE).present == 1
+    write('{"features": {"nms_radius": 8}}')
+    with pytest.raises(FeatureFileError, match=r"nms_radius 4, now 8"):
+        match_pairs(source, [("a", "b")], out, ALONE)

@@ -53,7 +53,7 @@ def test_files_of_pairs_are_read_once_each(
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("1.png 7.png\n8.png 2.png\n", "no features of 7.png and of 1 other"),
+        ("1.png 7.png\n8.png 2.png\n", "no features of 7.png and of 1 other:"),
         ("1.png\n", "line 1: expected two names"),
         ("1.png 2.png\n1.png 2.png 9.png\n", "line 2: expected two names"),
         ("1.png 1.png\n", "matched with itself: 1.png"),
