@@ -154,10 +154,11 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     run = read_run(given.run)
     numbers = json.loads((given.run / "mesh.json").read_text(encoding="utf-8"))
-    if not is_world(run.source):
-        print(f"{run.source} is no built-in world: its true surface is unknown")
+    name = run.recording["path"]
+    if not is_world(name):
+        print(f"{name} is no built-in world: its true surface is unknown")
         return 2
-    world = open_world(run.source, run.sensor)
+    world = open_world(name, run.sensor)
     assert world.ground_truth is not None
     if given.true_poses:
         run = with_true_poses(run, world.ground_truth)

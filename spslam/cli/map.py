@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-# Start of the source of a built-in world, in metrics.json.
-_WORLD_SOURCE = "built-in world "
 
 app = typer.Typer(
     name="map",
@@ -305,7 +303,7 @@ def _open_recording(folder: Path, slam_map: Map, given: _Recording) -> Sequence:
     """
     from spslam.datasets import open_sequence
     from spslam.map.export import needed_origin
-    from spslam.run.output import METRICS, read_metrics
+    from spslam.run.output import METRICS, read_metrics, recording_of
 
     run = read_metrics(folder) if (folder / METRICS).is_file() else {}
     if run.get("disturb") and given.path is None:
@@ -313,22 +311,14 @@ def _open_recording(folder: Path, slam_map: Map, given: _Recording) -> Sequence:
             f"the run {folder} disturbed its images ({run['disturb']}), which the recording does "
             "not hold: give the undisturbed one with --images"
         )
-    source = str(run.get("source", "")).removeprefix(_WORLD_SOURCE)
-    path = given.path or run.get("input_path") or source
-    if not path:
+    recording = recording_of(run) | {
+        name: value for name, value in vars(given).items() if value is not None
+    }
+    if not recording["path"]:
         raise ConfigError(
             f"no {METRICS} beside the map says where its images are: give --images PATH"
         )
-    calibration = given.calibration or run.get("input_calibration")
-    return open_sequence(
-        path,
-        dataset=given.dataset or run.get("input_dataset", "auto"),
-        sequence=given.sequence or run.get("input_sequence"),
-        sensor=needed_origin(slam_map).sensor,
-        calibration=calibration,
-        time_unit=run.get("input_time_unit", "auto"),
-        pair_within_s=float(run.get("input_pair_within_s", 0.02)),
-    )
+    return open_sequence(**recording, sensor=needed_origin(slam_map).sensor)
 
 
 def _export_nerfstudio(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from spslam.interfaces import Sequence
 
 # Units of time that a recording can be opened with; others are found again.
-_GIVEN_UNITS = ("s", "ms", "us", "ns", "frames")
 
 
 def mesh(
@@ -257,22 +256,16 @@ def _recording(run: FinishedRun, path: str | None, calibration: Path | None) -> 
     """
     from spslam.datasets import open_sequence
 
-    unit = run.metrics.get("time_unit")
-    dataset = run.metrics.get("dataset")
+    given = {"path": path, "calibration": calibration}
+    recording = run.recording | {name: value for name, value in given.items() if value is not None}
     try:
-        frames = open_sequence(
-            path or run.source,
-            dataset=dataset if isinstance(dataset, str) else "auto",
-            sensor=run.sensor,
-            calibration=calibration,
-            time_unit=unit if unit in _GIVEN_UNITS else "auto",
-        )
+        frames = open_sequence(**recording, sensor=run.sensor)
     except DatasetError as error:
-        if path is not None or Path(run.source).exists():
+        if path is not None or Path(recording["path"]).exists():
             raise
         raise DatasetError(
-            f"the recording of the run is not at {run.source}: give its place with --sequence PATH "
-            f"({error})"
+            f"the recording of the run is not at {recording['path']}: give its place with "
+            f"--sequence PATH ({error})"
         ) from None
     disturbances = run.metrics.get("disturb")
     if isinstance(disturbances, str):

@@ -18,7 +18,7 @@ from spslam.interfaces import Sequence
 from spslam.io.given_files import read_given
 from spslam.map.io import load_map
 from spslam.map.submaps import submap_numbers
-from spslam.run.output import read_metrics
+from spslam.run.output import read_metrics, recording_of
 from spslam.trajectory import Trajectory, read_tum
 from spslam.typing import FloatArray
 
@@ -29,8 +29,6 @@ _TRAJECTORY, _KEYFRAMES, _FRAMES, _MAP = "trajectory.tum", "keyframes.tum", "fra
 _SAME_STAMP_S = 1e-6
 # Maximum relative difference of equal camera parameters.
 _SAME_CAMERA = 1e-6
-# Start of `source` in the metrics of a run on a built-in world.
-_WORLD_SOURCE = "built-in world "
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +50,9 @@ class FinishedRun:
     what: str
 
     @property
-    def source(self) -> str:
-        """The path or the name of the built-in world of its recording."""
-        return str(self.metrics.get("source", "")).removeprefix(_WORLD_SOURCE)
+    def recording(self) -> dict[str, Any]:
+        """How the run opened its recording; see `recording_of`."""
+        return recording_of(self.metrics)
 
     @property
     def sensor(self) -> str:

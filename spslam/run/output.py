@@ -65,6 +65,11 @@ OUTPUT_NAMES = MARKERS | {
 }
 # Files that `spslam mesh` writes into the folder of a finished run.
 MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
+# Start of the source of a built-in world in the metrics.
+_WORLD_SOURCE = "built-in world "
+# Units of time that can be given, and the default of `--pair-within`, seconds.
+_TIME_UNITS = ("s", "ms", "us", "ns", "frames")
+_PAIR_WITHIN_S = 0.02
 # Format of a line of log.txt.
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
 # Maximum number of log records kept before the log file is open.
@@ -198,6 +203,26 @@ class OutputFolder:
 def default_output(name: str, sensor: str, extractor: str) -> Path:
     """Return `runs/<name>-<sensor>-<extractor>`, valid on any file system."""
     return Path("runs") / re.sub(r"[^\w.]+", "-", f"{name}-{sensor}-{extractor}").strip("-.")
+
+
+def recording_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a run opened its recording: arguments of `open_sequence`, without the sensor.
+
+    Args:
+        metrics: the run's `metrics.json`. Earlier versions wrote fewer of the arguments.
+    """
+    unit, dataset = metrics.get("time_unit"), metrics.get("dataset")
+    # The stamps of videos and built-in worlds have no unit that can be given.
+    known = {"time_unit": unit if unit in _TIME_UNITS else "auto", "dataset": dataset or "auto"}
+    return {
+        "path": metrics.get("input_path")
+        or str(metrics.get("source", "")).removeprefix(_WORLD_SOURCE),
+        "dataset": metrics.get("input_dataset", known["dataset"]),
+        "sequence": metrics.get("input_sequence"),
+        "calibration": metrics.get("input_calibration"),
+        "time_unit": metrics.get("input_time_unit", known["time_unit"]),
+        "pair_within_s": float(metrics.get("input_pair_within_s", _PAIR_WITHIN_S)),
+    }
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
