@@ -122,10 +122,10 @@ def read_pose_file(
     leave_out(f"more than {_FARTHEST_M:g} m away", far)
     if columns.submap is not None:
         submaps = values[:, columns.submap]
-        numbers, counts = np.unique(submaps[kept & np.isfinite(submaps)], return_counts=True)
-        if len(numbers) > 1:
+        ids, counts = np.unique(submaps[kept & np.isfinite(submaps)], return_counts=True)
+        if len(ids) > 1:
             # Each submap has its own world; the first of the largest ones is the main one.
-            main = numbers[np.argmax(counts)]
+            main = ids[np.argmax(counts)]
             leave_out(f"of other submaps than {main:g}", submaps != main)
     rotations, has_rotations = _rotations(table, columns, kept, leave_out)
     if not kept.any():
