@@ -71,6 +71,8 @@ def export_trajectory(
     from spslam import trajectory as formats
 
     file, scale = _file_of(source, keyframes)
+    if out.resolve() == file.resolve():
+        raise ConfigError(f"--out {out} is the trajectory itself: give another file")
     found = formats.read_trajectory(file, None if times is None else formats.read_times(times))
     if len(found) == 0:
         raise TrajectoryError(f"{file} has no pose to write")

@@ -120,6 +120,13 @@ def read_pose_file(
     leave_out(f"with a time or number beyond {LARGEST_STAMP:g}", beyond)
     far: BoolArray = np.any(np.abs(positions) > _FARTHEST_M / columns.metres, axis=1)
     leave_out(f"more than {_FARTHEST_M:g} m away", far)
+    if columns.submap is not None:
+        submaps = values[:, columns.submap]
+        ids, counts = np.unique(submaps[kept & np.isfinite(submaps)], return_counts=True)
+        if len(ids) > 1:
+            # Each submap has its own world; the first of the largest ones is the main one.
+            main = ids[np.argmax(counts)]
+            leave_out(f"of other submaps than {main:g}", submaps != main)
     rotations, has_rotations = _rotations(table, columns, kept, leave_out)
     if not kept.any():
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)

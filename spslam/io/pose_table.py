@@ -159,6 +159,7 @@ class Columns:
         doubt: The assumption made for an ambiguous table, for a message; empty without one.
         named: Whether a header names the columns.
         metres: Metres per unit of the positions.
+        submap: Column of the submap whose world a pose refers to; None without one.
     """
 
     position: tuple[int, int, int]
@@ -173,6 +174,7 @@ class Columns:
     doubt: str = ""
     named: bool = False
     metres: float = 1.0
+    submap: int | None = None
 
     @property
     def real_part_first(self) -> bool:
@@ -497,6 +499,7 @@ def _named(heading: str, table: TextTable) -> Columns | None:
         body=_BODY.search(heading.lower()) is not None,
         named=True,
         metres=_metres(names[at["x"]]),
+        submap=names.index("submap") if "submap" in names[:width] else None,
     )
 
 

@@ -315,6 +315,9 @@ def test_the_example_for_opencv_matches_two_images(tmp_path: Path) -> None:
     assert int(done.stdout.split()[-3]) > 100
     assert cv2.imread(str(tmp_path / "matches.png")) is not None
     assert "no.png is no image" in python(tmp_path, path.name, "no.png", "3.png").stderr
+    unknown = python(tmp_path, path.name, "0.png", "3.png", "matches.unknown").stderr
+    assert "writes no images of the kind of matches.unknown" in unknown
+    assert "Traceback" not in unknown
 
 
 BASELINE_BASE = """

@@ -92,6 +92,9 @@ def test_wrong_calls_give_a_one_line_error(
     refused(capsys, "export-trajectory", str(tmp_path / "text"), *to)
     nowhere = ["--format", "csv", "--out", str(tmp_path / "nowhere/out.csv")]
     assert "nowhere" in refused(capsys, "export-trajectory", file, *nowhere)
+    assert "is the trajectory itself" in refused(
+        capsys, "export-trajectory", file, "--format", "csv", "--out", file
+    )
     assert "nowhere" in refused(
         capsys, "export-trajectory", file, "--times", str(tmp_path / "nowhere"), *to
     )

@@ -176,6 +176,15 @@ def test_evo_agrees_on_positions_alone(tmp_path: Path) -> None:
         )
 
 
+def test_poses_of_other_submaps_are_left_out_and_counted(tmp_path: Path) -> None:
+    submaps = [1, 0, 0, 2, 0]
+    rows = [f"{row / 10},{submap},{row},0,0,0,0,0,1" for row, submap in enumerate(submaps)]
+    text = "\n".join(["timestamp,submap,tx,ty,tz,qx,qy,qz,qw", *rows, "0.5,,,,,,,,"]) + "\n"
+    found, _ = read(tmp_path / "poses.csv", text)
+    assert found.T_world_cam[:, 0, 3].tolist() == [1, 2, 4]
+    assert found.origin is not None and found.origin.left_out["of other submaps than 0"] == 2
+
+
 def test_rows_without_a_pose_are_left_out_counted_and_reported(tmp_path: Path) -> None:
     rows = table(T, P, XYZW).splitlines()
     bad = [
