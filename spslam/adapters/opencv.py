@@ -24,12 +24,15 @@ from spslam.adapters.front_end import (
     grey_image,
 )
 from spslam.config import FeatureConfig
-from spslam.errors import ConfigError, FrameError
+from spslam.errors import ConfigError, FrameError, OutputError
 from spslam.frame import Features
+from spslam.io.structured_text import StructureError, parse_json
 
 Keypoints: TypeAlias = tuple[cv2.KeyPoint, ...]
 # An array (N, D), or None without keypoints; Any, because OpenCV's own types do not say so.
 Descriptors: TypeAlias = Any
+# Name of the settings in files of OpenCV.
+_SETTINGS = "spslam_features"
 # Side of the image that tells the shape of the descriptors, pixels.
 _PROBE_SIDE = 64
 
@@ -59,9 +62,8 @@ class Feature2D:
         config: FeatureConfig | None = None,
         **settings: Any,
     ) -> None:
-        self._config = feature_config({"extractor": extractor, **settings}, config)
-        self._extractor = create_extractor(self._config)
-        self._probed: NDArray[np.float32] | NDArray[np.uint8] | None = None
+        self._probed: NDArray[np.float32] | NDArray[np.uint8] | None
+        self._load(feature_config({"extractor": extractor, **settings}, config))
 
     @overload
     def detect(self, image: NDArray[Any], mask: NDArray[Any] | None = None) -> Keypoints: ...
@@ -183,12 +185,59 @@ class Feature2D:
         Raises:
             ConfigError: the number is impossible.
         """
-        self._config = feature_config({"max_keypoints": maxFeatures}, self._config)
-        self._extractor = create_extractor(self._config)
+        self._load(feature_config({"max_keypoints": maxFeatures}, self._config))
 
     # SIFT's names of the same.
     getNFeatures = getMaxFeatures  # noqa: N815
     setNFeatures = setMaxFeatures  # noqa: N815
+
+    def write(self, fs: str | cv2.FileStorage, name: str = "") -> None:
+        """Write the settings to a file (YAML, XML or JSON), or to a node of an open storage.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        opened = cv2.FileStorage(fs, cv2.FILE_STORAGE_WRITE) if isinstance(fs, str) else fs
+        if not opened.isOpened():
+            raise OutputError(f"cannot write the settings of the extractor to {fs}")
+        if name:
+            opened.startWriteStruct(name, cv2.FileNode_MAP)
+        opened.write(_SETTINGS, self._config.model_dump_json())
+        if name:
+            opened.endWriteStruct()
+        if isinstance(fs, str):
+            opened.release()
+
+    def save(self, filename: str) -> None:
+        """Write the settings to a file; see `write`."""
+        self.write(filename)
+
+    def read(self, source: str | cv2.FileNode) -> None:
+        """Read settings that `write` wrote, from a file or a node, and load the extractor again.
+
+        Raises:
+            ConfigError: the file or node holds no such settings.
+        """
+        refusal = ConfigError(f"{source}: expected settings that write() wrote ({_SETTINGS})")
+        try:
+            # A node is valid as long as its storage lives.
+            storage = cv2.FileStorage(source, 0) if isinstance(source, str) else None
+            root: Any = source if storage is None else storage.root()
+            values = parse_json(root.getNode(_SETTINGS).string())
+        # OpenCV 5.0.0 raises a SystemError for files that it cannot parse.
+        except (cv2.error, SystemError, StructureError):
+            raise refusal from None
+        if not isinstance(values, dict):
+            raise refusal
+        self._load(feature_config(values))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Engines cannot be copied or pickled: a copy loads its own.
+        return _again, (type(self), self._config)
+
+    def _load(self, config: FeatureConfig) -> None:
+        self._config, self._extractor = config, create_extractor(config)
+        self._probed = None
 
     def _features(self, image: object, mask: object) -> Features:
         grey = grey_image(_host_memory(image))
@@ -257,6 +306,13 @@ def computeImageFeatures2(
     if descriptors is not None:
         found.descriptors = descriptors
     return found
+
+
+def _again(kind: type[Feature2D], config: FeatureConfig) -> Feature2D:
+    """Make the adapter of a configuration; used by copies and pickles."""
+    made = kind.__new__(kind)
+    made._load(config)
+    return made
 
 
 def _host_memory(image: Any) -> Any:

@@ -1,5 +1,8 @@
 """`cv2.Feature2D`'s methods, in programs that use the rest of OpenCV."""
 
+import copy
+import pickle
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -170,6 +173,36 @@ def test_the_number_of_keypoints_can_be_changed() -> None:
     with pytest.raises(ConfigError, match="max_keypoints"):
         finder.setMaxFeatures(10**6)
     assert len(finder.detect(scene())) == 90
+
+
+def test_settings_are_written_and_read_as_by_opencv(tmp_path: Path) -> None:
+    file = str(tmp_path / "settings.yml")
+    SuperPoint.create(77, border=9).save(file)
+    other = SuperPoint.create(200)
+    other.read(file)
+    assert (other.getMaxFeatures(), len(other.detect(scene()))) == (77, 77)
+    storage = cv2.FileStorage(str(tmp_path / "many.json"), cv2.FILE_STORAGE_WRITE)
+    other.write(storage, "finder")
+    storage.release()
+    third = Feature2D("orb")
+    storage = cv2.FileStorage(str(tmp_path / "many.json"), cv2.FILE_STORAGE_READ)
+    third.read(storage.getNode("finder"))
+    assert third.getMaxFeatures() == 77 and third.descriptorType() == cv2.CV_32F
+
+
+@pytest.mark.parametrize("text", ["%YAML:1.0\n---\na: 1\n", "no settings", None])
+def test_other_files_are_no_settings(finder: SuperPoint, text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "a.yml").write_text(text)
+    with pytest.raises(ConfigError, match="expected settings that write"):
+        finder.read(str(tmp_path / "a.yml"))
+
+
+def test_copies_and_pickles_give_the_same(finder: SuperPoint) -> None:
+    expected = finder.detectAndCompute(scene())[1]
+    for again in (copy.deepcopy(finder), pickle.loads(pickle.dumps(finder))):
+        assert type(again) is SuperPoint
+        np.testing.assert_array_equal(again.detectAndCompute(scene())[1], expected)
 
 
 def test_descriptors_are_written_into_an_array_that_fits(finder: SuperPoint) -> None:
