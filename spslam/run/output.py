@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 from spslam.config import Config, load_config
 from spslam.errors import ConfigError, OutputError
@@ -24,6 +24,7 @@ from spslam.io.given_files import read_given
 from spslam.io.structured_text import parse_json
 from spslam.notices import Notice, NoticeHandler, notice, notice_renamed
 from spslam.process.ownership import OWNER, Claim, claim_folder, is_abandoned, remove_folder
+from spslam.timestamps import TimeUnitChoice
 
 _LOG = logging.getLogger(__name__)
 
@@ -67,8 +68,7 @@ OUTPUT_NAMES = MARKERS | {
 MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
 # Start of the source of a built-in world in the metrics.
 _WORLD_SOURCE = "built-in world "
-# Units of time that can be given, and the default of `--pair-within`, seconds.
-_TIME_UNITS = ("s", "ms", "us", "ns", "frames")
+# The default of `--pair-within`, seconds.
 _PAIR_WITHIN_S = 0.02
 # Format of a line of log.txt.
 _LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s: %(message)s"
@@ -213,14 +213,17 @@ def recording_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """
     unit, dataset = metrics.get("time_unit"), metrics.get("dataset")
     # The stamps of videos and built-in worlds have no unit that can be given.
-    known = {"time_unit": unit if unit in _TIME_UNITS else "auto", "dataset": dataset or "auto"}
+    known = {
+        "time_unit": unit if unit in get_args(TimeUnitChoice) else "auto",
+        "dataset": dataset or "auto",
+    }
     return {
         "path": metrics.get("input_path")
         or str(metrics.get("source", "")).removeprefix(_WORLD_SOURCE),
-        "dataset": metrics.get("input_dataset", known["dataset"]),
+        "dataset": metrics.get("input_dataset", dataset or "auto"),
         "sequence": metrics.get("input_sequence"),
         "calibration": metrics.get("input_calibration"),
-        "time_unit": metrics.get("input_time_unit", known["time_unit"]),
+        "time_unit": metrics.get("input_time_unit", unit),
         "pair_within_s": float(metrics.get("input_pair_within_s", _PAIR_WITHIN_S)),
     }
 

@@ -75,7 +75,7 @@ def assert_agree(
 ) -> None:
     """Compare positions both ways, and the descriptors of the points that agree."""
     apart = np.linalg.norm(found[0][:, None] - expected.keypoints[None], axis=2)
-    assert len(expected.keypoints) > 40
+    assert len(expected.keypoints) > 60
     assert (apart.min(axis=0) <= pixels).mean() >= fraction
     assert (apart.min(axis=1) <= pixels).mean() >= fraction
     rows, others = np.nonzero(apart <= pixels)
@@ -243,7 +243,7 @@ def test_opencvs_disk_runs_the_model(
     """Colour, grey and blank images and two photographs, with weights in fp32 and fp16."""
     photos = [
         fit_image(read_photo(path), (HEIGHT, WIDTH))
-        for path in find_photos(test_data / "photos")[:3000:1500]
+        for path in find_photos(test_data / "photos")[:2000:1000]
     ]
     model = convert_host("opencv-disk", network, CONFIG, (WIDTH, HEIGHT), {"licence": "MIT"})
     # OpenCV 5.0.0 crashes in GatherND, and clips bicubic values in GridSample.
