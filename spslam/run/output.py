@@ -213,10 +213,7 @@ def recording_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """
     unit, dataset = metrics.get("time_unit"), metrics.get("dataset")
     # The stamps of videos and built-in worlds have no unit that can be given.
-    known = {
-        "time_unit": unit if unit in get_args(TimeUnitChoice) else "auto",
-        "dataset": dataset or "auto",
-    }
+    unit = unit if unit in get_args(TimeUnitChoice) else "auto"
     return {
         "path": metrics.get("input_path")
         or str(metrics.get("source", "")).removeprefix(_WORLD_SOURCE),
