@@ -32,13 +32,15 @@ LAYERS = {
     "adapters": 8,
     "features": 8,
     "dense": 8,
+    "calibrate": 8,
+    "check": 8,
     "pipeline": 8,
     "benchmark": 8,
     "cli": 9,
     "__main__": 10,
 }
 INDEPENDENT = {"frontend", "backend", "datasets", "map", "evaluation"}
-MAY_IMPORT_LINKED = {"factory", "adapters", "features", "cli"}
+MAY_IMPORT_LINKED = {"factory", "adapters", "features", "calibrate", "check", "cli"}
 MOST_MODULES = 20
 # Modules with classes of PyTorch for programs that use PyTorch themselves.
 TORCH_ADAPTERS = {
@@ -59,6 +61,9 @@ HEAVY = {
     "h5py": "spslam",
     "kornia": "frontend spslam",
     "pycolmap": "spslam",
+    "rosbags": "datasets spslam",
+    "pyrealsense2": "datasets",
+    "depthai": "datasets",
 }
 
 

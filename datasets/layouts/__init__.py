@@ -1,0 +1,1 @@
+"""Layouts of datasets as tables (YAML), and the reader for all of them."""

@@ -1,0 +1,1 @@
+"""Cameras that are read while they see: V4L2 and other system cameras, RealSense, OAK."""

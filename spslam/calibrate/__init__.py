@@ -1,0 +1,1 @@
+"""Calibrate cameras from a recording itself or from pictures of a board."""

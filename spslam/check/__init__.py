@@ -1,0 +1,1 @@
+"""Examine a recording and its calibration before a run."""
