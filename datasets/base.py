@@ -21,6 +21,7 @@ from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
 from .calibration.rectify import StereoRectifier
+from .images.bayer import BayerPattern
 from .images.decoding import estimate_orientation, image_size, read_color
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .images.grey_levels import GreyReader
@@ -164,6 +165,7 @@ class FrameFiles:
         depth: N paths of depth files registered to `images`, or None.
         depth_units: units of the depth files per metre.
         time_unit, left_out: see `Sequence`.
+        bayer: pattern of grey images that are mosaics of a colour sensor; None: they are grey.
     """
 
     timestamps: NDArray[np.float64]
@@ -173,6 +175,7 @@ class FrameFiles:
     depth_units: DepthUnits = MILLIMETRES
     time_unit: str = "s"
     left_out: tuple[LeftOut, ...] = ()
+    bayer: BayerPattern | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -210,7 +213,7 @@ class FileSequence(BaseSequence):
         self._rectifier = rectifier
         raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
         self._left_size, self._right_size = ((c.width, c.height) for c in raw)
-        self._images = GreyReader(name, files.images, files.right or [])
+        self._images = GreyReader(name, files.images, files.right or [], bayer=files.bayer)
         self._depth = DepthReader(name, files.depth_units)
 
     @property

@@ -30,7 +30,7 @@ from .calibration.checks import is_rigid, report_baseline, report_doubts
 from .calibration.foreign import EUROC_SENSOR, recognise
 from .calibration.rectify import StereoRectifier
 from .calibration.yaml_text import parse_yaml, read_text
-from .images.decoding import list_files
+from .images.decoding import IMAGE_KINDS, list_files
 from .images.lists import read_image_list
 from .paths import check_sequence_name, choose_sequence, contents, subfolders
 from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
@@ -88,8 +88,9 @@ def open_euroc(
             notice(
                 _LOG,
                 "unused_stream",
-                "%s: cam1 has no images in cam1/data (*.png, *.jpg): mono",
+                "%s: cam1 has no images in cam1/data (%s): mono",
                 name,
+                IMAGE_KINDS,
             )
         files = FrameFiles(times, images, time_unit=unit, left_out=tuple(left_out))
         return FileSequence(name, files, camera, str(mav), ground_truth, dataset="euroc")
@@ -255,7 +256,7 @@ def _read_images(
     folder, table = camera_folder / "data", camera_folder / "data.csv"
     on_disk = {path.stem: path for path in list_files(folder)}
     if not on_disk:
-        raise DatasetError(f"expected images (*.png, *.jpg) in {folder}, found none")
+        raise DatasetError(f"expected images ({IMAGE_KINDS}) in {folder}, found none")
     listed = table.is_file()
     entries, unknown = (
         _read_table(table)

@@ -36,7 +36,7 @@ _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
-    "EuRoC (mav0/cam0), images (*.png, *.jpg, or left/ with right/ or depth/)"
+    "EuRoC (mav0/cam0), images (*.png, *.jpg, *.tif …, or left/ with right/ or depth/)"
 )
 
 

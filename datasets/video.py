@@ -25,7 +25,10 @@ from .images.decoding import to_color, to_grey
 from .timestamps import Timing
 
 _LOG = logging.getLogger(__name__)
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts"),
+    *(".m2ts", ".wmv", ".flv", ".ogv"),
+)
 # Relative difference of the video's and the calibration's rate above which a notice is given.
 _RATE_TOLERANCE = 0.01
 # Frames read at the beginning to find the rate, and whether the video has time stamps.

@@ -20,6 +20,7 @@ from spslam.geometry import orthonormalize
 from spslam.io.structured_text import one_line, shown
 from spslam.lens import lens
 
+from ..images.bayer import BayerPattern
 from .checks import is_rigid, report_baseline, report_doubts
 from .foreign import recognise
 from .yaml_text import parse_yaml, read_text
@@ -65,6 +66,10 @@ def _flat(value: Any) -> Any:
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list)
         else value
     )
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
 
 
 _Number = Annotated[float, BeforeValidator(_no_truth_value)]
@@ -137,6 +142,9 @@ class _CalibrationFile(_CameraEntry):
     depth_scale: Annotated[_Number, Field(ge=1e-3, le=1e9)] | None = Field(
         None, description="units of depth images per metre; without it, floats are metres"
     )
+    bayer: Annotated[BayerPattern, BeforeValidator(_upper)] | None = Field(
+        None, description="pattern of grey images that are mosaics of a colour sensor"
+    )
 
     @model_validator(mode="after")
     def _stereo_is_complete(self) -> _CalibrationFile:
@@ -161,6 +169,7 @@ class Calibration:
         T_left_right: (4, 4) float64, maps right-camera to left-camera coordinates, metres; None
             without `right`.
         depth_scale: units of depth images per metre; None if the file does not give them.
+        bayer: pattern of grey images that are mosaics of a colour sensor; None: they are grey.
     """
 
     path: Path
@@ -169,6 +178,7 @@ class Calibration:
     right: Camera | None = None
     T_left_right: NDArray[np.float64] | None = None
     depth_scale: float | None = None
+    bayer: BayerPattern | None = None
 
 
 def load_calibration(path: str | Path) -> Calibration:
@@ -199,7 +209,7 @@ def load_calibration(path: str | Path) -> Calibration:
         report_baseline(
             float(np.linalg.norm(T_left_right[:3, 3])), f"calibration {path}, T_left_right"
         )
-    return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale)
+    return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale, entry.bayer)
 
 
 def find_calibration(given: str | Path | None, folders: list[Path], needed_for: str) -> Calibration:

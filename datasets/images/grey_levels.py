@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from spslam.errors import FrameError
 from spslam.notices import notice
 
+from .bayer import BayerPattern, demosaic, demosaic_grey, likely_patterns
 from .decoding import full_range_to_eight_bits, one_channel, read_grey, read_pixels, to_color
 
 _LOG = logging.getLogger(__name__)
@@ -79,11 +81,15 @@ class GreyReader:
     Args:
         name: name of the sequence, for the notice.
         cameras: images of each camera, in their order.
+        bayer: pattern of the grey images if they are mosaics of a colour sensor; None: they are
+            grey. A notice reports a first image that seems to be one.
     """
 
-    def __init__(self, name: str, *cameras: list[Path]) -> None:
+    def __init__(self, name: str, *cameras: list[Path], bayer: BayerPattern | None = None) -> None:
         self._name = name
         self._cameras = cameras
+        self._bayer = bayer
+        self._looked_for_mosaic = bayer is not None
         self._scaling: GreyScaling | None = None
         self._lock = Lock()
 
@@ -105,9 +111,26 @@ class GreyReader:
         """
         decoded = read_pixels(path)
         pixels = one_channel(decoded, path.name)
+        self._look_for_mosaic(path, decoded)
+        if self._bayer is not None and decoded.ndim == 2:
+            pixels = demosaic_grey(pixels, self._bayer)
+            decoded = demosaic(decoded, self._bayer)
         if pixels.dtype != np.uint16:
             return pixels.astype(np.uint8, copy=False), to_color(decoded)
         return self.scaling().apply(pixels.astype(np.uint16, copy=False)), None
+
+    def _look_for_mosaic(self, path: Path, decoded: NDArray[Any]) -> None:
+        """Give a notice if the first image read seems to be a mosaic, which nobody said."""
+        with self._lock:
+            if self._looked_for_mosaic:
+                return
+            self._looked_for_mosaic = True
+        if patterns := likely_patterns(decoded):
+            text = (
+                "%s: %s seems to be the mosaic of a colour sensor, read as grey: put "
+                "bayer: %s (or %s) into the calibration"
+            )
+            notice(_LOG, "bayer_mosaic", text, self._name, path.name, *patterns)
 
     def scaling(self) -> GreyScaling:
         """Return the scaling of the 16-bit images; that of the full range if none is sampled."""
