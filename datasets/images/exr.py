@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import LARGEST_PX
-from spslam.errors import FrameError, SpslamError
+from spslam.errors import FrameError, MissingDependencyError
 
 
 def read_exr_depth(data: bytes, name: str) -> NDArray[Any]:
@@ -24,12 +24,12 @@ def read_exr_depth(data: bytes, name: str) -> NDArray[Any]:
 
     Raises:
         FrameError: the file is cut short or damaged, or holds no depth.
-        SpslamError: the package OpenEXR is missing.
+        MissingDependencyError: the package OpenEXR is missing.
     """
     try:
         import OpenEXR
     except ImportError:
-        raise SpslamError(
+        raise MissingDependencyError(
             f"{name} is an OpenEXR file: reading it needs pip install 'spslam[exr]'"
         ) from None
     try:
