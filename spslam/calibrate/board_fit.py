@@ -180,7 +180,7 @@ def _described(
     poses = np.full((len(views), 4, 4), np.nan)
     errors = np.full(len(views), np.nan)
     residuals = [np.zeros((0, 2)) for _ in views]
-    for row, vector in zip(np.flatnonzero(used), vectors, strict=True):
+    for row, vector in zip(np.flatnonzero(used).tolist(), vectors, strict=True):
         poses[row] = _transform(vector)
         residuals[row] = _misses(camera, poses[row], views[row])
         errors[row] = _rms(residuals[row])
@@ -236,15 +236,12 @@ def _refined_camera(
 def _solve(views: Sequence[BoardView], size: tuple[int, int], lens: str) -> _Solution:
     points = [view.points.astype(np.float32) for view in views]
     pixels = [view.pixels.astype(np.float32)[:, None] for view in views]
+    # OpenCV finds the first camera matrix itself; the stubs do not know None.
+    unknown: Any = None
     _, K, bent, rotations, shifts, spread, *_ = cv2.calibrateCameraExtended(
-        points,
-        pixels,
-        size,
-        None,  # type: ignore[arg-type]
-        None,  # type: ignore[arg-type]
-        flags=_FLAGS[lens],
-        criteria=_STILL,
+        points, pixels, size, unknown, unknown, flags=_FLAGS[lens], criteria=_STILL
     )
+    K = np.asarray(K)
     count = _COUNTS[lens]
     coefficients = np.ravel(bent)[:count]
     values = [K[0, 0], K[1, 1], K[0, 2], K[1, 2], *coefficients]

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 
 from spslam.calibrate.board import Picture
-from spslam.datasets import read_pictures
 from spslam.errors import DatasetError
 from spslam.io.files import visible_files
 from spslam.notices import counted, notice
@@ -43,6 +42,8 @@ def read_board_images(path: Path) -> Iterator[Picture]:
     Raises:
         DatasetError: there are none, or none can be decoded.
     """
+    from spslam.datasets import read_pictures
+
     total = _total(path)
     step = max(1, -(-total // MOST_IMAGES))
     if step > 1:

@@ -53,8 +53,8 @@ class Board(ABC):
 
     Attributes:
         columns, rows: its size; what they count is up to the board.
-        symmetric: whether the board looks the same after half a turn, so that its corners cannot
-            be told apart.
+        symmetric: whether the board looks the same after half a turn, so that two views of it may
+            count its corners from different ends.
     """
 
     columns: int

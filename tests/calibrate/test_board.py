@@ -87,7 +87,8 @@ def test_folders_of_a_pair(tmp_path: Path) -> None:
 def test_the_picture_is_written(tmp_path: Path) -> None:
     found = calibrate_board(Recalled(), pictures([*range(20)]))
     draw_board_fit(tmp_path / "fit.png", found.left, found.views[0].views, "a board")
-    assert cv2.imread(str(tmp_path / "fit.png")).shape[1] == 1500
+    picture = cv2.imread(str(tmp_path / "fit.png"))
+    assert picture is not None and picture.shape[1] == 1500
 
 
 @pytest.mark.slow
