@@ -165,7 +165,8 @@ ScaleOption = Annotated[
         show_default=False,
         help="Makes the map of a single camera metric: height=1.65 (metres above the ground "
         "plane), distance=A:B:2.5 (metres between the camera positions at frames A and B), "
-        "ground-truth=A:B (the same from the true poses).",
+        "ground-truth=A:B (the same from the true poses), tag=0.16 (side of the AprilTags or ArUco "
+        "markers in the scene, metres).",
     ),
 ]
 
