@@ -125,6 +125,7 @@ def common_camera(cameras: list[Camera], what: str) -> tuple[Camera, NDArray[np.
     away = np.abs(values[:, :4] - middle[:4]).max(axis=1) / min(middle[:2])
     fits[np.flatnonzero(fits)[away > _SAME_CAMERA]] = False
     near = away[away <= _SAME_CAMERA]
+    middle = np.median(values[away <= _SAME_CAMERA], axis=0) if len(near) else middle
     if len(near) and near.max() > _DIFFERENT:
         text = (
             "%s: the images have intrinsics of their own, up to %.1f %% of the focal length from "

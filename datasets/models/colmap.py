@@ -19,7 +19,7 @@ from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import inverse
 from spslam.interfaces import SequenceRequest
 from spslam.io.given_files import read_given
-from spslam.notices import counted, notice, plural
+from spslam.notices import counted, notice
 
 from ..base import FileSequence
 from ..calibration.calibration import CALIBRATION_NAME
@@ -196,9 +196,9 @@ def _others(images: list[PosedImage], file: Path) -> list[PosedImage]:
     folders = dict.fromkeys(image.path.parent for image in images)
     others = [path for folder in folders for path in list_files(folder) if path not in known]
     if others:
-        text = "%s: %s of the same %s not in the model: read without ground truth"
-        what = counted(len(others), "image"), plural(len(folders), "folder is", "folders are")
-        notice(_LOG, "sparse_truth", text, file, *what, count=len(others))
+        text = "%s: %s not in the model, and read without ground truth"
+        what = counted(len(others), "image of its folder is", "images of its folder are")
+        notice(_LOG, "sparse_truth", text, file, what, count=len(others))
     return [PosedImage(path, None, images[0].group) for path in others]
 
 

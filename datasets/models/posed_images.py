@@ -261,9 +261,10 @@ def _ground_truth(
         return None
     poses = np.array([images[i].T_world_cam for i in rows])
     if len(rows) < len(images):
-        text = "%s: %d of %d images have no pose: the ground truth is of the others"
+        text = "%s: %d of %d images %s no pose: the ground truth is of the others"
         missing = len(images) - len(rows)
-        notice(_LOG, "sparse_truth", text, found.name, missing, len(images), count=missing)
+        have = plural(missing, "has", "have")
+        notice(_LOG, "sparse_truth", text, found.name, missing, len(images), have, count=missing)
     truth = truth_of_poses(found.poses, times[rows], poses, "camera", len(rows))
     if truth is not None and found.scale is not None:
         text = "%s: lengths of the ground truth are %s, no metres: so are errors"
