@@ -44,7 +44,8 @@ _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
-    "EuRoC (mav0/cam0), another data set of docs/datasets.md, images (*.png, *.jpg, or left/ with right/ or depth/)"
+    "EuRoC (mav0/cam0), another one of docs/datasets.md, "
+    "images (*.png, *.jpg, or left/ with right/ or depth/)"
 )
 
 

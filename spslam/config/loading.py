@@ -57,6 +57,7 @@ def config_names(folder: str = "") -> list[str]:
     entries = resources.files("spslam.configs").joinpath(folder).iterdir()
     return sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".yaml"))
 
+
 # Data sets that were recorded like another one: by a car at 10 Hz, by a drone or hand at 20 Hz.
 _SAME_VEHICLE = {"kitti_raw": "kitti", "kitti360": "kitti", "tumvi": "euroc", "uzhfpv": "euroc"}
 

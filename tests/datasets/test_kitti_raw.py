@@ -61,7 +61,7 @@ def test_the_colour_pair_is_a_few_centimetres_beside_camera_0(
 
 
 def test_images_as_recorded_are_rectified(tmp_path: Path) -> None:
-    T_left_right = forms.make_transform(np.eye(3), np.array([0.11, 0.002, -0.001]))
+    T_left_right = forms.rigid([0, 0, 0], [0.11, 0.002, -0.001])
     shots = forms.film(INDICES[:2], forms.BENT, T_left_right)
     name = "2011_09_26_drive_0001_extract"
     date = forms.kitti_raw(tmp_path, shots, name, camera=forms.BENT, T_left_right=T_left_right)

@@ -11,9 +11,7 @@ from spslam.datasets import open_sequence
 from spslam.errors import CalibrationError
 
 INDICES = (0, 9, 20)
-T_LEFT_RIGHT = forms.make_transform(
-    forms.Rotation.from_rotvec([0.004, -0.006, 0.003]).as_matrix(), np.array([0.101, 0.002, 0.001])
-)
+T_LEFT_RIGHT = forms.rigid([0.004, -0.006, 0.003], [0.101, 0.002, 0.001])
 
 
 @pytest.fixture

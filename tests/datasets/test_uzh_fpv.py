@@ -12,9 +12,7 @@ from spslam.datasets import open_sequence
 from spslam.errors import CalibrationError, DatasetError
 
 INDICES = (0, 9, 20)
-T_LEFT_RIGHT = forms.make_transform(
-    forms.Rotation.from_rotvec([0.004, -0.006, 0.003]).as_matrix(), np.array([0.08, 0.001, 0.002])
-)
+T_LEFT_RIGHT = forms.rigid([0.004, -0.006, 0.003], [0.08, 0.001, 0.002])
 
 
 @pytest.fixture

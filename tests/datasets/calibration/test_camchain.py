@@ -11,9 +11,7 @@ from recordings import published_forms as forms
 from spslam.datasets.calibration.camchain import is_camchain, read_camchain
 from spslam.errors import CalibrationError
 
-T_LEFT_RIGHT = forms.make_transform(
-    forms.Rotation.from_rotvec([0.1, -0.2, 0.3]).as_matrix(), np.array([0.1, 0.02, -0.03])
-)
+T_LEFT_RIGHT = forms.rigid([0.1, -0.2, 0.3], [0.1, 0.02, -0.03])
 
 
 def test_a_pair_with_an_imu_is_read(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_binary_files_win_and_the_largest_model_is_read(
     sequence, told = opened(folder)
     assert len(sequence.ground_truth) == 11
     assert "of 2 models, sparse/0 is read, which has the most images" in told
-    assert len(open_sequence(folder, sequence="1").ground_truth) == 2
+    truth = open_sequence(folder, sequence="1").ground_truth
+    assert truth is not None and len(truth) == 2
 
 
 def test_the_camera_with_the_most_images_is_read(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -35,10 +35,15 @@ FISHEYE = Camera(
     256, 256, 150.0, 149.5, 130.2, 125.7, "equidistant", (0.003, 0.0007, -0.002, 0.0002)
 )
 BENT = Camera(240, 160, 150.0, 151.0, 118.3, 82.4, "radtan", (-0.2, 0.06, 0.001, -0.002, 0.0))
+
+
+def rigid(rotation_vector: Sequence[float], t: Sequence[float]) -> np.ndarray:
+    """A transform (4, 4) of a rotation vector, radians, and a translation, metres."""
+    return make_transform(Rotation.from_rotvec(rotation_vector).as_matrix(), np.array(t))
+
+
 # Poses of the sensors of a rig: any turn and shift, so that a forgotten inverse shows.
-T_CAM_IMU = make_transform(
-    Rotation.from_rotvec([0.4, -1.1, 0.7]).as_matrix(), np.array([0.05, -0.03, 0.02])
-)
+T_CAM_IMU = rigid([0.4, -1.1, 0.7], [0.05, -0.03, 0.02])
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +147,7 @@ def date_line(time_s: float, nanoseconds: int = 0) -> str:
 # --- KITTI ----------------------------------------------------------------------------------------
 
 _R_RECT = Rotation.from_rotvec([0.01, -0.02, 0.004]).as_matrix()
-T_VELO_IMU = make_transform(
-    Rotation.from_rotvec([0.01, 0.02, -0.01]).as_matrix(), np.array([-0.81, 0.32, -0.8])
-)
+T_VELO_IMU = rigid([0.01, 0.02, -0.01], [-0.81, 0.32, -0.8])
 T_CAM_VELO = make_transform(
     np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]), np.array([0.0, -0.08, -0.27])
 )
@@ -344,9 +347,7 @@ def uzh_fpv(
 
 # A world of another origin, scale and orientation, as reconstructions have.
 SCALE = 2.5
-_OTHER = make_transform(
-    Rotation.from_rotvec([0.3, 0.2, -0.9]).as_matrix(), np.array([4.0, -2.0, 7.0])
-)
+_OTHER = rigid([0.3, 0.2, -0.9], [4.0, -2.0, 7.0])
 
 
 def other_world(T_world_cam: np.ndarray, scale: float) -> np.ndarray:
@@ -429,7 +430,7 @@ def _colmap_pose(shot: Shot) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_cameras_binary(
-    model: Path, cameras: dict[int, tuple[int, int, int, tuple[float, ...]]]
+    model: Path, cameras: Mapping[int, tuple[int, int, int, tuple[float, ...]]]
 ) -> None:
     data = struct.pack("<Q", len(cameras))
     for number, (kind, width, height, params) in cameras.items():
@@ -472,9 +473,9 @@ def kapture(folder: Path, shots: Sequence[Shot], rig: bool = False, first_stamp:
     text(sensors / "trajectories.txt", poses)
     if rig:
         q = np.roll(rotation_to_quaternion(T_cam_rig[:3, :3]), 1)
-        numbers = row([*q, *T_cam_rig[:3, 3]]).replace(" ", ", ")
+        pose = row([*q, *T_cam_rig[:3, 3]]).replace(" ", ", ")
         heading = "# rig_device_id, sensor_device_id, qw, qx, qy, qz, tx, ty, tz"
-        text(sensors / "rigs.txt", [mark, heading, f"rig, cam0, {numbers}"])
+        text(sensors / "rigs.txt", [mark, heading, f"rig, cam0, {pose}"])
     return folder
 
 
