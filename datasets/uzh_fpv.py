@@ -122,7 +122,7 @@ class _Listed:
 
 
 def _list_of(folder: Path) -> Path | None:
-    """Return the list of the left or only images of a recording; None if it is none."""
+    """Return the list of the left or only images of a recording; None without one."""
     if (folder / _LEFT).is_file():
         return folder / _LEFT
     # Only the heading distinguishes the DAVIS's list from COLMAP's file of the same name.

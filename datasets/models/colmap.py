@@ -1,7 +1,7 @@
 """Read models of COLMAP, text or binary: cameras, images and their poses.
 
-Format: https://colmap.github.io/format.html (Schönberger & Frahm, Structure-from-Motion Revisited,
-CVPR 2016). Poses map the world to the camera.
+Format: https://colmap.github.io/format.html (Schönberger & Frahm, CVPR 2016). Poses map the world
+to the camera.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ColmapImage:
 
 
 def is_colmap(path: Path) -> bool:
-    """Return whether a folder is a model of COLMAP or its project, with no calibration of ours."""
+    """Return whether a folder is a model of COLMAP or its project, without our calibration."""
     return bool(_models(path)) and not (path / CALIBRATION_NAME).is_file()
 
 

@@ -45,7 +45,7 @@ _Values = dict[str, Any]
 
 
 def is_nerfstudio(path: Path) -> bool:
-    """Return whether a folder holds `transforms.json`, and no calibration of ours."""
+    """Return whether a folder holds `transforms.json`, and not our calibration."""
     return _find(path) is not None and not (path / CALIBRATION_NAME).is_file()
 
 

@@ -17,7 +17,7 @@ DRIVE = "2011_09_26_drive_0001_sync"
 
 @pytest.fixture
 def shots() -> tuple[forms.Shot, ...]:
-    return forms.film(INDICES)
+    return forms.take(INDICES)
 
 
 def test_a_drive_is_recognised_with_its_calibration_and_ground_truth(
@@ -62,11 +62,11 @@ def test_the_colour_pair_is_a_few_centimetres_beside_camera_0(
 
 def test_images_as_recorded_are_rectified(tmp_path: Path) -> None:
     T_left_right = forms.rigid([0, 0, 0], [0.11, 0.002, -0.001])
-    shots = forms.film(INDICES[:2], forms.BENT, T_left_right)
+    shots = forms.take(INDICES[:2], forms.BENT, T_left_right)
     name = "2011_09_26_drive_0001_extract"
     date = forms.kitti_raw(tmp_path, shots, name, camera=forms.BENT, T_left_right=T_left_right)
-    sequence, told = opened(date)
-    assert "the size before rectification (240x160): K and D" in told
+    sequence, printed = opened(date)
+    assert "the size before rectification (240x160): K and D" in printed
     assert sequence.camera.distortion_model == "none"
     assert sequence.camera.baseline_m == pytest.approx(np.linalg.norm(T_left_right[:3, 3]))
     mono, _ = opened(date, sensor="mono")
@@ -89,13 +89,13 @@ def test_a_partial_ground_truth_is_used_as_far_as_it_goes(
     data = date / DRIVE / "oxts" / "data"
     (data / "0000000001.txt").write_text("49.0 8.4 nonsense")
     (data / "0000000003.txt").unlink()
-    sequence, told = opened(date)
-    assert "1 pose is left out of the ground truth" in told
+    sequence, printed = opened(date)
+    assert "1 pose is left out of the ground truth" in printed
     expected = [shots[0].T_world_cam, shots[2].T_world_cam]
     assert motion_error(sequence.ground_truth.T_world_cam, expected) < 1e-5
     (date / "calib_imu_to_velo.txt").unlink()
-    sequence, told = opened(date)
-    assert sequence.ground_truth is None and "calib_imu_to_velo.txt: cannot be read" in told
+    sequence, printed = opened(date)
+    assert sequence.ground_truth is None and "calib_imu_to_velo.txt: cannot be read" in printed
 
 
 def test_images_without_a_stamp_or_a_partner_are_left_out(
@@ -105,10 +105,10 @@ def test_images_without_a_stamp_or_a_partner_are_left_out(
     stamps = date / DRIVE / "image_00" / "timestamps.txt"
     stamps.write_text("".join(stamps.read_text().splitlines(keepends=True)[:3]))
     (date / DRIVE / "image_01" / "data" / "0000000001.png").unlink()
-    sequence, told = opened(date)
+    sequence, printed = opened(date)
     assert len(sequence) == 2 and len(sequence.left_out) == 2
-    assert "1 of 4 images is left out: timestamps.txt has no stamp" in told
-    assert "1 of 3 images has no right image" in told
+    assert "1 of 4 images is left out: timestamps.txt has no stamp" in printed
+    assert "1 of 3 images has no right image" in printed
 
 
 def test_what_is_missing_is_named(tmp_path: Path, shots: tuple[forms.Shot, ...]) -> None:

@@ -42,6 +42,6 @@ def _colmap(folder: Path, shots: tuple[forms.Shot, ...]) -> Path:
 def test_the_error_is_that_of_the_world_itself(
     tmp_path: Path, write: Callable[..., Path], sensor: str, scale: float
 ) -> None:
-    folder = write(tmp_path / "data", forms.film(range(FRAMES)))
+    folder = write(tmp_path / "data", forms.take(range(FRAMES)))
     original = error_of("demo-small", sensor, tmp_path / "original")
     assert error_of(folder, sensor, tmp_path / "out") / scale == pytest.approx(original, rel=0.01)

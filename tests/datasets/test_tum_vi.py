@@ -16,7 +16,7 @@ T_LEFT_RIGHT = forms.rigid([0.004, -0.006, 0.003], [0.101, 0.002, 0.001])
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    shots = forms.film(INDICES, forms.FISHEYE, T_LEFT_RIGHT)
+    shots = forms.take(INDICES, forms.FISHEYE, T_LEFT_RIGHT)
     return forms.tum_vi(tmp_path, shots, T_LEFT_RIGHT, slice(0, 2))
 
 
@@ -39,7 +39,7 @@ def test_a_recording_is_recognised_and_right_in_space(folder: Path) -> None:
 def test_mono_keeps_the_fisheye_and_its_axes(folder: Path) -> None:
     sequence, _ = opened(folder, sensor="mono")
     assert sequence.camera.distortion == forms.FISHEYE.distortion
-    shots = forms.film(INDICES, forms.FISHEYE, T_LEFT_RIGHT)
+    shots = forms.take(INDICES, forms.FISHEYE, T_LEFT_RIGHT)
     truth = sequence.ground_truth.T_world_cam
     assert motion_error(truth, [shot.T_world_cam for shot in shots[:2]]) < 1e-9
     assert np.abs(sequence[1].image.astype(int) - shots[1].left).max() <= 1

@@ -17,7 +17,7 @@ T_LEFT_RIGHT = forms.rigid([0.004, -0.006, 0.003], [0.08, 0.001, 0.002])
 
 @pytest.fixture
 def shots() -> tuple[forms.Shot, ...]:
-    return forms.film(INDICES, forms.FISHEYE, T_LEFT_RIGHT)
+    return forms.take(INDICES, forms.FISHEYE, T_LEFT_RIGHT)
 
 
 @pytest.mark.parametrize("numbered_truth", [False, True])
@@ -43,10 +43,10 @@ def test_the_clock_of_the_imu_is_taken_into_account(
     tmp_path: Path, shots: tuple[forms.Shot, ...]
 ) -> None:
     folder = forms.uzh_fpv(tmp_path, shots, T_LEFT_RIGHT, False, shift_s=-0.0166)
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     times = [frame.timestamp for frame in sequence]
     assert sequence.ground_truth.timestamps == pytest.approx(times, abs=1e-6)
-    assert "16.6 ms behind the images (timeshift_cam_imu)" in told
+    assert "16.6 ms behind the images (timeshift_cam_imu)" in printed
 
 
 def test_the_calibration_of_the_same_place_and_sensor_is_chosen(
@@ -83,5 +83,5 @@ def test_a_ground_truth_that_cannot_be_read_ends_no_run(
 ) -> None:
     folder = forms.uzh_fpv(tmp_path, shots, T_LEFT_RIGHT, False)
     (folder / "groundtruth.txt").write_text("nonsense\n")
-    sequence, told = opened(folder)
-    assert sequence.ground_truth is None and "continues without ground truth" in told
+    sequence, printed = opened(folder)
+    assert sequence.ground_truth is None and "continues without ground truth" in printed

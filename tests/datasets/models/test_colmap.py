@@ -17,7 +17,7 @@ INDICES = (0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20)
 
 @pytest.fixture
 def shots() -> tuple[forms.Shot, ...]:
-    return forms.film(INDICES)
+    return forms.take(INDICES)
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -26,9 +26,9 @@ def test_a_project_is_recognised_and_its_poses_are_ground_truth(
 ) -> None:
     folder = forms.colmap(tmp_path / "walk", shots, binary)
     for path in (folder, folder / "sparse" / "0"):
-        sequence, told = opened(path)
+        sequence, printed = opened(path)
         assert (sequence.dataset, sequence.sensor, len(sequence)) == ("colmap", "mono", 11)
-    assert "units of COLMAP's model, no metres" in told and "counted in the order" in told
+    assert "units of COLMAP's model, no metres" in printed and "counted in the order" in printed
     camera, own = sequence.camera, forms.OWN
     assert (camera.fx, camera.fy, camera.cx, camera.cy) == pytest.approx(
         (own.fx, own.fy, own.cx, own.cy)
@@ -41,8 +41,8 @@ def test_a_project_is_recognised_and_its_poses_are_ground_truth(
 def test_images_that_are_not_in_the_model_have_no_ground_truth(
     tmp_path: Path, shots: tuple[forms.Shot, ...]
 ) -> None:
-    sequence, told = opened(forms.colmap(tmp_path, shots, False, registered=(1, 4, 7)))
-    assert len(sequence) == 11 and "8 images of its folder are not in the model" in told
+    sequence, printed = opened(forms.colmap(tmp_path, shots, False, registered=(1, 4, 7)))
+    assert len(sequence) == 11 and "8 images of its folder are not in the model" in printed
     truth = sequence.ground_truth
     assert truth.timestamps == pytest.approx([1 / 30, 4 / 30, 7 / 30])
     expected = [shots[at].T_world_cam for at in (1, 4, 7)]
@@ -57,15 +57,15 @@ def test_binary_files_win_and_the_largest_model_is_read(
     model = folder / "sparse" / "0"
     for path in (other / "sparse" / "0").iterdir():
         path.rename(model / path.name)
-    sequence, told = opened(folder)
-    assert len(sequence.ground_truth) == 11 and "binary files of the model are read" in told
+    sequence, printed = opened(folder)
+    assert len(sequence.ground_truth) == 11 and "binary files of the model are read" in printed
     small = folder / "sparse" / "1"
     small.mkdir()
     for name in ("cameras.txt", "images.txt"):
         (model / name).rename(small / name)
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     assert len(sequence.ground_truth) == 11
-    assert "of 2 models, sparse/0 is read, which has the most images" in told
+    assert "of 2 models, sparse/0 is read, which has the most images" in printed
     truth = open_sequence(folder, sequence="1").ground_truth
     assert truth is not None and len(truth) == 2
 
@@ -81,9 +81,9 @@ def test_the_camera_with_the_most_images_is_read(
     q, t = np.array([1.0, 0, 0, 0]), np.zeros(3)
     images = [(at, 3 if at < 2 else 7, f"walk_{at}.png", q, t + at) for at in range(5)]
     forms.write_images_binary(model, images)
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     assert (len(sequence), sequence.camera.fx) == (3, 250.0)
-    assert "of the images of 2 cameras or folders, 3 of 'camera 7' are read" in told
+    assert "of the images of 2 cameras or folders, 3 of 'camera 7' are read" in printed
     assert open_sequence(folder, sequence="camera 3").camera.fx == 200.0
     with pytest.raises(DatasetError, match="no single sequence 'camera 9'"):
         open_sequence(folder, sequence="camera 9")
@@ -98,9 +98,9 @@ def test_photographs_with_a_camera_each_are_one_recording(
     cameras = {at: (0, 320, 240, (230.0 + at, 160.0, 120.0)) for at in range(5)}
     forms.write_cameras_binary(model, cameras)
     forms.write_images_binary(model, [(at, at, f"walk_{at}.png", q, t) for at in range(5)])
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     assert len(sequence) == 5 and sequence.camera.fx == 232.0
-    assert "the median, which is used for all" in told
+    assert "the median, which is used for all" in printed
 
 
 def test_names_that_are_times_are_used(tmp_path: Path, shots: tuple[forms.Shot, ...]) -> None:
@@ -157,8 +157,8 @@ def test_a_quaternion_of_zeros_is_no_pose(tmp_path: Path, shots: tuple[forms.Sho
     q = np.array([1.0, 0, 0, 0])
     images = [(0, 1, "walk_0.png", q, np.zeros(3)), (1, 1, "walk_1.png", 0 * q, np.zeros(3))]
     forms.write_images_binary(folder / "sparse" / "0", images)
-    sequence, told = opened(folder)
-    assert len(sequence.ground_truth) == 1 and "1 pose is left out" in told
+    sequence, printed = opened(folder)
+    assert len(sequence.ground_truth) == 1 and "1 pose is left out" in printed
 
 
 def test_stereo_and_depth_are_refused(tmp_path: Path, shots: tuple[forms.Shot, ...]) -> None:
@@ -169,7 +169,7 @@ def test_stereo_and_depth_are_refused(tmp_path: Path, shots: tuple[forms.Shot, .
         open_sequence(folder, sensor="rgbd")
 
 
-def test_models_written_by_pycolmap_are_read_alike(tmp_path: Path) -> None:
+def test_models_written_by_pycolmap_are_read_with_the_same_numbers(tmp_path: Path) -> None:
     pycolmap = pytest.importorskip("pycolmap")
     model = pycolmap.Reconstruction()
     params = {

@@ -15,19 +15,19 @@ INDICES = (0, 2, 4)
 
 @pytest.fixture
 def shots() -> tuple[forms.Shot, ...]:
-    return forms.film(INDICES)
+    return forms.take(INDICES)
 
 
 def test_a_list_is_recognised_and_opened(tmp_path: Path, shots: tuple[forms.Shot, ...]) -> None:
     path = forms.query_list(tmp_path, shots, True)
-    sequence, told = opened(path)
+    sequence, printed = opened(path)
     assert (sequence.dataset, sequence.sensor, len(sequence)) == ("imagelist", "mono", 3)
     assert np.array_equal(sequence[2].image, shots[2].left)
     camera = sequence.camera
     assert (camera.fx, camera.cx, camera.cy) == pytest.approx(
         (forms.OWN.fx, forms.OWN.cx, forms.OWN.cy)
     )
-    assert sequence.ground_truth is None and "counted in the order of their names" in told
+    assert sequence.ground_truth is None and "counted in the order of their names" in printed
 
 
 def test_names_are_also_relative_to_the_folder_above(

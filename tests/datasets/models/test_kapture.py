@@ -15,16 +15,16 @@ INDICES = (0, 2, 4, 6)
 
 @pytest.fixture
 def shots() -> tuple[forms.Shot, ...]:
-    return forms.film(INDICES)
+    return forms.take(INDICES)
 
 
 @pytest.mark.parametrize("rig", [False, True])
 def test_a_kapture_is_recognised_and_its_poses_are_ground_truth(
     tmp_path: Path, shots: tuple[forms.Shot, ...], rig: bool
 ) -> None:
-    sequence, told = opened(forms.kapture(tmp_path / "walk", shots, rig))
+    sequence, printed = opened(forms.kapture(tmp_path / "walk", shots, rig))
     assert (sequence.dataset, sequence.sensor, len(sequence)) == ("kapture", "mono", 4)
-    assert "counted in the order of their numbers" in told and "no metres" in told
+    assert "counted in the order of their numbers" in printed and "no metres" in printed
     assert sequence.camera.cx == pytest.approx(forms.OWN.cx)
     assert np.array_equal(sequence[3].image, shots[3].left)
     expected = [shot.T_world_cam for shot in shots]
@@ -56,8 +56,8 @@ def test_the_camera_with_the_most_images_is_read(
     )
     records = folder / "sensors" / "records_camera.txt"
     records.write_text(records.read_text().replace("0003, cam0", "0003, cam1"))
-    sequence, told = opened(folder)
-    assert len(sequence) == 3 and "3 of 'cam0' are read" in told
+    sequence, printed = opened(folder)
+    assert len(sequence) == 3 and "3 of 'cam0' are read" in printed
     other = open_sequence(folder, sequence="cam1").camera
     assert (other.fx, other.distortion) == (200.0, (0.1, 0, 0, 0))
 
@@ -71,12 +71,12 @@ def test_missing_poses_and_parts_of_poses_are_left_out(
     # A rotation without a translation, and an image without a pose.
     lines[3] = ", ".join([*lines[3].split(", ")[:6], "", "", ""])
     path.write_text("\n".join(lines[:-1]) + "\n")
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     assert len(sequence) == 4 and len(sequence.ground_truth) == 2
-    assert "1 of 4 images has no pose" in told and "1 pose is left out" in told
+    assert "1 of 4 images has no pose" in printed and "1 pose is left out" in printed
     path.write_text("0, cam0, 1\n")
-    sequence, told = opened(folder)
-    assert sequence.ground_truth is None and "expected timestamp, device_id, qw" in told
+    sequence, printed = opened(folder)
+    assert sequence.ground_truth is None and "expected timestamp, device_id, qw" in printed
 
 
 def test_unknown_intrinsics_need_a_calibration(

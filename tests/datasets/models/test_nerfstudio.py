@@ -18,7 +18,7 @@ INDICES = (0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20)
 
 @pytest.fixture
 def shots() -> tuple[forms.Shot, ...]:
-    return forms.film(INDICES)
+    return forms.take(INDICES)
 
 
 def poses(shots: tuple[forms.Shot, ...]) -> list[np.ndarray]:
@@ -28,11 +28,11 @@ def poses(shots: tuple[forms.Shot, ...]) -> list[np.ndarray]:
 def test_images_are_counted_in_the_order_of_their_names(
     tmp_path: Path, shots: tuple[forms.Shot, ...]
 ) -> None:
-    sequence, told = opened(forms.nerfstudio(tmp_path / "walk", shots))
+    sequence, printed = opened(forms.nerfstudio(tmp_path / "walk", shots))
     assert (sequence.dataset, sequence.name) == ("nerfstudio", "nerfstudio walk")
     assert (sequence.sensor, sequence.time_unit, len(sequence)) == ("mono", "frames", 11)
-    assert "counted in the order of their names, 30 a second" in told
-    assert "ground truth are units of transforms.json, no metres" in told
+    assert "counted in the order of their names, 30 a second" in printed
+    assert "ground truth are units of transforms.json, no metres" in printed
     for at in (0, 1, 10):
         assert np.array_equal(sequence[at].image, shots[at].left)
         assert sequence[at].timestamp == pytest.approx(at / 30)
@@ -46,14 +46,14 @@ def test_images_are_counted_in_the_order_of_their_names(
 
 def test_depth_makes_it_rgbd_in_metres(tmp_path: Path, shots: tuple[forms.Shot, ...]) -> None:
     folder = forms.nerfstudio(tmp_path, shots[:3], depth=True)
-    sequence, told = opened(folder)
-    assert sequence.sensor == "rgbd" and "no metres" not in told
+    sequence, printed = opened(folder)
+    assert sequence.sensor == "rgbd" and "no metres" not in printed
     assert np.abs(sequence[1].depth - shots[1].depth).max() < 6e-4
     assert motion_error(sequence.ground_truth.T_world_cam, poses(shots[:3])) < 1e-9
     assert opened(folder, sensor="mono")[0].sensor == "mono"
     (folder / "depths" / "frame_2.png").unlink()
-    sequence, told = opened(folder)
-    assert len(sequence) == 2 and "1 of 3 images has no depth image and is left out" in told
+    sequence, printed = opened(folder)
+    assert len(sequence) == 2 and "1 of 3 images has no depth image and is left out" in printed
     for path in (folder / "depths").iterdir():
         path.unlink()
     assert "none of the depth images" in opened(folder)[1]
@@ -71,24 +71,24 @@ def test_an_applied_scale_is_undone_where_depth_is_in_metres(
                 row[3] *= 0.25
 
     folder = forms.nerfstudio(tmp_path, shots[:3], depth=True, change=shrink)
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     assert motion_error(sequence.ground_truth.T_world_cam, poses(shots[:3])) < 1e-9
-    assert "divided by its applied_scale 0.25" in told
+    assert "divided by its applied_scale 0.25" in printed
 
 
 def test_intrinsics_of_each_frame_are_joined(tmp_path: Path, shots: tuple[forms.Shot, ...]) -> None:
     folder = forms.nerfstudio(tmp_path / "equal", shots[:5], per_frame=True)
-    sequence, told = opened(folder)
-    assert sequence.camera.fx == forms.OWN.fx and "intrinsics of their own" not in told
+    sequence, printed = opened(folder)
+    assert sequence.camera.fx == forms.OWN.fx and "intrinsics of their own" not in printed
 
     def drift(values: dict[str, Any]) -> None:
         for at, frame in enumerate(values["frames"]):
             frame["fl_x"] = frame["fl_y"] = 230.0 + at
         values["frames"][0]["fl_x"] = 500.0
 
-    sequence, told = opened(forms.nerfstudio(tmp_path / "d", shots[:5], False, True, drift))
-    assert len(sequence) == 4 and "1 image is left out: their camera has another size" in told
-    assert "the images have intrinsics of their own, up to 0.9 %" in told
+    sequence, printed = opened(forms.nerfstudio(tmp_path / "d", shots[:5], False, True, drift))
+    assert len(sequence) == 4 and "1 image is left out: their camera has another size" in printed
+    assert "the images have intrinsics of their own, up to 0.9 %" in printed
     assert sequence.camera.fx == pytest.approx(232.5)
 
 
@@ -142,11 +142,11 @@ def test_a_damaged_pose_is_left_out_of_the_ground_truth(
         values["frames"][1].pop("transform_matrix")
 
     folder = forms.nerfstudio(tmp_path, shots[:4], change=damage)
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     # The file lists the frames backwards.
     truth = sequence.ground_truth
     assert len(sequence) == 4 and truth.timestamps == pytest.approx([0, 1 / 30])
-    assert "2 poses are left out of the ground truth" in told
+    assert "2 poses are left out of the ground truth" in printed
     assert truth.origin is not None and truth.origin.left_out_rows == 2
 
 
@@ -181,7 +181,7 @@ def test_files_that_are_no_json_are_refused(tmp_path: Path) -> None:
         open_sequence(tmp_path)
 
 
-def test_a_calibration_of_ours_makes_it_an_image_folder(
+def test_our_calibration_makes_it_an_image_folder(
     tmp_path: Path, shots: tuple[forms.Shot, ...]
 ) -> None:
     folder = forms.nerfstudio(tmp_path, shots[:2])

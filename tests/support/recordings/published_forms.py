@@ -75,7 +75,7 @@ def renderer(camera: Camera) -> Renderer:
     return Renderer(faces, cached_atlas(SPEC.layout, faces, SPEC.texels_per_m, SPEC.seed), camera)
 
 
-def film(indices: Sequence[int], camera: Camera = OWN, T_left_right: np.ndarray | None = None):
+def take(indices: Sequence[int], camera: Camera = OWN, T_left_right: np.ndarray | None = None):
     """Shots of frames of demo-small by its own camera, or through a lens."""
     return tuple(
         _shot(index, camera, None if T_left_right is None else _bytes(T_left_right))
