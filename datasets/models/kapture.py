@@ -85,7 +85,7 @@ def open_kapture(path: Path, request: SequenceRequest) -> FileSequence:
         folder,
         sensors / "trajectories.txt",
         images,
-        "units of the kapture, metres only if its maker says so",
+        "units of the kapture",
     )
     return open_reconstruction(found, request)
 

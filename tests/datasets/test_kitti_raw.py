@@ -77,9 +77,9 @@ def test_images_as_recorded_are_rectified(tmp_path: Path) -> None:
     T_left_rectified = np.linalg.inv(T_world_left) @ sequence.ground_truth.T_world_cam
     assert np.abs(T_left_rectified - T_left_rectified[0]).max() < 1e-9
     pose = shots[1].T_world_cam @ T_left_rectified[0]
-    assert forms.differs_from_world(sequence[1].image, sequence.camera, pose) < 2.0
+    assert forms.differs_from_world(sequence[1].image, sequence.camera, pose) < 1.5
     pose[:3, 3] += pose[:3, 0] * sequence.camera.baseline_m
-    assert forms.differs_from_world(sequence[1].image_right, sequence.camera, pose) < 2.0
+    assert forms.differs_from_world(sequence[1].image_right, sequence.camera, pose) < 1.5
 
 
 def test_a_partial_ground_truth_is_used_as_far_as_it_goes(

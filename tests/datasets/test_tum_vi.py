@@ -31,9 +31,9 @@ def test_a_recording_is_recognised_and_right_in_space(folder: Path) -> None:
     assert len(truth) == 2 and "carried from the IMU by T_cam_imu" in truth.frame
     for at in (0, 1):
         pose = truth.T_world_cam[at].copy()
-        assert forms.differs_from_world(sequence[at].image, sequence.camera, pose) < 2.5
+        assert forms.differs_from_world(sequence[at].image, sequence.camera, pose) < 1.5
         pose[:3, 3] += pose[:3, 0] * sequence.camera.baseline_m
-        assert forms.differs_from_world(sequence[at].image_right, sequence.camera, pose) < 2.5
+        assert forms.differs_from_world(sequence[at].image_right, sequence.camera, pose) < 1.5
 
 
 def test_mono_keeps_the_fisheye_and_its_axes(folder: Path) -> None:

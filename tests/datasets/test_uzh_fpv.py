@@ -32,7 +32,7 @@ def test_a_recording_is_recognised_and_right_in_space(
     assert "carried from the IMU" in truth.frame
     for at in (0, 1):
         pose = truth.T_world_cam[at].copy()
-        assert forms.differs_from_world(sequence[at].image, sequence.camera, pose) < 2.5
+        assert forms.differs_from_world(sequence[at].image, sequence.camera, pose) < 1.5
     mono, _ = opened(folder, sensor="mono")
     expected = [shot.T_world_cam for shot in shots]
     assert motion_error(mono.ground_truth.T_world_cam, expected) < 1e-9
