@@ -24,9 +24,17 @@ from .base import SlicedSequence
 from .euroc import is_euroc, open_euroc
 from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
+from .kitti_360 import is_kitti_360, open_kitti_360
+from .kitti_raw import is_kitti_raw, open_kitti_raw
+from .models.colmap import is_colmap, open_colmap
+from .models.image_query_list import is_image_query_list, open_image_query_list
+from .models.kapture import is_kapture, open_kapture
+from .models.nerfstudio import is_nerfstudio, open_nerfstudio
 from .paths import absolute, contents
 from .timestamps import PAIR_WITHIN_S, Timing
 from .tum import is_tum, open_tum
+from .tum_vi import is_tum_vi, open_tum_vi
+from .uzh_fpv import is_uzh_fpv, open_uzh_fpv
 from .video import VIDEO_SUFFIXES, VideoSequence, is_video
 
 ENTRY_POINT_GROUP = "spslam.datasets"
@@ -36,7 +44,8 @@ _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
-    "EuRoC (mav0/cam0), images (*.png, *.jpg, *.tif …, or left/ with right/ or depth/)"
+    "EuRoC (mav0/cam0), another one of docs/datasets.md, "
+    "images (*.png, *.jpg, *.tif …, or left/ with right/ or depth/)"
 )
 
 
@@ -174,7 +183,7 @@ def _recognise(place: Path) -> tuple[str, DatasetReader]:
             return name, reader
     if not place.is_dir():
         raise DatasetError(
-            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}): "
+            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}) and no list of images: "
             "give a video or the folder of the images"
         )
     raise DatasetError(f"{place} is not recognised: expected {_EXPECTED}, found {contents(place)}")
@@ -276,6 +285,26 @@ def _euroc(path: Path, request: SequenceRequest) -> Sequence:
     return open_euroc(path, request.sequence, request.sensor, _timing(request))
 
 
+def _kitti_raw(path: Path, request: SequenceRequest) -> Sequence:
+    return open_kitti_raw(path, request.sequence, request.sensor, _timing(request))
+
+
+def _kitti_360(path: Path, request: SequenceRequest) -> Sequence:
+    return open_kitti_360(path, request.sequence, request.sensor, _timing(request))
+
+
+def _tum_vi(path: Path, request: SequenceRequest) -> Sequence:
+    return open_tum_vi(
+        path, request.sequence, request.sensor, request.calibration, _timing(request)
+    )
+
+
+def _uzh_fpv(path: Path, request: SequenceRequest) -> Sequence:
+    return open_uzh_fpv(
+        path, request.sequence, request.sensor, request.calibration, _timing(request)
+    )
+
+
 def _tum(path: Path, request: SequenceRequest) -> Sequence:
     return open_tum(path, request.sequence, request.sensor, request.calibration, _timing(request))
 
@@ -293,7 +322,19 @@ def _video(path: Path, request: SequenceRequest) -> Sequence:
 _WORLD, _IMAGES = "demo", "images"
 _BUILT_IN: dict[str, _BuiltIn] = {
     "kitti": _BuiltIn(is_kitti, _kitti),
+    "kitti_raw": _BuiltIn(is_kitti_raw, _kitti_raw),
+    "kitti360": _BuiltIn(is_kitti_360, _kitti_360),
+    # Before EuRoC, whose layout it shares.
+    "tumvi": _BuiltIn(is_tum_vi, _tum_vi, takes_calibration=True),
     "euroc": _BuiltIn(is_euroc, _euroc),
+    "uzhfpv": _BuiltIn(is_uzh_fpv, _uzh_fpv, takes_calibration=True),
+    # Before COLMAP's models, which nerfstudio keeps beside its file.
+    "nerfstudio": _BuiltIn(is_nerfstudio, open_nerfstudio),
+    "kapture": _BuiltIn(is_kapture, open_kapture, takes_calibration=True),
+    "colmap": _BuiltIn(is_colmap, open_colmap),
+    "imagelist": _BuiltIn(
+        is_image_query_list, open_image_query_list, takes_calibration=True, of_folders=False
+    ),
     "tum": _BuiltIn(is_tum, _tum, takes_calibration=True),
     _IMAGES: _BuiltIn(is_images, _images, takes_calibration=True),
     "video": _BuiltIn(is_video, _video, takes_calibration=True, of_folders=False),

@@ -196,8 +196,8 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="Format of PATH: kitti, tum, euroc, images, video, demo or a plug-in's; auto "
-            "recognises it.",
+            help="Format of PATH: kitti, tum, euroc, images, video, demo, another one of "
+            "docs/datasets.md or a plug-in's; auto recognises it.",
         ),
     ] = "auto",
     sequence: Annotated[
