@@ -26,6 +26,7 @@ from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
 from .kitti_360 import is_kitti_360, open_kitti_360
 from .kitti_raw import is_kitti_raw, open_kitti_raw
+from .live.kinds import is_live
 from .models.colmap import is_colmap, open_colmap
 from .models.image_query_list import is_image_query_list, open_image_query_list
 from .models.kapture import is_kapture, open_kapture
@@ -83,7 +84,8 @@ def open_sequence(
     Args:
         path: a dataset's root, the folder of one sequence, an image folder, a video file, or the
             name of a built-in world (`demo`, `demo-small`, `demo-loop`, `demo-twins`; with other
-            textures `demo@2`). Write `./demo` for a folder of such a name.
+            textures `demo@2`), or a live camera (`camera:0`, `realsense:`, `oak:`; see
+            `live.address.open_live`). Write `./demo` for a folder of such a name.
         dataset: format of the recording, one of `dataset_names`; `auto` recognises it.
         sequence: name of the sequence where `path` holds several, or a unique part of the name.
         sensor: `mono`, `stereo`, `rgbd`, or `auto`: stereo if possible, else RGB-D, else mono.
@@ -114,6 +116,10 @@ def open_sequence(
         cast(TimeUnitChoice, time_unit),
         pair_within_s,
     )
+    if dataset == "auto" and is_live(path):
+        from .live.address import open_live
+
+        return open_live(os.fspath(path), request, start, max_frames, stride)
     try:
         whole = _open(path, dataset, request)
     except OSError as error:  # a folder that may not be listed, a disk that fails

@@ -58,6 +58,8 @@ class Frame:
         image_right: (H, W) uint8, grey, the rectified right image; stereo only.
         depth: (H, W) float32, metres along z, registered to `image`; 0 where unknown; RGB-D only.
         color, color_right: `image` and `image_right` in colour; None where the source is grey.
+        captured_s: when a live camera took the images, seconds of `time.monotonic`; None for the
+            frames of a recording.
     """
 
     index: int
@@ -68,6 +70,7 @@ class Frame:
     depth: NDArray[np.float32] | None = None
     color: ColorImage | None = None
     color_right: ColorImage | None = None
+    captured_s: float | None = None
 
     @property
     def sensor(self) -> Sensor:

@@ -6,7 +6,7 @@ The core imports none of these packages.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,39 @@ class Sequence(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Frame: ...
     def __iter__(self) -> Iterator[Frame]: ...
+
+
+@runtime_checkable
+class LiveSource(Protocol):
+    """A sequence whose frames come from a camera while it sees; only the newest frame is there.
+
+    Its length is the number of frames until now, and it can be iterated once.
+
+    Attributes:
+        max_frames: number of images of the camera after which it ends; None: it ends with the
+            camera.
+        dropped: indices of the frames that a newer one replaced before they were taken.
+        latency_from: what `Frame.captured_s` is: `capture`, or `arrival` where the camera does not
+            tell when it took an image.
+    """
+
+    max_frames: int | None
+    dropped: list[int]
+
+    @property
+    def latency_from(self) -> str:
+        """See above."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def begin(self, stop: Callable[[], bool]) -> Frame | None:
+        """Wait for a frame to prepare with, which does not count; None if `stop` became True."""
+        ...
+
+    def close(self) -> None:
+        """Release the camera."""
+        ...
 
 
 @dataclass(frozen=True)

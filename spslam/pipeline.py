@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
 from spslam.callbacks import ignore, never
 from spslam.errors import DatasetError, InputError, RunStoppedError
-from spslam.interfaces import Sequence
+from spslam.interfaces import LiveSource, Sequence
 from spslam.notices import counted, notice
 from spslam.process.machine import process_age_s
 from spslam.process.signals import results_kept
@@ -43,14 +43,14 @@ class Status:
 
     Attributes:
         done: number of frames that were tracked, skipped or dropped until now.
-        total: number of all frames.
+        total: number of all frames; None for a live camera without a limit.
         result: result of the latest frame.
         fps: frames per second over the latest frames, including reading.
         keyframes, points: size of the map.
     """
 
     done: int
-    total: int
+    total: int | None
     result: TrackResult
     fps: float
     keyframes: int
@@ -110,7 +110,7 @@ def run(
             "%s (%s), %s, %s",
             sequence.name,
             sequence.source,
-            counted(len(sequence), "frame"),
+            "live" if (total := number_of_frames(sequence)) is None else counted(total, "frame"),
             sequence.sensor,
         )
         samples = FrameSamples()
@@ -163,13 +163,14 @@ def track_all(
         on_frame: called after each frame.
         stop: called after each frame and while waiting for one; returns whether to stop.
         realtime: frames arrive at the times of their stamps; frames for which there is no time are
-            dropped and counted.
+            dropped and counted. A live camera is always followed in real time.
     """
     record = RunRecord(begun_s=process_age_s())
     checks = InputChecks(slam.config)
     record.causes = checks.causes
     begin = perf_counter()
-    on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime else None
+    live = isinstance(sequence, LiveSource)
+    on_drop = (lambda frame: record.dropped.append(frame.index)) if realtime or live else None
     try:
         with prepared(
             sequence, slam.preprocessor.observe, on_drop, slam.preprocessor.max_concurrency, stop
@@ -178,6 +179,8 @@ def track_all(
                 checks.see(item.frame, getattr(sequence, "depth_scale", None))
                 result, frame_ms = track_prefetched(slam, item)
                 record.done_s.append(perf_counter() - begin)
+                if item.frame.captured_s is not None:
+                    record.latency_ms.append((monotonic() - item.frame.captured_s) * 1e3)
                 record.results.append(result)
                 record.frame_ms.append(frame_ms)
                 record.read_ms.append(item.read_ms)
@@ -200,7 +203,17 @@ def track_all(
         logger.exception("the run ends early")
     finally:
         viewer.close()
+    if isinstance(sequence, LiveSource):
+        # Reading is ahead: frames after the last tracked one do not count.
+        last = record.results[-1].index if record.results else -1
+        dropped = {index for index in (*record.dropped, *sequence.dropped) if index < last}
+        record.dropped, record.latency_from = sorted(dropped), sequence.latency_from
     return record
+
+
+def number_of_frames(sequence: Sequence) -> int | None:
+    """Return the number of frames of a sequence; None for a live camera without a limit."""
+    return sequence.max_frames if isinstance(sequence, LiveSource) else len(sequence)
 
 
 def _check_worth_writing(sequence: Sequence, record: RunRecord) -> None:
@@ -236,7 +249,7 @@ def _status(slam: Slam, sequence: Sequence, record: RunRecord) -> Status:
     recent = record.done_s[-_RECENT_FRAMES:] if len(record.done_s) > 1 else [0.0, *record.done_s]
     return Status(
         done=len(record.results) + len(sequence.skipped) + len(record.dropped),
-        total=len(sequence),
+        total=number_of_frames(sequence),
         result=record.results[-1],
         fps=(len(recent) - 1) / max(recent[-1] - recent[0], 1e-6),
         keyframes=slam.statistics.keyframes,

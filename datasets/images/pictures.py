@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,34 +48,6 @@ def read_pictures(path: str | Path, sequence: str | None = None) -> Iterator[Pic
         return _image_files(place)
     frames = open_sequence(path, sequence=sequence, sensor="mono")
     return ((f"frame{frame.index:06d}", frame.image) for frame in frames)
-
-
-def read_camera(number: int) -> Iterator[Picture]:
-    """Yield names and grey images (H, W) from a connected camera, without end.
-
-    Args:
-        number: number of the camera in the system, from 0.
-
-    Raises:
-        DatasetError: there is no such camera, or it stopped.
-    """
-    capture = cv2.VideoCapture(number)
-    try:
-        if not capture.isOpened():
-            raise DatasetError(
-                f"expected a camera with the number {number}, found none that can be opened: "
-                "is it connected and free, and may you read it?"
-            )
-        for index in count():
-            decoded, pixels = capture.read()
-            if not decoded:
-                raise DatasetError(
-                    f"camera {number} gave no image after {counted(index, 'image')}: was it "
-                    "disconnected?"
-                )
-            yield f"frame{index:06d}", to_grey(np.asarray(pixels, dtype=np.uint8), f"frame {index}")
-    finally:
-        capture.release()
 
 
 def _video_frames(path: Path) -> Iterator[Picture]:

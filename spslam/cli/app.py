@@ -128,7 +128,8 @@ PathArgument = Annotated[
         metavar="PATH",
         show_default=False,
         help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
-        "depth/ for RGB-D), a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
+        "depth/ for RGB-D), a video, a live camera (camera:0, realsense:, oak:), or a built-in "
+        "world: demo, demo-small, demo-loop, demo-twins.",
     ),
 ]
 SensorOption = Annotated[
@@ -267,6 +268,15 @@ def run(
             "each time.",
         ),
     ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Keep the tracked frames of a live camera as images in a new folder; spslam run "
+            "DIR repeats the run.",
+        ),
+    ] = None,
     disturbances: Annotated[
         list[str] | None,
         typer.Option(
@@ -297,15 +307,19 @@ def run(
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
+    spslam run camera:0 --calibration webcam.yaml --record walk3
 
     ^C stops after the current frame and writes the results; a second ^C discards them. SIGTERM and
     SIGHUP act like ^C. Exit codes: 0 done, 2 an error (printed in one line), 130 stopped by ^C,
     143 by SIGTERM, 129 by SIGHUP.
     """
     from spslam.config import config_for
-    from spslam.datasets import open_sequence
+    from spslam.datasets import is_live, open_sequence
     from spslam.run.output import RunLog
 
+    live = dataset == "auto" and is_live(path)
+    _check_live(path, live, record, disturbances)
+    realtime = realtime or live
     mode = _mode(map_file, localize, extend)
     chosen = _outputs(outputs, extend)
     with RunLog() as log:
@@ -339,8 +353,12 @@ def run(
                 "drop one of the two"
             )
         labels["pace"] = "realtime" if realtime else "offline"
-        labels |= _input_labels(
-            path, dataset, sequence, calibration, time_unit.value, str(pair_within)
+        labels |= (
+            _live_labels(frames.source, record)
+            if live
+            else _input_labels(
+                path, dataset, sequence, calibration, time_unit.value, str(pair_within)
+            )
         )
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
@@ -350,9 +368,11 @@ def run(
         request = (
             None
             if scale is None
-            else _scale(scale, frames, range(start, start + stride * len(frames), stride))
+            else _scale(scale, frames, range(start, start + stride * _most_frames(frames), stride))
         )
         watch = partial(open_viewer, viewer, rerun, frames)
+        if record is not None:
+            watch = partial(_recorded, watch, record, frames)
         _run(
             frames,
             resolved,
@@ -388,6 +408,39 @@ def _input_labels(
         "input_pair_within_s": pair_within,
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _check_live(path: str, live: bool, record: Path | None, disturbances: list[str] | None) -> None:
+    """Raise a ConfigError for options that fit only live cameras, or only recordings."""
+    if record is not None and not live:
+        raise ConfigError(f"--record is for live cameras (camera:0, realsense:, oak:), not {path}")
+    if disturbances and live:
+        raise ConfigError(f"--disturb is for recordings, and {path} is a live camera")
+
+
+def _live_labels(source: str, record: Path | None) -> dict[str, str]:
+    """Return how the images of a live camera are found again: where they were recorded, if so."""
+    labels = {"input_live": source}
+    if record is not None:
+        labels |= {"input_path": str(record.absolute()), "input_dataset": "images"}
+    return labels
+
+
+def _most_frames(frames: FrameSequence) -> int:
+    from spslam.pipeline import number_of_frames
+
+    total = number_of_frames(frames)
+    return sys.maxsize if total is None else total
+
+
+def _recorded(watch: Callable[[], Viewer], folder: Path, frames: FrameSequence) -> Viewer:
+    from spslam.datasets.live.recorder import FrameRecorder
+    from spslam.datasets.live.sequence import LiveSequence
+    from spslam.visualization.viewer import Viewers
+
+    assert isinstance(frames, LiveSequence)
+    recorder = FrameRecorder(folder, frames)
+    return Viewers(watch(), recorder)
 
 
 def _disturbed(frames: FrameSequence, disturbances: list[str]) -> FrameSequence:
@@ -522,6 +575,7 @@ def _run(
 ) -> None:
     from spslam.cli.console import ProgressLine, print_result
     from spslam.map.io import HeldMap, load_map
+    from spslam.pipeline import number_of_frames
     from spslam.pipeline import run as run_sequence
     from spslam.run.output import OutputFolder, default_output
     from spslam.slam.system import Slam
@@ -555,7 +609,8 @@ def _run(
             )
             labels = {**labels, "engine": slam.preprocessor.engine}
             viewer = watch()
-            with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
+            total = number_of_frames(frames)
+            with interrupt_as_flag() as interrupted, ProgressLine(total) as line:
                 outcome = run_sequence(
                     slam,
                     frames,

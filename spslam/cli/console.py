@@ -58,11 +58,11 @@ class ProgressLine:
     """A progress line on standard error: updated on a terminal, else printed every ten seconds.
 
     Args:
-        total: frames of the run.
+        total: frames of the run; None if unknown.
         console: where to print; default: standard error.
     """
 
-    def __init__(self, total: int, console: Console | None = None) -> None:
+    def __init__(self, total: int | None, console: Console | None = None) -> None:
         self._console = console or make_console(stderr=True)
         self._last = monotonic()
         self._bar: Progress | None = None
@@ -247,6 +247,7 @@ def print_metrics(metrics: Metrics, console: Console | None = None) -> None:
         "ground truth": _truth(metrics),
         "map": _map(metrics),
         "time": _time(metrics),
+        "latency": _latency(metrics),
         "stages, median / 95 %": _stages(metrics),
     }
     for name, text in rows.items():
@@ -326,8 +327,9 @@ def _cells(row: Metrics, columns: Mapping[str, str]) -> list[str]:
 def describe_status(status: Status) -> str:
     """Return the text of a progress line."""
     result = status.result
+    of = "" if status.total is None else f"/{status.total}"
     return (
-        f"frame {status.done}/{status.total}  {result.state.value}  {status.fps:.1f} fps  "
+        f"frame {status.done}{of}  {result.state.value}  {status.fps:.1f} fps  "
         f"{counted(status.keyframes, 'keyframe')}  {counted(status.points, 'point')}  "
         f"{counted(result.inliers, 'inlier')}"
     )
@@ -464,6 +466,16 @@ def _time(metrics: Metrics) -> str:
     if metrics.get("peak_rss_mb") is not None:
         parts.append(f"{metrics['peak_rss_mb']:.0f} MB")
     return ", ".join(parts)
+
+
+def _latency(metrics: Metrics) -> str:
+    """Describe the time from the image of a live camera to its pose; empty for a recording."""
+    if metrics.get("latency_median_ms") is None:
+        return ""
+    return (
+        f"{metrics['latency_median_ms']:.0f} / {metrics['latency_p95_ms']:.0f} ms "
+        f"from {metrics['latency_from']} to pose (median / 95 %)"
+    )
 
 
 def _stages(metrics: Metrics) -> str:

@@ -316,7 +316,10 @@ def _open_recording(folder: Path, slam_map: Map, given: _Recording) -> Sequence:
     }
     if not recording["path"]:
         raise ConfigError(
-            f"no {METRICS} beside the map says where its images are: give --images PATH"
+            f"the live camera {run['input_live']} kept no images of its run: "
+            "--record DIR of spslam run keeps them"
+            if run.get("input_live")
+            else f"no {METRICS} beside the map says where its images are: give --images PATH"
         )
     return open_sequence(**recording, sensor=needed_origin(slam_map).sensor)
 

@@ -258,6 +258,11 @@ def _recording(run: FinishedRun, path: str | None, calibration: Path | None) -> 
 
     given = {"path": path, "calibration": calibration}
     recording = run.recording | {name: value for name, value in given.items() if value is not None}
+    if not recording["path"]:
+        raise DatasetError(
+            f"the run saw the live camera {run.metrics.get('input_live')} and kept no images: "
+            "--record DIR of spslam run keeps them"
+        )
     try:
         frames = open_sequence(**recording, sensor=run.sensor)
     except DatasetError as error:

@@ -39,7 +39,8 @@ def track(
             metavar="VIDEO|IMAGES|CAMERA",
             show_default=False,
             help="A video, a folder of images, a KITTI, TUM or EuRoC sequence, a built-in world, "
-            "or the number of a camera (0 is the first); no calibration is needed.",
+            "or a live camera (0 or camera:0 is the first, realsense:, oak:); no calibration is "
+            "needed.",
         ),
     ],
     sequence: Annotated[
@@ -94,11 +95,13 @@ def track(
 
 
 def _pictures(source: str, sequence: str | None) -> Iterator[Picture]:
-    from spslam.datasets import read_camera, read_pictures
+    from spslam.datasets import is_live, read_camera, read_pictures
 
     # A folder may have a number as its name.
     if source.isdecimal() and not Path(source).exists():
         return read_camera(int(source))
+    if is_live(source):
+        return read_camera(source)
     return read_pictures(source, sequence)
 
 

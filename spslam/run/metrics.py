@@ -57,6 +57,8 @@ class RunRecord:
         begun_s: when the first frame was requested, seconds after the process started (see
             `process_age_s`).
         dropped: indices of frames that came while tracking was busy.
+        latency_ms: time from each image of a live camera to its pose, milliseconds.
+        latency_from: see `LiveSource`; empty for a recording.
         stopped: whether the user stopped the run.
         failure: the error that ended the run.
         causes: descriptions of faults of the input (see `InputChecks`).
@@ -69,6 +71,8 @@ class RunRecord:
     done_s: list[float] = field(default_factory=list)
     begun_s: float = 0.0
     dropped: list[int] = field(default_factory=list)
+    latency_ms: list[float] = field(default_factory=list)
+    latency_from: str = ""
     stopped: bool = False
     failure: Exception | None = None
     causes: list[str] = field(default_factory=list)
@@ -140,6 +144,7 @@ def compute_metrics(
         "losses_count": len(statistics.losses),
         "losses": [asdict(loss) for loss in statistics.losses],
         **_timings(record, statistics),
+        **_latency(record),
         "peak_rss_mb": peak_memory_mb(),
         **versions(),
     }
@@ -330,6 +335,13 @@ def _median_p95(name: str, milliseconds: list[float]) -> Metrics:
         return {f"{name}_median_ms": None, f"{name}_p95_ms": None}
     median, p95 = np.percentile(milliseconds, [50, 95])
     return {f"{name}_median_ms": float(median), f"{name}_p95_ms": float(p95)}
+
+
+def _latency(record: RunRecord) -> Metrics:
+    """Summarize the latency of a live camera; empty for a recording."""
+    if not record.latency_from:
+        return {}
+    return {**_median_p95("latency", record.latency_ms), "latency_from": record.latency_from}
 
 
 def _finite(value: Figure | list[dict[str, Figure]]) -> Figure | list[dict[str, Figure]]:

@@ -210,14 +210,19 @@ def recording_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         metrics: the run's `metrics.json`. Earlier versions wrote fewer of the arguments.
+
+    Returns:
+        The arguments. `path` is empty where nothing says it, and for a live camera whose frames
+        were not recorded: its images are gone.
     """
     unit, dataset = metrics.get("time_unit"), metrics.get("dataset")
     # The stamps of videos and built-in worlds have no unit that can be given.
     unit = unit if unit in get_args(TimeUnitChoice) else "auto"
+    live = bool(metrics.get("input_live"))
+    source = "" if live else str(metrics.get("source", ""))
     return {
-        "path": metrics.get("input_path")
-        or str(metrics.get("source", "")).removeprefix(_WORLD_SOURCE),
-        "dataset": metrics.get("input_dataset", dataset or "auto"),
+        "path": metrics.get("input_path") or source.removeprefix(_WORLD_SOURCE),
+        "dataset": metrics.get("input_dataset", "auto" if live else dataset or "auto"),
         "sequence": metrics.get("input_sequence"),
         "calibration": metrics.get("input_calibration"),
         "time_unit": metrics.get("input_time_unit", unit),

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from spslam.callbacks import never
 from spslam.frame import Frame, Observations
+from spslam.interfaces import LiveSource
 from spslam.notices import notice
 from spslam.process.signals import leave_thread_behind
 
@@ -68,8 +69,9 @@ def prepared(
     Args:
         frames: the frames to read.
         observe: extracts the features of a frame; called in other threads.
-        on_drop: None: return every frame, as fast as possible. Else return frames in real time: the
-            clock starts when the first frame has its features. Of the frames that wait for
+        on_drop: None: return every frame, as fast as possible. Else return frames in real time:
+            those of a live camera (always) as they come, those of a recording at their time stamps.
+            The clock starts when the first frame has its features. Of the frames that wait for
             extraction, and of those that wait for tracking, only the newest is kept; `on_drop` is
             called with each dropped frame, in either thread.
         max_concurrency: number of frames whose features are extracted at the same time; 1 in real
@@ -88,8 +90,11 @@ def prepared(
     source: Iterable[tuple[Frame, float]] = _timed(frames)
     drop_read: Callable[[tuple[Frame, float]], None] | None = None
     drop_observed: Callable[[PrefetchedFrame], None] | None = None
-    if on_drop is not None:
+    if isinstance(frames, LiveSource):
+        source = _seen(frames, observe, done_with)
+    elif on_drop is not None:
         source = _played(source, observe, done_with)
+    if on_drop is not None:
 
         def drop_read(item: tuple[Frame, float]) -> None:
             on_drop(item[0])
@@ -125,6 +130,23 @@ def _timed(frames: Iterable[Frame]) -> Iterator[tuple[Frame, float]]:
     for frame in frames:
         yield frame, (perf_counter() - start) * 1e3
         start = perf_counter()
+
+
+def _seen(
+    frames: LiveSource, observe: Callable[[Frame], object], stop: Callable[[], bool]
+) -> Iterator[tuple[Frame, float]]:
+    """Yield the frames of a live camera, with the time since each was taken, milliseconds."""
+    try:
+        first = frames.begin(stop)
+        if first is None:
+            return
+        # Compile models and allocate memory before the frames count.
+        observe(first)
+        for frame in frames:
+            taken = monotonic() if frame.captured_s is None else frame.captured_s
+            yield frame, (monotonic() - taken) * 1e3
+    finally:
+        frames.close()
 
 
 def _played(
