@@ -88,7 +88,7 @@ class OakCamera:
                     raise CameraLostError(f"{self.source} is no longer connected")
                 return None
             return self._images(found)
-        except RuntimeError as error:
+        except (RuntimeError, self._dai.MessageQueue.QueueException) as error:
             raise CameraLostError(f"{self.source} gives no more images: {error}") from None
 
     def close(self) -> None:

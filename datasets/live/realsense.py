@@ -247,7 +247,7 @@ def _grid_rays(given: Any) -> NDArray[np.float64]:
     """Slopes (N, 2) of rays over the whole image, as if there were no distortion."""
     x = (np.linspace(0, given.width - 1, _GRID[0]) - given.ppx) / given.fx
     y = (np.linspace(0, given.height - 1, _GRID[1]) - given.ppy) / given.fy
-    return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return np.asarray(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), dtype=np.float64)
 
 
 def _radtan(rays: NDArray[np.float64]) -> NDArray[np.float64]:

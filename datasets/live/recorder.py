@@ -83,14 +83,14 @@ class FrameRecorder:
         self._queue.put(None)
         self._thread.join()
         if self.dropped:
-            text = "%s: %s of %d recorded too slowly and dropped: a run on it differs"
+            text = "%s: of %d frames %s not recorded, because the disk was too slow: a run on it differs"
             notice(
                 _LOG,
                 "record_dropped",
                 text,
                 self.folder,
-                counted(self.dropped, "frame was", "frames were"),
                 self.dropped + self.written,
+                counted(self.dropped, "was", "were"),
                 count=self.dropped,
             )
         if not self.written:

@@ -18,6 +18,7 @@ from spslam.notices import counted, notice
 
 from ..calibration.calibration import Calibration, load_calibration
 from ..calibration.checks import size_advice
+from ..calibration.rectify import StereoRectifier
 from .device import CameraLostError, LiveImages
 
 _LOG = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class SystemCamera:
 
     dataset = "camera"
     sensor: Sensor = "mono"
-    rectifier = None
+    rectifier: StereoRectifier | None = None
     units_per_metre = 1.0
     clock = "times of arrival by the computer's clock: OpenCV tells no others"
     latency_from = "arrival"

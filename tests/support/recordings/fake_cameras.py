@@ -271,6 +271,7 @@ class FakeDepthAI(ModuleType):
         self.Platform = _names("RVC2", "RVC4")
         self.ImgResizeMode = _names("CROP")
         self.ImgFrame = SimpleNamespace(Type=_names("BGR888p", "GRAY8"))
+        self.MessageQueue = SimpleNamespace(QueueException=type("QueueException", (Exception,), {}))
         self.node = _names("Camera", "Sync", "StereoDepth", "ImageAlign")
         self.Clock = SimpleNamespace(now=lambda: timedelta(seconds=time.monotonic()))
         self.coefficients = [0.0] * 14
