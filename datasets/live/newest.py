@@ -60,10 +60,10 @@ class Newest(Generic[Item]):
 
     def begin(self) -> None:
         """Forget the items until now; the next one has the number 0."""
-        self.start()
         with self._changed:
             if not self._numbering:
                 self._newest, self._numbering = None, True
+        self.start()
 
     def take(self, stop: Callable[[], bool] = never) -> tuple[int, Item] | None:
         """Return the newest item with its number, after a wait if necessary; None at the end.

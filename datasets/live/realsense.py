@@ -267,8 +267,8 @@ def _radtan(rays: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _fit_radtan(rays: NDArray[np.float64], bent: NDArray[np.float64]) -> NDArray[np.float64]:
     """Fit k1 k2 p1 p2 k3 to slopes before (N, 2) and behind a lens (N, 2), by least squares."""
-    fitted: NDArray[np.float64] = np.linalg.lstsq(_radtan(rays), (bent - rays).ravel())[0]
-    return fitted
+    fitted = np.linalg.lstsq(_radtan(rays), (bent - rays).ravel())[0]
+    return np.asarray(fitted, dtype=np.float64)
 
 
 def _pixels(frame: Any) -> NDArray[Any]:

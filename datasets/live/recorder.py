@@ -17,7 +17,7 @@ from spslam.camera import Camera
 from spslam.errors import OutputError
 from spslam.frame import Frame
 from spslam.io.files import write_atomic
-from spslam.notices import counted, notice
+from spslam.notices import notice, plural
 
 from ..calibration.calibration import CALIBRATION_NAME
 from .sequence import LiveSequence
@@ -83,14 +83,15 @@ class FrameRecorder:
         self._queue.put(None)
         self._thread.join()
         if self.dropped:
-            text = "%s: of %d frames %s not recorded, because the disk was too slow: a run on it differs"
+            text = "%s: of %d frames %d %s not recorded, so a run on it differs"
             notice(
                 _LOG,
                 "record_dropped",
                 text,
                 self.folder,
                 self.dropped + self.written,
-                counted(self.dropped, "was", "were"),
+                self.dropped,
+                plural(self.dropped, "was", "were"),
                 count=self.dropped,
             )
         if not self.written:

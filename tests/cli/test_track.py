@@ -57,7 +57,7 @@ def test_wrong_calls_give_a_one_line_error(
     monkeypatch.setattr("sys.platform", "linux")
     out = ["--extractor", "orb", "--out", str(tmp_path / "out.mp4")]
     assert "found nothing at" in refused(capsys, "track", str(tmp_path / "gone.mp4"), *out)
-    assert "a camera with the number 97, found none" in refused(capsys, "track", "97", *out)
+    assert "camera:97: found no camera that can be opened" in refused(capsys, "track", "97", *out)
     assert "start 10 lies past the end" in refused(capsys, "track", images, "--start", "10", *out)
     assert "no extractor named 'surf'" in refused(
         capsys, "track", images, "--extractor", "surf", *out[2:]

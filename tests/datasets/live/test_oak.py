@@ -6,9 +6,8 @@ import time
 import cv2
 import numpy as np
 import pytest
-from recordings.fake_cameras import FakeDepthAI, Pace, use_module
+from recordings.fake_cameras import FakeDepthAI, Pace, live, use_module
 
-from spslam.datasets import open_sequence
 from spslam.errors import CalibrationError, DatasetError, MissingDependencyError
 
 K = np.array([[400.0, 0.0, 320.0], [0.0, 400.0, 200.0], [0.0, 0.0, 1.0]])
@@ -29,7 +28,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> FakeDepthAI:
 
 
 def test_the_pair_is_rectified_by_the_cameras_memory(module: FakeDepthAI) -> None:
-    frames = open_sequence("oak:", max_frames=3)
+    frames = live("oak:", max_frames=3)
     seen = list(frames)
     assert (frames.sensor, frames.dataset, frames.source) == (
         "stereo", "oak", "oak:14442C10D13EABCE00",
@@ -42,7 +41,7 @@ def test_the_pair_is_rectified_by_the_cameras_memory(module: FakeDepthAI) -> Non
     assert (frame.image_right[middle] == 120).all()
     assert [request["socket"] for request in module.requests] == ["CAM_B", "CAM_C"]
     assert not any(request["enableUndistortion"] for request in module.requests)
-    assert frames.latency_from == "capture"  # type: ignore[attr-defined]
+    assert frames.latency_from == "capture"
     assert frame.captured_s is not None
     assert 0 <= time.monotonic() - frame.captured_s < 30
     assert frame.timestamp == pytest.approx(frame.captured_s, abs=1e-3)
@@ -50,7 +49,7 @@ def test_the_pair_is_rectified_by_the_cameras_memory(module: FakeDepthAI) -> Non
 
 
 def test_colour_with_depth(module: FakeDepthAI) -> None:
-    frames = open_sequence("oak:", sensor="rgbd", max_frames=2)
+    frames = live("oak:", sensor="rgbd", max_frames=2)
     frame, *_ = frames
     assert frame.depth is not None
     assert frame.depth[0, 0] == np.float32(1.5)
@@ -64,36 +63,36 @@ def test_colour_with_depth(module: FakeDepthAI) -> None:
 
 
 def test_colour_alone(module: FakeDepthAI) -> None:
-    frames = open_sequence("oak:", sensor="mono", max_frames=2)
+    frames = live("oak:", sensor="mono", max_frames=2)
     assert {frame.image.shape for frame in frames} == {SHAPE}
     assert frames.sensor == "mono"
 
 
 def test_lens_models(module: FakeDepthAI, monkeypatch: pytest.MonkeyPatch) -> None:
     module.coefficients = [0.1, -0.2, *[0.0] * 12]
-    frames = open_sequence("oak:")
-    frames.close()  # type: ignore[attr-defined]
-    assert frames._device.rectifier.left.distortion[:2] == (0.1, -0.2)  # type: ignore[attr-defined]
+    frames = live("oak:")
+    frames.close()
+    assert frames._device.rectifier.left.distortion[:2] == (0.1, -0.2)
     memory = module.Device().readCalibration()
     memory.getDistortionModel = lambda socket: module.CameraModel.RadialDivision
     monkeypatch.setattr("recordings.fake_cameras._OakDevice.readCalibration", lambda device: memory)
     with pytest.raises(CalibrationError, match="lens model RadialDivision is not supported"):
-        open_sequence("oak:")
+        live("oak:")
 
 
 def test_unplugged(module: FakeDepthAI) -> None:
     module.pace.count = 5
     with pytest.raises(DatasetError, match="oak:14442C10D13EABCE00 is no longer connected"):
-        list(open_sequence("oak:"))
+        list(live("oak:"))
 
 
 def test_none_connected(module: FakeDepthAI) -> None:
     module.connected = False
     with pytest.raises(DatasetError, match="oak:: found no OAK camera that can be opened"):
-        open_sequence("oak:")
+        live("oak:")
 
 
 def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "depthai", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'spslam\[oak\]'"):
-        open_sequence("oak:")
+        live("oak:")

@@ -6,10 +6,9 @@ import time
 import cv2
 import numpy as np
 import pytest
-from recordings.fake_cameras import FakeRealSense, Pace, use_module
+from recordings.fake_cameras import FakeRealSense, Pace, live, use_module
 
 from spslam.camera import Camera
-from spslam.datasets import open_sequence
 from spslam.errors import DatasetError, MissingDependencyError
 from spslam.notices import shown_notices
 
@@ -37,7 +36,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> FakeRealSense:
 def test_colour_with_depth(module: FakeRealSense) -> None:
     lines: list[str] = []
     with shown_notices(lambda found: lines.append(found.text)):
-        frames = open_sequence("realsense:", max_frames=3)
+        frames = live("realsense:", max_frames=3)
         seen = list(frames)
     assert (frames.sensor, frames.dataset, frames.source) == (
         "rgbd", "realsense", "realsense:831612073111",
@@ -61,7 +60,7 @@ def test_colour_with_depth(module: FakeRealSense) -> None:
 
 
 def test_infrared_pair(module: FakeRealSense) -> None:
-    frames = open_sequence("realsense:831612073111", sensor="stereo", max_frames=2)
+    frames = live("realsense:831612073111", sensor="stereo", max_frames=2)
     frame, *_ = frames
     assert module.emitter == 0, "the dots of the projector move with the camera"
     assert [stream[:2] for stream in module.started] == [
@@ -78,8 +77,8 @@ def test_distortion_of_the_colour_camera_is_fitted_to_its_projection(module: Fak
     module.size = (640, 480)
     module.K = np.array([[380.0, 0, 320.0], [0, 380.0, 240.0], [0, 0, 1.0]])
     module.coefficients = [-0.055, 0.065, -0.0005, 0.0003, -0.02]
-    frames = open_sequence("realsense:", sensor="mono")
-    frames.close()  # type: ignore[attr-defined]
+    frames = live("realsense:", sensor="mono")
+    frames.close()
     camera = frames.camera
     assert camera.distortion_model == "radtan"
     x, y = np.meshgrid(np.linspace(-0.8, 0.8, 9), np.linspace(-0.6, 0.6, 7))
@@ -94,46 +93,46 @@ def test_distortion_of_the_colour_camera_is_fitted_to_its_projection(module: Fak
 
 def test_arrival_where_the_camera_has_a_clock_of_its_own(module: FakeRealSense) -> None:
     module.domain = module.timestamp_domain.hardware_clock
-    frames = open_sequence("realsense:", sensor="mono", max_frames=2)
+    frames = live("realsense:", sensor="mono", max_frames=2)
     list(frames)
-    assert frames.latency_from == "arrival"  # type: ignore[attr-defined]
+    assert frames.latency_from == "arrival"
 
 
 def test_usb_2_is_slower(module: FakeRealSense) -> None:
     module.rates = [15, 6]
     lines: list[str] = []
     with shown_notices(lambda found: lines.append(found.text)):
-        frames = open_sequence("realsense:")
-    frames.close()  # type: ignore[attr-defined]
+        frames = live("realsense:")
+    frames.close()
     assert frames.camera.fps == 15.0
     assert any("gives only 15 images a second here" in line for line in lines)
 
 
 def test_unplugged(module: FakeRealSense) -> None:
     module.pace.count = 5
-    frames = open_sequence("realsense:")
+    frames = live("realsense:")
     with pytest.raises(DatasetError, match="realsense:831612073111 is no longer connected"):
         list(frames)
 
 
 def test_none_connected(module: FakeRealSense) -> None:
     with pytest.raises(DatasetError, match="realsense:12: found 831612073111"):
-        open_sequence("realsense:12")
+        live("realsense:12")
     module.serials = []
     with pytest.raises(DatasetError, match="realsense:: found no RealSense camera"):
-        open_sequence("realsense:")
+        live("realsense:")
 
 
 def test_several_connected(module: FakeRealSense) -> None:
     module.serials.append("99")
     lines: list[str] = []
     with shown_notices(lambda found: lines.append(found.text)):
-        frames = open_sequence("realsense:")
-    frames.close()  # type: ignore[attr-defined]
+        frames = live("realsense:")
+    frames.close()
     assert any("also connected: 99" in line for line in lines)
 
 
 def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyrealsense2", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'spslam\[realsense\]'"):
-        open_sequence("realsense:")
+        live("realsense:")

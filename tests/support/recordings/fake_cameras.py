@@ -18,7 +18,15 @@ import cv2
 import numpy as np
 import pytest
 
-Images = tuple[np.ndarray, ...]
+from spslam.datasets import open_sequence
+from spslam.datasets.live.sequence import LiveSequence
+
+
+def live(address: str, **options: Any) -> LiveSequence:
+    """The live camera that `open_sequence` opens."""
+    sequence = open_sequence(address, **options)
+    assert isinstance(sequence, LiveSequence)
+    return sequence
 
 
 class Pace:
