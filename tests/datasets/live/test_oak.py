@@ -72,7 +72,9 @@ def test_lens_models(module: FakeDepthAI, monkeypatch: pytest.MonkeyPatch) -> No
     module.coefficients = [0.1, -0.2, *[0.0] * 12]
     frames = live("oak:")
     frames.close()
-    assert frames._device.rectifier.left.distortion[:2] == (0.1, -0.2)
+    rectifier = frames._device.rectifier
+    assert rectifier is not None
+    assert rectifier.left.distortion[:2] == (0.1, -0.2)
     memory = module.Device().readCalibration()
     memory.getDistortionModel = lambda socket: module.CameraModel.RadialDivision
     monkeypatch.setattr("recordings.fake_cameras._OakDevice.readCalibration", lambda device: memory)
