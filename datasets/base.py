@@ -18,8 +18,10 @@ from spslam.frame import ColorImage, Frame, Sensor
 from spslam.interfaces import LeftOut, Sequence
 from spslam.notices import counted, notice
 from spslam.trajectory import Trajectory
+from spslam.typing import BoolArray
 
 from .calibration.checks import size_advice
+from .calibration.lens_view import LensView, Maps, lens_view
 from .calibration.rectify import StereoRectifier
 from .images.decoding import estimate_orientation, image_size, read_color
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
@@ -188,7 +190,9 @@ class FrameFiles:
 class FileSequence(BaseSequence):
     """Frames from image files, rectified while reading when a `rectifier` is given.
 
-    `camera` is the camera of `Frame.image`: with a rectifier, the rectified left camera.
+    `camera` is the camera of `Frame.image`: with a rectifier, the rectified left camera. Without
+    a rectifier, images of a wide lens are undistorted while reading (`lens_view`), and the
+    attribute `camera` is the pinhole camera of the view.
     """
 
     def __init__(
@@ -202,12 +206,15 @@ class FileSequence(BaseSequence):
         *,
         dataset: str,
     ) -> None:
-        super().__init__(name, files.sensor, camera, source, ground_truth, dataset=dataset)
+        view = lens_view(camera) if files.right is None else None
+        shown = camera if view is None else view.camera
+        super().__init__(name, files.sensor, shown, source, ground_truth, dataset=dataset)
         self.time_unit, self.left_out = files.time_unit, list(files.left_out)
         self._files = files
         if files.images:
             estimate_orientation(files.images[0])
-        self._rectifier = rectifier
+        self._rectifier, self._view = rectifier, view
+        self._maps, self._masks = _views(rectifier, view)
         raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
         self._left_size, self._right_size = ((c.width, c.height) for c in raw)
         self._images = GreyReader(name, files.images, files.right or [])
@@ -236,6 +243,8 @@ class FileSequence(BaseSequence):
             FrameError: the file cannot be decoded.
         """
         colors = read_color(self._files.images[index])
+        if colors is not None and self._view is not None:
+            return self._view.image(colors)
         if colors is None or self._rectifier is None:
             return colors
         return self._rectifier.rectify(colors, colors)[0]
@@ -256,7 +265,9 @@ class FileSequence(BaseSequence):
         if files.depth is not None:
             depth = self._depth.read(files.depth[index])
             _check_size("depth image", files.depth[index], depth.shape, self._left_size)
-        rectifier = self._rectifier
+        if self._view is not None:
+            image = self._view.image(image)
+            depth = None if depth is None else self._view.depth(depth)
         return Frame(
             index,
             float(files.timestamps[index]),
@@ -264,8 +275,10 @@ class FileSequence(BaseSequence):
             image,
             right,
             depth,
-            _color(decoded, None if rectifier is None else rectifier.maps_left),
-            _color(decoded_right, None if rectifier is None else rectifier.maps_right),
+            _color(decoded, self._maps[0]),
+            _color(decoded_right, self._maps[1]),
+            *self._masks,
+            recorded_rows(self.camera, self._maps[0]),
         )
 
 
@@ -348,10 +361,22 @@ class SlicedSequence(BaseSequence):
         return frame if frame.camera is self.camera else replace(frame, camera=self.camera)
 
 
-def _color(
-    decoded: NDArray[np.uint8] | None,
-    maps: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
-) -> ColorImage | None:
+def recorded_rows(camera: Camera, maps: Maps | None) -> NDArray[np.float32] | None:
+    """Return `Frame.recorded_rows` of a view with these maps; None where nothing depends on it."""
+    return maps[1] if maps is not None and camera.readout_s > 0 else None
+
+
+def _views(
+    rectifier: StereoRectifier | None, view: LensView | None
+) -> tuple[tuple[Maps | None, Maps | None], tuple[BoolArray | None, BoolArray | None]]:
+    """Return the maps of the left and right images of frames, and the masks of both."""
+    if rectifier is not None:
+        maps = rectifier.maps_left, rectifier.maps_right
+        return maps, (rectifier.mask_left, rectifier.mask_right)
+    return (None if view is None else view.maps, None), (None, None)
+
+
+def _color(decoded: NDArray[np.uint8] | None, maps: Maps | None) -> ColorImage | None:
     return None if decoded is None else ColorImage(decoded, maps)
 
 

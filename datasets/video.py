@@ -18,9 +18,10 @@ from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK
 from spslam.notices import counted, notice
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
-from .base import BaseSequence
+from .base import BaseSequence, recorded_rows
 from .calibration.calibration import Calibration, find_calibration
 from .calibration.checks import size_advice
+from .calibration.lens_view import lens_view
 from .images.decoding import to_color, to_grey
 from .timestamps import Timing
 
@@ -39,6 +40,8 @@ def is_video(path: Path) -> bool:
 
 class VideoSequence(BaseSequence):
     """The frames of a video file, converted to grey, in the orientation of the sensor.
+
+    Frames of a wide lens are undistorted while reading (`lens_view`).
 
     A tag that asks players to turn the picture is reported in a notice and ignored, because the
     calibration belongs to the sensor.
@@ -87,9 +90,10 @@ class VideoSequence(BaseSequence):
             fps = given.fps
         else:
             fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
-        super().__init__(
-            f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path), dataset="video"
-        )
+        camera = replace(given.camera, fps=fps)
+        self._view = lens_view(camera)
+        shown = camera if self._view is None else self._view.camera
+        super().__init__(f"video {path.stem}", "mono", shown, str(path), dataset="video")
         self.time_unit = "container"
         if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
             self.time_unit = "frames"
@@ -129,13 +133,15 @@ class VideoSequence(BaseSequence):
                 stamp,
                 EQUAL_STAMP if stamp == latest else STEPPED_BACK,
             )
-        colors = to_color(pixels)
+        colors, image = to_color(pixels), to_grey(pixels, f"frame {index}")
+        maps = None if self._view is None else self._view.maps
         return Frame(
             index,
             stamp,
             self.camera,
-            to_grey(pixels, f"frame {index}"),
-            color=None if colors is None else ColorImage(colors),
+            image if self._view is None else self._view.image(image),
+            color=None if colors is None else ColorImage(colors, maps),
+            recorded_rows=recorded_rows(self.camera, maps),
         )
 
     def _decode(self, index: int) -> NDArray[np.uint8]:

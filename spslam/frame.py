@@ -58,6 +58,10 @@ class Frame:
         image_right: (H, W) uint8, grey, the rectified right image; stereo only.
         depth: (H, W) float32, metres along z, registered to `image`; 0 where unknown; RGB-D only.
         color, color_right: `image` and `image_right` in colour; None where the source is grey.
+        mask, mask_right: (H, W) bool, which pixels of `image` and `image_right` are used; None: all
+            of them.
+        recorded_rows: (H, W) float32, the row of the recorded image that each pixel of `image`
+            shows, for the read-out times of a rolling shutter; None: its own row.
     """
 
     index: int
@@ -68,6 +72,9 @@ class Frame:
     depth: NDArray[np.float32] | None = None
     color: ColorImage | None = None
     color_right: ColorImage | None = None
+    mask: NDArray[np.bool_] | None = None
+    mask_right: NDArray[np.bool_] | None = None
+    recorded_rows: NDArray[np.float32] | None = None
 
     @property
     def sensor(self) -> Sensor:
@@ -182,6 +189,14 @@ def colors_at(frame: Frame, keypoints: NDArray[np.floating]) -> NDArray[np.uint8
         return frame.color.at(keypoints)
     column, row = _nearest(keypoints, frame.image.shape)
     return frame.image[row, column, None]
+
+
+def rows_at(frame: Frame, keypoints: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows (N,) of the recorded image that show keypoints (N, 2) of a frame's image."""
+    if frame.recorded_rows is None:
+        return keypoints[:, 1]
+    column, row = _nearest(keypoints, frame.image.shape)
+    return frame.recorded_rows[row, column]
 
 
 def _nearest(

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from spslam.errors import CalibrationError
-from spslam.lens import bend_angles, lens, lens_model, straighten_angles, widest_angle, widest_slope
+from spslam.lens import lens, lens_model
+from spslam.lens_models import bend_angles, straighten_angles, widest_angle, widest_slope
 
 FISHEYES = [
     (0.0, 0.0, 0.0, 0.0),
