@@ -1,16 +1,10 @@
-import numpy as np
+import re
+
 import pytest
 
+from spslam.camera import Camera
 from spslam.errors import CalibrationError
 from spslam.lens import lens, lens_model
-from spslam.lens_models import bend_angles, straighten_angles, widest_angle, widest_slope
-
-FISHEYES = [
-    (0.0, 0.0, 0.0, 0.0),
-    (0.0034823894, 0.0007150348, -0.0020532361, 0.0002029367),  # TUM-VI
-    (-0.0064, 0.0426, -0.0401, 0.0070),  # RealSense T265
-    (0.01, -0.2, 0.0, 0.0),  # folds back
-]
 
 
 @pytest.mark.parametrize(
@@ -26,6 +20,16 @@ FISHEYES = [
         ("KANNALA_BRANDT", "equidistant"),
         ("KannalaBrandt8", "equidistant"),
         ("kb4", "equidistant"),
+        ("ds", "double_sphere"),
+        ("double-sphere", "double_sphere"),
+        ("Double Sphere", "double_sphere"),
+        ("eucm", "eucm"),
+        ("UCM", "ucm"),
+        ("omni", "omni"),
+        ("omni-radtan", "omni"),
+        ("MEI", "omni"),
+        ("fov", "fov"),
+        ("ATAN", "fov"),
         ("None", "none"),
         (None, "none"),
     ],
@@ -34,7 +38,7 @@ def test_models_have_many_names(name: str | None, ours: str) -> None:
     assert lens_model(name) == ours
 
 
-@pytest.mark.parametrize("name", ["fov", "double_sphere", "ds", "omni", "MEI", "eucm", "ftheta"])
+@pytest.mark.parametrize("name", ["ftheta", "ocam", "THIN_PRISM_FISHEYE", "unified", "omni-equi"])
 def test_models_that_are_not_supported_are_named(name: str) -> None:
     with pytest.raises(
         CalibrationError, match="which is not supported: calibrate with one of none, radtan"
@@ -48,11 +52,21 @@ def test_trailing_zeros_change_nothing() -> None:
     assert lens("radtan", k) == ("radtan", k)
     assert lens("plumb_bob", (*k, 0.0, 0.0)) == ("radtan", k)
     assert lens("radtan", (*k, 0.1, 0.2)) == ("radtan", (*k, 0.1, 0.2, 0.0, 0.0))
-    assert lens("radtan", (*k, *(0.0,) * 8)) == ("radtan", (*k, *(0.0,) * 8))
+    assert lens("radtan", (*k, *(0.0,) * 8)) == ("radtan", k)
+    assert lens("radtan", (*k, 0.1, 0.2, *(0.0,) * 8)) == ("radtan", (*k, 0.1, 0.2, 0.0, 0.0))
+    prism = (*k, 0.1, 0.0, 0.0, 0.0, 0.01, 0.0, 0.0, 0.0)
+    assert lens("radtan", (*prism, 0.0, 0.0)) == ("radtan", prism)
+    assert lens("radtan", (*prism, 0.0, 0.3)) == ("radtan", (*prism, 0.0, 0.3))
+    assert lens("radtan", (*k, 0.0)) == ("radtan", (*k, 0.0))
     assert lens("radtan", (*k, *(0.0,) * 11)) == ("radtan", k)
     assert lens("fisheye", (*k, 0.0)) == ("equidistant", k)
     assert lens("none", (0.0,) * 5) == ("none", ())
     assert lens("radtan", ()) == ("none", ())
+    assert lens("omni", (1.2, 0.0, 0.0, 0.0, 0.0)) == ("omni", (1.2,))
+    assert lens("omni", (1.2, -0.1, 0.0, 0.0, 0.0)) == ("omni", (1.2, -0.1, 0.0, 0.0, 0.0))
+    assert lens("ds", (-0.2, 0.6, 0.0, 0.0)) == ("double_sphere", (-0.2, 0.6))
+    assert lens("eucm", (0.6, 1.1)) == ("eucm", (0.6, 1.1))
+    assert lens("fov", (0.0,)) == ("none", ())  # as DSO writes it
 
 
 def test_surplus_coefficients_are_not_dropped() -> None:
@@ -69,30 +83,23 @@ def test_surplus_coefficients_are_not_dropped() -> None:
             lens(name, (0.1, 0.0, 0.0, 0.0, 0.0))
 
 
-@pytest.mark.parametrize("k", FISHEYES)
-def test_bending_and_straightening_are_inverse_up_to_the_fold(k: tuple[float, ...]) -> None:
-    theta = np.linspace(0.0, 0.999 * widest_angle(k), 500)
-    radius = bend_angles(theta, k)
-    assert (np.diff(radius) > 0).all()
-    np.testing.assert_allclose(straighten_angles(radius, k), theta, atol=1e-6)
-    beyond = bend_angles(np.array([widest_angle(k)]), k) + 1e-3
-    assert np.isnan(straighten_angles(beyond, k)).all()
-
-
-def test_lenses_fold_back_at_the_computed_angle() -> None:
-    assert widest_angle(FISHEYES[0]) == np.pi
-    k1, k2 = FISHEYES[3][:2]
-    turn = widest_angle(FISHEYES[3])
-    assert 1 + 3 * k1 * turn**2 + 5 * k2 * turn**4 == pytest.approx(0.0, abs=1e-9)
-    assert np.isnan(bend_angles(np.array([turn + 1e-6]), FISHEYES[3])).all()
-    # 1 - 3 · 0.3 r² = 0
-    assert widest_slope((-0.3, 0.0, 0.0, 0.0)) == pytest.approx(np.sqrt(1 / 0.9), abs=0.01)
-    assert widest_slope((0.1, 0.0, 0.0, 0.0)) == 20.0
-
-
-def test_tiny_coefficients_do_not_overflow() -> None:
-    with np.errstate(all="raise", under="ignore"):
-        assert widest_angle((0.0, 0.0, 0.0, 5e-324)) == np.pi
-        assert widest_angle((-0.1, 1e-300, -5e-265, 5e-324)) == pytest.approx(
-            widest_angle((-0.1, 0.0, 0.0, 0.0))
-        )
+@pytest.mark.parametrize(
+    ("model", "coefficients", "text"),
+    [
+        ("double_sphere", (-1.0, 0.5), "ξ (-1 to 1) and α (0 to 1), found ξ=-1 α=0.5"),
+        ("double_sphere", (-0.2, 1.2), "found ξ=-0.2 α=1.2"),
+        ("eucm", (0.5, 0.0), "β (above 0)"),
+        ("ucm", (1.7,), "write omni"),
+        ("omni", (-0.1,), "ξ (0 or more) first"),
+        ("fov", (3.2,), "below π"),
+        ("fov", (0.9, 0.1), "takes 1 coefficients, found 2"),
+        ("ds", (0.3,), "takes 2 coefficients, found 1"),
+        ("omni", (1.2, 0.1, 0.2), "takes 1 or 5 coefficients, found 3"),
+    ],
+)
+def test_impossible_coefficients_are_refused(
+    model: str, coefficients: tuple[float, ...], text: str
+) -> None:
+    name, found = lens(model, coefficients)
+    with pytest.raises(CalibrationError, match=re.escape(text)):
+        Camera(640, 480, 300.0, 300.0, 319.5, 239.5, name, found)

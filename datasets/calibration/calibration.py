@@ -81,10 +81,12 @@ class _Strict(BaseModel):
 
 class _Distortion(_Strict):
     model: str | None = Field(
-        None, description="lens model: radtan, equidistant, none, or another name for one of these"
+        None,
+        description="lens model: radtan, equidistant, double_sphere, eucm, ucm, omni, fov, none, "
+        "or another name for one of these",
     )
     coefficients: Annotated[list[_Finite], BeforeValidator(_flat)] = Field(
-        default=[], description="its coefficients, in OpenCV's order"
+        default=[], description="its coefficients, in the order of docs/camera.md"
     )
 
 

@@ -146,11 +146,11 @@ def _principal_point(camera: Camera) -> str | None:
 
 
 def _field_of_view(camera: Camera) -> str | None:
-    ratio = camera.width / camera.fx
-    if camera.distortion_model == "equidistant":
-        degrees, widest = math.degrees(ratio), _WIDEST_FISHEYE
-    else:
+    ratio = camera.width / camera.ideal_focal[0]
+    if camera.distortion_model in ("none", "radtan"):
         degrees, widest = math.degrees(2.0 * math.atan(ratio / 2.0)), _WIDEST_PINHOLE
+    else:
+        degrees, widest = math.degrees(ratio), _WIDEST_FISHEYE
     if _NARROWEST <= degrees <= widest:
         return None
     return (
@@ -179,11 +179,7 @@ def _fold(camera: Camera) -> str | None:
     across, down = np.linspace(0, camera.width - 1, _GRID), np.linspace(0, camera.height - 1, _GRID)
     pixels = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
     # A wide lens also sees directions behind itself, which `undistort` cannot give.
-    places = (
-        camera.lens_rays(pixels)
-        if camera.distortion_model == "equidistant"
-        else camera.undistort(pixels)
-    )
+    places = camera.lens_rays(pixels)
     lost = float(np.mean(~np.isfinite(places).all(axis=1)))
     if lost <= _MOST_FOLDED:
         return None

@@ -289,10 +289,11 @@ def _kalibr(given: Values) -> Filled:
         kind = camera.get("camera_model", "pinhole")
         model = camera.get("distortion_model", "none") if kind == "pinhole" else kind
         # Some camera models have parameters of their own before fx fy cx cy.
-        intrinsics = camera["intrinsics"][-4:]
-        return _camera(
-            camera.get("resolution"), intrinsics, model, camera.get("distortion_coeffs", ())
-        )
+        own, intrinsics = camera["intrinsics"][:-4], camera["intrinsics"][-4:]
+        bent = camera.get("distortion_coeffs", ())
+        if own and camera.get("distortion_model") not in (None, "none", "radtan"):
+            model = f"{kind}-{camera['distortion_model']}"
+        return _camera(camera.get("resolution"), intrinsics, model, (*own, *bent))
 
     cameras = _kalibr_cameras(given)
     values, remark = side(cameras[0])
@@ -353,7 +354,7 @@ def _basalt(given: Values) -> Filled:
     names = (
         ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
         if "radtan" in kind
-        else ("k1", "k2", "k3", "k4")
+        else ("k1", "k2", "k3", "k4", "xi", "alpha", "beta", "w")
     )
     return _camera(
         size,
@@ -373,6 +374,11 @@ def _camodocal(given: Values) -> Filled:
     if kind.upper().startswith("KANNALA"):
         intrinsics = [projection[key] for key in ("mu", "mv", "u0", "v0")]
         return _camera(size, intrinsics, "equidistant", [projection[f"k{i}"] for i in range(2, 6)])
+    if kind.upper() == "MEI" and projection:
+        mirror = (float(given["mirror_parameters"]["xi"]),)
+        bent = tuple(float(bent.get(key, 0.0)) for key in ("k1", "k2", "p1", "p2"))
+        intrinsics = [projection[key] for key in ("gamma1", "gamma2", "u0", "v0")]
+        return _camera(size, intrinsics, kind, (*mirror, *bent))
     if not kind.upper().startswith("PINHOLE"):
         return _camera(size, None, kind)
     intrinsics = [projection[key] for key in ("fx", "fy", "cx", "cy")]

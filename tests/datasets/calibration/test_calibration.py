@@ -92,10 +92,10 @@ def test_optional_keys_have_defaults(tmp_path: Path, write_calibration: WriteCal
             "4 coefficients, but its model is 'none': give model radtan",
         ),
         (
-            {"distortion": {"model": "omni", "coefficients": [0.1]}},
-            "'omni' is the omnidirectional model",
+            {"distortion": {"model": "unified", "coefficients": [0.1]}},
+            "'unified' is ambiguous (write ucm with α from 0 to 1, or omni with ξ of Mei)",
         ),
-        ({"distortion": {"model": "wavy"}}, "one of none, radtan, equidistant, found 'wavy'"),
+        ({"distortion": {"model": "wavy"}}, "eucm, ucm, omni, fov, found 'wavy'"),
         (
             {"distortion": {"model": "fisheye", "coefficients": [0, 0, 0, 0, 0.1]}},
             "takes 4 coefficients, found 5",
@@ -174,8 +174,8 @@ def test_equivalent_spellings_are_accepted(
         ).camera
         assert (
             camera.distortion_model == "radtan"
-            and camera.distortion[:5] == tuple(k)
-            and not any(camera.distortion[5:])
+            and camera.distortion[:4] == tuple(k[:4])
+            and not any(camera.distortion[4:])
         )
     fisheye = {"model": "kannala_brandt", "coefficients": k}
     assert load_calibration(write_calibration(path, distortion=fisheye)).camera.distortion == (
