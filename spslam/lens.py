@@ -80,7 +80,6 @@ _ALIASES: dict[str, DistortionModel] = {
 _UNSUPPORTED = {
     "inversebrownconrady": "RealSense's inverse Brown-Conrady, which maps the other way",
     "modifiedbrownconrady": "RealSense's modified Brown-Conrady",
-    "unified": "ambiguous (write ucm with α from 0 to 1, or omni with ξ of Mei)",
     "omniequi": "an omnidirectional model with equidistant distortion",
     "omniequidistant": "an omnidirectional model with equidistant distortion",
     "omnifov": "an omnidirectional model with the distortion of a field-of-view lens",
@@ -115,6 +114,11 @@ def lens_model(name: Any) -> DistortionModel:
     )
     if key in _ALIASES:
         return _ALIASES[key]
+    if key == "unified":
+        raise CalibrationError(
+            f"distortion model {str(name)!r} is ambiguous: write ucm (α from 0 to 1) "
+            "or omni (ξ of Mei, and k1 k2 p1 p2)"
+        )
     ours = ", ".join(get_args(DistortionModel))
     if key in _UNSUPPORTED:
         raise CalibrationError(

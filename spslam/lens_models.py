@@ -162,7 +162,7 @@ def _equidistant_rays(positions: FloatArray, k: tuple[float, ...]) -> FloatArray
 
 
 def _fov_positions(rays: FloatArray, w: float) -> FloatArray:
-    """r = atan2(2 tan(w / 2) ρ, z) / w, which goes on beyond 90 degrees."""
+    """Compute r = atan2(2 tan(w / 2) ρ, z) / w, which goes on beyond 90 degrees."""
     across = np.hypot(rays[:, 0], rays[:, 1])
     if w <= _SMALLEST_W:
         return np.where(rays[:, 2:] > 0, rays[:, :2] / rays[:, 2:], np.nan)
@@ -187,7 +187,7 @@ def _fov_rays(positions: FloatArray, w: float) -> FloatArray:
 
 
 def _unified_positions(rays: FloatArray, alpha: float, beta: float = 1.0) -> FloatArray:
-    """(x, y) / (α d + (1 - α) z) with d² = β (x² + y²) + z²."""
+    """Compute (x, y) / (α d + (1 - α) z) with d² = β (x² + y²) + z²."""
     z = rays[:, 2]
     d = np.sqrt(beta * (rays[:, 0] ** 2 + rays[:, 1] ** 2) + z * z)
     seen = z > -_cosine_limit(alpha) * d
@@ -200,7 +200,7 @@ def _unified_rays(positions: FloatArray, alpha: float, beta: float = 1.0) -> Flo
 
 
 def _double_sphere_positions(rays: FloatArray, xi: float, alpha: float) -> FloatArray:
-    """(x, y) / (α d₂ + (1 - α) z₂) with z₂ = ξ d₁ + z.
+    """Compute (x, y) / (α d₂ + (1 - α) z₂) with z₂ = ξ d₁ + z.
 
     The limit is where the second projection folds back, z₂ = -w d₂. The paper's limit z = -w₂ d₁ is
     narrower than its unprojection: some pixels would have rays that have no pixels.
@@ -234,7 +234,7 @@ def _cosine_limit(alpha: float) -> float:
 
 
 def _omni_positions(rays: FloatArray, xi: float, k: tuple[float, ...]) -> FloatArray:
-    """(x, y) / (z + ξ d), then radtan with k1 k2 p1 p2."""
+    """Compute (x, y) / (z + ξ d), then radtan with k1 k2 p1 p2."""
     d = np.linalg.norm(rays, axis=1)
     z = rays[:, 2]
     # Beyond, a lens with ξ > 1 shows the far side of the sphere a second time.

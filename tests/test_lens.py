@@ -38,13 +38,20 @@ def test_models_have_many_names(name: str | None, ours: str) -> None:
     assert lens_model(name) == ours
 
 
-@pytest.mark.parametrize("name", ["ftheta", "ocam", "THIN_PRISM_FISHEYE", "unified", "omni-equi"])
+@pytest.mark.parametrize("name", ["ftheta", "ocam", "THIN_PRISM_FISHEYE", "omni-equi"])
 def test_models_that_are_not_supported_are_named(name: str) -> None:
     with pytest.raises(
         CalibrationError, match="which is not supported: calibrate with one of none, radtan"
     ) as error:
         lens_model(name)
     assert "\n" not in str(error.value)
+
+
+def test_an_ambiguous_name_is_refused() -> None:
+    with pytest.raises(
+        CalibrationError, match=r"'Unified' is ambiguous: write ucm \(α from 0 to 1\)"
+    ):
+        lens_model("Unified")
 
 
 def test_trailing_zeros_change_nothing() -> None:

@@ -288,7 +288,9 @@ def test_a_principal_point_outside_of_a_cropped_image_is_legal() -> None:
             cropped.lens_rays(below - (0, cut)), whole.lens_rays(below), atol=1e-9
         )
         np.testing.assert_allclose(
-            cropped.undistort(below - (0, cut)) + (0, cut), whole.undistort(below), atol=1e-3
+            cropped.undistort(below - (0, cut)) + np.array([0, cut]),
+            whole.undistort(below),
+            atol=1e-3,
         )
 
 

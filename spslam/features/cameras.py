@@ -88,9 +88,9 @@ def colmap_camera(choice: CameraChoice, name: str, size: tuple[int, int]) -> Col
         )
     model, coefficients = _lens(camera)
     # COLMAP's EUCM has the scale at the centre as its focal length; Mei's model has not.
-    focal = camera.ideal_focal if model == "EUCM" else (camera.fx, camera.fy)
+    fxy = camera.ideal_focal if model == "EUCM" else (camera.fx, camera.fy)
     centre = (camera.cx + PIXEL_SHIFT, camera.cy + PIXEL_SHIFT)
-    params = (*focal, *centre, *coefficients)
+    params = (*fxy, *centre, *coefficients)
     return ColmapCamera(model, *size, params, True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,7 @@ class FixedDisparity:
     """A stereo matcher with known results: 10 px, no match, and a disparity that is too small."""
 
     def match(self, left_image, keypoints, right_image) -> np.ndarray:
-        return keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1]
+        return keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1][: len(keypoints)]
 
 
 def preprocessor() -> Preprocessor:
@@ -101,3 +103,37 @@ def test_stereo_needs_a_baseline() -> None:
     image = np.zeros((48, 64), np.uint8)
     with pytest.raises(CalibrationError, match="baseline"):
         tracking_camera(Frame(0, 0.0, CAMERA, image, image_right=image), CONFIG)
+
+
+def test_masked_keypoints_and_matches_are_not_used() -> None:
+    image = np.zeros((48, 64), np.uint8)
+    left, right = np.ones((48, 64), np.bool_), np.ones((48, 64), np.bool_)
+    left[36:, :10] = False
+    observations = preprocessor().observe(Frame(0, 0.0, CAMERA, image, mask=left))
+    assert observations.pixels.tolist() == POINTS[:2].tolist()
+    camera = replace(CAMERA, baseline_m=0.1)
+    frame = Frame(0, 0.0, camera, image, image, mask=left, mask_right=right)
+    assert np.isfinite(preprocessor().observe(frame).u_right).tolist() == [True, False]
+    # The match of the first point, at column 10, is masked in the right image.
+    right[:, :8] = False
+    found = preprocessor().observe(frame)
+    assert len(found) == 2 and not np.isfinite(found.u_right).any()
+
+
+def test_masked_depth_is_unknown() -> None:
+    depth, mask = np.full((48, 64), 2.0, np.float32), np.ones((48, 64), np.bool_)
+    mask[:8] = False
+    camera = replace(CAMERA, baseline_m=0.1)
+    image = np.zeros((48, 64), np.uint8)
+    found = preprocessor().observe(Frame(0, 0.0, camera, image, depth=depth, mask=mask))
+    assert len(found) == 2 and found.pixels[0, 1] > 8 + 4
+
+
+def test_read_out_times_are_those_of_the_recorded_rows() -> None:
+    camera = replace(CAMERA, readout_s=0.02)
+    rows = np.broadcast_to(np.arange(47.0, -1.0, -1.0, dtype=np.float32)[:, None], (48, 64))
+    image = np.zeros((48, 64), np.uint8)
+    plain = preprocessor().observe(Frame(0, 0.0, camera, image))
+    turned = preprocessor().observe(Frame(0, 0.0, camera, image, recorded_rows=rows))
+    assert plain.delays[0] < 0 < turned.delays[0]
+    assert turned.delays == pytest.approx(-plain.delays, abs=0.02 / 47)

@@ -93,7 +93,7 @@ def test_optional_keys_have_defaults(tmp_path: Path, write_calibration: WriteCal
         ),
         (
             {"distortion": {"model": "unified", "coefficients": [0.1]}},
-            "'unified' is ambiguous (write ucm with α from 0 to 1, or omni with ξ of Mei)",
+            "'unified' is ambiguous: write ucm",
         ),
         ({"distortion": {"model": "wavy"}}, "eucm, ucm, omni, fov, found 'wavy'"),
         (
