@@ -85,7 +85,10 @@ def lens_view(camera: Camera) -> LensView | None:
     view = LensView(camera, K)
     wide = math.degrees(field_across(view.camera))
     high = math.degrees(field_down(view.camera))
-    text = "images are undistorted to a view %.0f degrees wide and %.0f high of the lens's %.0f by %.0f"
+    text = (
+        "images are undistorted to a view %.0f degrees wide and %.0f high "
+        "of the lens's %.0f by %.0f"
+    )
     notice(_LOG, "undistorted_view", text, wide, high, across, math.degrees(field_down(camera)))
     return view
 

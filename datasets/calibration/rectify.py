@@ -48,8 +48,8 @@ class StereoRectifier:
             pixel of the rectified left and right image shows.
         empty: fraction of the rectified view, 0 to 1, that no pixel of the lens fills; the larger
             one of left and right.
-        mask_left, mask_right: (H, W) bool, the pixels of the rectified left and right image at least
-            4 pixels from black ones; None if (nearly) all of the view is filled.
+        mask_left, mask_right: (H, W) bool, the pixels of the rectified left and right image that
+            are at least 4 pixels from black ones; None if (nearly) all of the view is filled.
 
     Raises:
         CalibrationError: the cameras differ in size, do not see the same, or do not stand side by
