@@ -231,7 +231,7 @@ def load_calibration(
         named = text if text.startswith(f"calibration {path}") else f"calibration {path}: {text}"
         raise CalibrationError(named) from None
     if rig is not None:
-        notice(_LOG, "calibration_format", "calibration %s: %s", path, rig.describe())
+        notice(_LOG, "calibration_format", "calibration %s: %s", path, rig.describe(path.name))
     # Report doubts about one camera only: both cameras of a pair usually have the same fault.
     if not report_doubts(camera, f"calibration {path}") and right is not None:
         report_doubts(right, f"calibration {path}, right")

@@ -75,9 +75,10 @@ class Rig:
     remarks: tuple[str, ...] = ()
     board_unit: bool = False
 
-    def describe(self) -> str:
-        """Return what was read, in one line."""
-        names = " and ".join(camera.name for camera in self.cameras if camera.name)
+    def describe(self, file: str) -> str:
+        """Return what was read from a file of that name, in one line."""
+        found = [camera.name for camera in self.cameras if camera.name]
+        names = " and ".join(found) if found != [file] else ""
         used = [names] if names else []
         return "; ".join([", ".join([self.kind, *used]), *self.remarks])
 
