@@ -170,7 +170,7 @@ def _camera_rows(camera: dict[str, Any], side: str) -> dict[str, str]:
         "principal point": f"({camera['cx']:.6g}, {camera['cy']:.6g}) px",
         "field of view": fields,
         "lens": camera["distortion_model"] + (f" ({bent})" if bent else ""),
-        "distortion at the corner": "an ideal lens does not show it"
+        "distortion at the corner": "beyond the lens model, or 90° and more off the axis"
         if moved is None
         else f"{moved:.1f} px",
     }

@@ -9,7 +9,10 @@ RigOf = Callable[..., Rig]
 
 
 def file(*values: str, projection: str = "frame") -> str:
-    lines = "".join(f"  <{value.split('=')[0]}>{value.split('=')[1]}</{value.split('=')[0]}>\n" for value in values)
+    lines = "".join(
+        f"  <{value.split('=')[0]}>{value.split('=')[1]}</{value.split('=')[0]}>\n"
+        for value in values
+    )
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<calibration>\n'
         f"  <projection>{projection}</projection>\n  <width>640</width>\n  <height>480</height>\n"
@@ -18,7 +21,9 @@ def file(*values: str, projection: str = "frame") -> str:
 
 
 def test_offsets_from_the_centre_and_swapped_tangential_coefficients(rig_of: RigOf) -> None:
-    text = file("f=500", "cx=3", "cy=-4", "b1=2", "k1=0.1", "k2=0.2", "k3=0.3", "p1=0.01", "p2=0.02")
+    text = file(
+        "f=500", "cx=3", "cy=-4", "b1=2", "k1=0.1", "k2=0.2", "k3=0.3", "p1=0.01", "p2=0.02"
+    )
     (camera,) = rig_of(text, "camera.xml").cameras
     assert camera.intrinsics == (502.0, 500.0, 322.5, 235.5) and camera.size == (640, 480)
     assert camera.model == "radtan" and camera.coefficients == (0.1, 0.2, 0.02, 0.01, 0.3)

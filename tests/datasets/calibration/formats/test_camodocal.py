@@ -41,7 +41,12 @@ projection_parameters:
 
 
 def configuration(poses: list[np.ndarray]) -> str:
-    lines = ["%YAML:1.0", "num_of_cam: 2", 'cam0_calib: "left_pinhole.yaml"', 'cam1_calib: "b.yaml"']
+    lines = [
+        "%YAML:1.0",
+        "num_of_cam: 2",
+        'cam0_calib: "left_pinhole.yaml"',
+        'cam1_calib: "b.yaml"',
+    ]
     for number, T in enumerate(poses):
         data = ", ".join(repr(float(value)) for value in T.ravel())
         lines += [f"body_T_cam{number}: !!opencv-matrix", "   rows: 4", "   cols: 4", "   dt: d"]

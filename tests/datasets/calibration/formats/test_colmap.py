@@ -17,8 +17,18 @@ RigOf = Callable[..., Rig]
     [
         ("SIMPLE_PINHOLE 640 480 400 320 240", (400, 400, 319.5, 239.5), None, ()),
         ("PINHOLE 640 480 400 401 320 240", (400, 401, 319.5, 239.5), None, ()),
-        ("SIMPLE_RADIAL 640 480 400 320 240 0.1", (400, 400, 319.5, 239.5), "radtan", (0.1, 0, 0, 0)),
-        ("RADIAL 640 480 400 320 240 0.1 0.2", (400, 400, 319.5, 239.5), "radtan", (0.1, 0.2, 0, 0)),
+        (
+            "SIMPLE_RADIAL 640 480 400 320 240 0.1",
+            (400, 400, 319.5, 239.5),
+            "radtan",
+            (0.1, 0, 0, 0),
+        ),
+        (
+            "RADIAL 640 480 400 320 240 0.1 0.2",
+            (400, 400, 319.5, 239.5),
+            "radtan",
+            (0.1, 0.2, 0, 0),
+        ),
         (
             "OPENCV 640 480 400 401 320 240 0.1 0.2 0.3 0.4",
             (400, 401, 319.5, 239.5),
@@ -55,7 +65,9 @@ def test_models_of_colmap_count_pixels_from_their_corners(
     model: str | None,
     coefficients: tuple[float, ...],
 ) -> None:
-    (camera,) = rig_of(f"# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n7 {line}\n", "cameras.txt").cameras
+    (camera,) = rig_of(
+        f"# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n7 {line}\n", "cameras.txt"
+    ).cameras
     assert camera.intrinsics == intrinsics and camera.size == (640, 480)
     assert camera.model == model and camera.coefficients == pytest.approx(coefficients)
 

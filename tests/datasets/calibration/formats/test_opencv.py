@@ -96,7 +96,9 @@ def test_the_two_files_of_opencvs_sample_are_one_pair(tmp_path: Path) -> None:
         R1=np.eye(3),
     )
     both = load_calibration(intrinsics, lambda: (640, 480))
-    assert both.T_left_right is not None and both.T_left_right[0, 3] == pytest.approx(0.12, abs=3e-3)
+    assert both.T_left_right is not None and both.T_left_right[0, 3] == pytest.approx(
+        0.12, abs=3e-3
+    )
 
 
 def test_the_fisheye_flag_changes_the_model_and_its_absence_is_told(tmp_path: Path) -> None:
@@ -116,7 +118,8 @@ def test_the_fisheye_flag_changes_the_model_and_its_absence_is_told(tmp_path: Pa
 def test_omnidirectional_files_have_xi_first(rig_of: RigOf) -> None:
     text = (
         "%YAML:1.0\n---\nimage_width: 640\nimage_height: 480\nxi: 1.3\n"
-        "K: !!opencv-matrix\n   rows: 3\n   cols: 3\n   dt: d\n   data: [400,0,320,0,400,240,0,0,1]\n"
+        "K: !!opencv-matrix\n   rows: 3\n   cols: 3\n   dt: d\n"
+        "   data: [400,0,320,0,400,240,0,0,1]\n"
         "D: !!opencv-matrix\n   rows: 1\n   cols: 4\n   dt: d\n   data: [0.1,0.2,0.3,0.4]\n"
     )
     (camera,) = rig_of(text).cameras
@@ -125,7 +128,9 @@ def test_omnidirectional_files_have_xi_first(rig_of: RigOf) -> None:
 
 def test_zeros_of_fourteen_coefficients_say_nothing(rig_of: RigOf) -> None:
     for count in (5, 8, 12, 14):
-        text = f"image_size: [640, 480]\nK: {K.tolist()}\ndist: {[0.1, 0.2] + [0.0] * (count - 2)}\n"
+        text = (
+            f"image_size: [640, 480]\nK: {K.tolist()}\ndist: {[0.1, 0.2] + [0.0] * (count - 2)}\n"
+        )
         assert rig_of(text).cameras[0].coefficients == (0.1, 0.2, 0.0, 0.0)
     tilted = [0.1] + [0.0] * 12 + [0.01]
     assert rig_of(f"K: {K.tolist()}\ndist: {tilted}\n").cameras[0].coefficients == tuple(tilted)

@@ -15,7 +15,9 @@ T_LEFT_RIGHT = se3_exp(np.array([0.1, 0.002, -0.001, 0.01, -0.02, 0.005]))
 def matrix(name: str, values: np.ndarray) -> str:
     rows, columns = values.shape
     data = ", ".join(repr(float(value)) for value in values.ravel())
-    return f"{name}: !!opencv-matrix\n  rows: {rows}\n  cols: {columns}\n  dt: f\n  data: [{data}]\n"
+    return (
+        f"{name}: !!opencv-matrix\n  rows: {rows}\n  cols: {columns}\n  dt: f\n  data: [{data}]\n"
+    )
 
 
 def camera(name: str, *bent: str) -> str:
@@ -85,21 +87,25 @@ def test_rectified_pairs(rig_of: RigOf, text: str, baseline: float) -> None:
 
 
 def test_the_raw_cameras_of_a_file_for_rectification_are_read(rig_of: RigOf) -> None:
-    """EuRoC.yaml of ORB-SLAM2: Camera.fx … is the rectified camera, LEFT.K … those of the images."""
+    """EuRoC.yaml of ORB-SLAM2: Camera.fx … is rectified, LEFT.K … is of the images."""
     K = np.array([[458.0, 0, 367.0], [0, 457.0, 248.0], [0, 0, 1]])
     D = np.array([[-0.28, 0.07, 0.0002, 0.00002, 0.0]])
     T_right_left = inverse(T_LEFT_RIGHT)
     R_left, R_right, P_left, P_right, *_ = cv2.stereoRectify(
-        K, D, K, D, (752, 480), T_right_left[:3, :3], T_right_left[:3, 3]
+        K, D, K, D, (752, 480), T_right_left[:3, :3], T_right_left[:3, 3:]
     )
     sides = (("LEFT", R_left, P_left), ("RIGHT", R_right, P_right))
-    text = "%YAML:1.0\n" + camera("Camera", "k1: 0.0", "bf: 47.9") + "".join(
-        f"{side}.width: 752\n{side}.height: 480\n"
-        + matrix(f"{side}.K", K)
-        + matrix(f"{side}.D", D)
-        + matrix(f"{side}.R", R)
-        + matrix(f"{side}.P", P)
-        for side, R, P in sides
+    text = (
+        "%YAML:1.0\n"
+        + camera("Camera", "k1: 0.0", "bf: 47.9")
+        + "".join(
+            f"{side}.width: 752\n{side}.height: 480\n"
+            + matrix(f"{side}.K", K)
+            + matrix(f"{side}.D", D)
+            + matrix(f"{side}.R", R)
+            + matrix(f"{side}.P", P)
+            for side, R, P in sides
+        )
     )
     rig = rig_of(text)
     assert rig.T_left_right is not None
@@ -109,7 +115,9 @@ def test_the_raw_cameras_of_a_file_for_rectification_are_read(rig_of: RigOf) -> 
 
 
 def test_a_depth_camera_has_units_and_no_right_camera(rig_of: RigOf) -> None:
-    text = "%YAML:1.0\n" + camera("Camera", "k1: 0.1", "bf: 40.0") + SIZE + "DepthMapFactor: 5000.0\n"
+    text = (
+        "%YAML:1.0\n" + camera("Camera", "k1: 0.1", "bf: 40.0") + SIZE + "DepthMapFactor: 5000.0\n"
+    )
     rig = rig_of(text)
     assert rig.depth_scale == 5000 and len(rig.cameras) == 1
 
@@ -128,7 +136,9 @@ def test_another_camera_type_is_refused(rig_of: RigOf) -> None:
 
 
 def test_stella_vslam_has_nested_keys(rig_of: RigOf) -> None:
-    start = "Camera:\n  fx: 400.0\n  fy: 401.0\n  cx: 320.0\n  cy: 240.0\n  cols: 640\n  rows: 480\n"
+    start = (
+        "Camera:\n  fx: 400.0\n  fy: 401.0\n  cx: 320.0\n  cy: 240.0\n  cols: 640\n  rows: 480\n"
+    )
     pair = rig_of(start + "  setup: stereo\n  model: perspective\n  focal_x_baseline: 40.0\n")
     assert pair.T_left_right is not None and pair.T_left_right[0, 3] == pytest.approx(0.1)
     depth = rig_of(start + "  setup: RGBD\nPreprocessing:\n  depthmap_factor: 5000.0\n")
@@ -139,10 +149,15 @@ def test_stella_vslam_has_nested_keys(rig_of: RigOf) -> None:
     rectifier = "".join(
         f"  {key}_{side}: {np.ravel(values).tolist()}\n"
         for side in ("left", "right")
-        for key, values in (("K", np.array([[410.0, 0, 321], [0, 411, 241], [0, 0, 1]])), ("R", turn))
+        for key, values in (
+            ("K", np.array([[410.0, 0, 321], [0, 411, 241], [0, 0, 1]])),
+            ("R", turn),
+        )
     )
     raw = rig_of(
-        start + "  setup: stereo\n  focal_x_baseline: 40.0\nStereoRectifier:\n" + rectifier
+        start
+        + "  setup: stereo\n  focal_x_baseline: 40.0\nStereoRectifier:\n"
+        + rectifier
         + "  D_left: [0.1, 0.2, 0.0, 0.0, 0.0]\n  D_right: [0.1, 0.2, 0.0, 0.0, 0.0]\n"
     )
     assert raw.T_left_right is not None and raw.T_left_right[0, 3] == pytest.approx(0.1)

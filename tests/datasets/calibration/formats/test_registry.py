@@ -62,9 +62,7 @@ READ = {
     "ROS message": ("a ROS camera_info message", Camera(*KINECT)),
     "ROS ini": (
         "a ROS camera calibration",
-        Camera(
-            640, 480, 685.641304, 676.658033, 318.0, 242.0, "radtan", (0.1, -0.3, 0.001, 0.002)
-        ),
+        Camera(640, 480, 685.641304, 676.658033, 318.0, 242.0, "radtan", (0.1, -0.3, 0.001, 0.002)),
     ),
     "COLMAP": (
         "a cameras.txt of COLMAP",
@@ -97,10 +95,30 @@ READ = {
             512, 512, 190.97847715, 190.97330705, 254.93170606, 256.8974429, "equidistant", TUM_VI
         ),
     ),
-    "OKVIS": ("an OKVIS configuration", Camera(*CAM0, "radtan", EUROC)),
+    "OKVIS": ("an OKVIS configuration", Camera(*CAM0, "radtan", EUROC, fps=20.0)),
     "stella": ("a settings file of stella_vslam", Camera(640, 480, 535.4, 539.2, 320.1, 247.6)),
     "Open3D": ("an Open3D camera", Camera(*KINECT)),
     "nerfstudio": ("a nerfstudio transforms.json", Camera(640, 480, 500.0, 501.0, 319.5, 239.5)),
+    "KITTI raw": (
+        "a calibration of KITTI",
+        Camera(1242, 375, 721.5377, 721.5377, 609.5593, 172.854),
+    ),
+    "Agisoft": (
+        "an Agisoft Metashape calibration",
+        Camera(640, 480, 500.0, 500.0, 322.5, 235.5, "radtan", (0.1, 0.0, 0.0, 0.01)),
+    ),
+    "OpenCV stereo": (
+        "an OpenCV FileStorage calibration",
+        Camera(640, 480, 400.0, 400.0, 320.0, 240.0, "radtan", (0.1, 0, 0, 0)),
+    ),
+    "OpenCV JSON": (
+        "an OpenCV FileStorage calibration",
+        Camera(640, 480, 400.0, 400.0, 320.0, 240.0, "radtan", (0.1, 0, 0, 0)),
+    ),
+    "ORB-SLAM raw pair": (
+        "an ORB-SLAM settings file",
+        Camera(752, 480, 458.6, 457.2, 367.2, 248.3),
+    ),
     "K": ("a calibration with a camera matrix", Camera(*KINECT)),
 }
 

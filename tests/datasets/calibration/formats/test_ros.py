@@ -38,7 +38,7 @@ def pair() -> tuple[str, str]:
     """Two files of a pair, rectified by OpenCV, whose P[0, 3] is -fx * baseline."""
     T_right_left = inverse(T_LEFT_RIGHT)
     R_left, R_right, P_left, P_right, *_ = cv2.stereoRectify(
-        K, np.array(D), K, np.array(D), (640, 480), T_right_left[:3, :3], T_right_left[:3, 3]
+        K, np.array(D), K, np.array(D), (640, 480), T_right_left[:3, :3], T_right_left[:3, 3:]
     )
     assert P_right[0, 3] < 0
     return file(K, R_left, P_left), file(K, R_right, P_right)
@@ -55,7 +55,9 @@ def test_a_pair_of_files_gives_the_pose_of_the_right_camera(put: Put) -> None:
 
 def test_the_right_file_alone_is_one_camera_and_told(rig_of: RigOf) -> None:
     rig = rig_of(pair()[1], "side.yaml")
-    assert len(rig.cameras) == 1 and "right camera of a pair with a baseline of 0.12" in rig.describe("x")
+    assert len(
+        rig.cameras
+    ) == 1 and "right camera of a pair with a baseline of 0.12" in rig.describe("x")
 
 
 def test_a_pair_without_a_baseline_is_refused(put: Put) -> None:
@@ -91,11 +93,15 @@ def test_a_printed_message_is_read_with_binning_and_region(rig_of: RigOf) -> Non
     roi = "{x_offset: 20, y_offset: 40, height: 400, width: 600, do_rectify: False}"
     rig = rig_of(message(roi=roi))
     assert rig.cameras[0].intrinsics == (400.0, 402.0, 301.0, 203.0)
-    assert rig.cameras[0].size == (600, 400) and "region of interest at (20, 40)" in rig.describe("x")
+    assert rig.cameras[0].size == (600, 400) and "region of interest at (20, 40)" in rig.describe(
+        "x"
+    )
 
 
 def test_models_of_ros(rig_of: RigOf) -> None:
-    rational = rig_of(message(distortion_model="rational_polynomial", D=[0.1, 0.2, 0, 0, 0, 0.3, 0, 0]))
+    rational = rig_of(
+        message(distortion_model="rational_polynomial", D=[0.1, 0.2, 0, 0, 0, 0.3, 0, 0])
+    )
     assert rational.cameras[0].coefficients == (0.1, 0.2, 0, 0, 0, 0.3, 0, 0)
     zeros = rig_of(message(distortion_model="rational_polynomial", D=[0.1, 0.2] + [0.0] * 12))
     assert zeros.cameras[0].coefficients == (0.1, 0.2, 0, 0)
