@@ -30,7 +30,8 @@ def read_agisoft(source: Source) -> Rig:
     cx and cy are offsets from the image's centre; p1 and p2 are OpenCV's p2 and p1; b1 is the
     difference of fx and fy.
     """
-    found = _calibration(xml_root(source.text))
+    root = xml_root(source.text)
+    found = _calibration(root)
     assert found is not None
     given: Values = {child.tag: child.text for child in found}
     kind = str(given.get("projection") or found.get("type") or "frame")
@@ -56,7 +57,10 @@ def read_agisoft(source: Source) -> Rig:
     else:
         model, bent = "radtan", (k1, k2, p2, p1, k3)
     fx = f + number(given, "b1", 0.0)
-    return Rig(KIND, (FoundCamera("", size, (fx, f, centre[0], centre[1]), model, bent),))
+    sensors = len(root.findall(".//sensor"))
+    more = ("the first of its sensors",) if sensors > 1 else ()
+    camera = FoundCamera("", size, (fx, f, centre[0], centre[1]), model, bent)
+    return Rig(KIND, (camera,), remarks=more)
 
 
 def _calibration(root: ElementTree.Element) -> ElementTree.Element | None:

@@ -69,9 +69,9 @@ def is_orb_slam(source: Source) -> bool:
 
 
 def is_stella(source: Source) -> bool:
-    """Return whether a file is of stella_vslam (its keys are nested)."""
+    """Return whether a file is of stella_vslam: keys are nested, or with points as OpenVSLAM's."""
     camera = source.values.get("Camera")
-    return isinstance(camera, dict) and "fx" in camera
+    return (isinstance(camera, dict) and "fx" in camera) or "Camera.setup" in source.values
 
 
 def read_orb_slam(source: Source) -> Rig:
@@ -82,9 +82,9 @@ def read_orb_slam(source: Source) -> Rig:
     """
     values = source.values
     remarks = [
-        f"{key} is the size to which ORB-SLAM scales its images, not that of the files"
-        for key in ("Camera.newWidth",)
-        if key in values
+        f"{key} says how ORB-SLAM scales its images, and is not used"
+        for key in ("Camera.newWidth", "Camera.newHeight", "Camera.imageScale")
+        if key in values and optional(values, key) != 1
     ]
     depth_scale = optional(values, first_of(values, "RGBD.DepthMapFactor", "DepthMapFactor")[0])
     depth_scale = depth_scale if depth_scale is not None and depth_scale > 0 else None
@@ -92,20 +92,21 @@ def read_orb_slam(source: Source) -> Rig:
         return _unrectified(ORB, values, "LEFT", "RIGHT", "{side}.{key}", remarks)
     name = "Camera1" if "Camera1.fx" in values else "Camera"
     left = _camera(values, name)
-    if depth_scale is not None:
-        return Rig(ORB, (left,), None, depth_scale, tuple(remarks))
     key, T = first_of(values, "Stereo.T_c1_c2", "Tlr")
     if "Camera2.fx" in values and T is not None:
         right, note = _right(values, left, name)
-        return Rig(ORB, (left, right), transform(T, key), remarks=(*remarks, *note))
+        return Rig(ORB, (left, right), transform(T, key), depth_scale, (*remarks, *note))
+    if depth_scale is not None:
+        return Rig(ORB, (left,), None, depth_scale, tuple(remarks))
     return _rectified(ORB, values, left, remarks)
 
 
 def read_stella(source: Source) -> Rig:
     """Read settings of stella_vslam, which are those of ORB-SLAM with other names."""
-    camera = mapping(source.values["Camera"], "Camera")
+    values = _nested(source.values)
+    camera = mapping(values["Camera"], "Camera")
     flat: Values = {f"Camera.{key}": value for key, value in camera.items()}
-    preprocessing = source.values.get("Preprocessing")
+    preprocessing = values.get("Preprocessing")
     factor = camera.get("depthmap_factor")
     if isinstance(preprocessing, dict):
         factor = preprocessing.get("depthmap_factor", factor)
@@ -114,7 +115,7 @@ def read_stella(source: Source) -> Rig:
     if setup == "rgbd":
         scale = None if factor is None else numbers(factor, "depthmap_factor", 1)[0]
         return Rig(STELLA, (left,), None, scale if scale else None)
-    rectifier = source.values.get("StereoRectifier")
+    rectifier = values.get("StereoRectifier")
     if isinstance(rectifier, dict) and "K_left" in rectifier:
         given = mapping(rectifier, "StereoRectifier") | {"width": flat.get("Camera.cols")}
         given |= {"height": flat.get("Camera.rows"), "fps": flat.get("Camera.fps")}
@@ -130,6 +131,18 @@ def read_stella(source: Source) -> Rig:
         P_right[0, 3] = -number(flat, "Camera.focal_x_baseline")
         return _unrectified(STELLA, given, "left", "right", "{key}_{side}", [], (P, P_right))
     return _rectified(STELLA, flat, left, []) if setup == "stereo" else Rig(STELLA, (left,))
+
+
+def _nested(values: Values) -> Values:
+    """Return keys with points, `Camera.fx`, as nested ones."""
+    nested: Values = {}
+    for key, value in values.items():
+        group, point, name = key.partition(".")
+        if not point:
+            nested[key] = value
+        elif isinstance(nested.setdefault(group, {}), dict):
+            nested[group][name] = value
+    return nested
 
 
 def write_orb_slam3(calibration: Calibration) -> str:
@@ -247,6 +260,8 @@ def _unrectified(
 ) -> Rig:
     """Return a pair with the matrices K, D, R and P of each side."""
     cameras, turns, found = [], [], []
+    # The model of the images, before they are rectified.
+    fisheye = str(values.get("model", "")).lower() == "fisheye"
     for side in (left, right):
         keys = {key: pattern.format(side=side, key=key) for key in "KDRP"}
         size = size_of(
@@ -259,7 +274,7 @@ def _unrectified(
                 side,
                 size,
                 of_matrix(values.get(keys["K"]), keys["K"]),
-                "radtan",
+                "equidistant" if fisheye else "radtan",
                 () if bent is None else numbers(bent, keys["D"]),
                 optional(values, first_of(values, "Camera.fps", "fps")[0]),
             )

@@ -39,7 +39,8 @@ def test_show_as_json_has_all_values(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert values["distortion"] == [-0.05, 0, 0, 0]
     # A barrel lens shows more than 90 degrees in 640 px.
     assert values["fov_deg"][0] > 90 > values["fov_deg"][1] > 73
-    assert values["corner_distortion_px"] > 50
+    # The corner is 1.25 focal lengths off the centre, where 1.381 - 0.05 * 1.381³ is shown.
+    assert values["corner_distortion_px"] == pytest.approx((1.381 - 1.25) * 320, abs=1)
 
 
 def test_an_ideal_lens_has_the_field_of_its_focal_length(

@@ -127,7 +127,7 @@ def test_what_is_not_used_is_told(rig_of: RigOf) -> None:
     rig = rig_of(text)
     assert len(rig.cameras) == 1
     assert "baseline of 0.1 m is for rectified images" in rig.describe("x")
-    assert "Camera.newWidth is the size to which ORB-SLAM scales" in rig.describe("x")
+    assert "Camera.newWidth says how ORB-SLAM scales its images" in rig.describe("x")
 
 
 def test_another_camera_type_is_refused(rig_of: RigOf) -> None:
@@ -162,3 +162,23 @@ def test_stella_vslam_has_nested_keys(rig_of: RigOf) -> None:
     )
     assert raw.T_left_right is not None and raw.T_left_right[0, 3] == pytest.approx(0.1)
     assert raw.cameras[0].intrinsics[0] == 410.0 and raw.cameras[0].size == (640, 480)
+
+
+def test_openvslams_flat_keys_of_a_fisheye_pair(rig_of: RigOf) -> None:
+    """TUM_VI_stereo.yaml: the rectified camera is perspective, the images are fisheye."""
+    K = [190.9, 0.0, 254.9, 0.0, 191.0, 256.8, 0.0, 0.0, 1.0]
+    text = (
+        'Camera.setup: "stereo"\nCamera.model: "perspective"\n'
+        + camera("Camera", "k1: 0.0", "focal_x_baseline: 40.0", "cols: 512", "rows: 512", "fps: 20")
+        + 'StereoRectifier.model: "fisheye"\n'
+        + "".join(
+            f"StereoRectifier.K_{side}: {K}\nStereoRectifier.D_{side}: [0.1, 0.2, 0.3, 0.4]\n"
+            f"StereoRectifier.R_{side}: [1.0, 0, 0, 0, 1, 0, 0, 0, 1]\n"
+            for side in ("left", "right")
+        )
+    )
+    rig = rig_of(text)
+    assert [found.model for found in rig.cameras] == ["equidistant"] * 2
+    assert rig.cameras[0].intrinsics == (190.9, 191.0, 254.9, 256.8)
+    assert rig.cameras[0].size == (512, 512) and rig.cameras[0].fps == 20
+    assert rig.T_left_right is not None and rig.T_left_right[0, 3] == pytest.approx(0.1)
