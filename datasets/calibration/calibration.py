@@ -326,7 +326,7 @@ def _sized(rig: Rig, image_size: Callable[[], tuple[int, int]] | None) -> Rig:
         )
     size = image_size()
     sized = rig.with_size(size)
-    remark = f"the size, {size[0]}x{size[1]}, is that of the images"
+    remark = f"its size is taken as that of the images, {size[0]}x{size[1]}"
     return replace(sized, remarks=(*rig.remarks, remark))
 
 

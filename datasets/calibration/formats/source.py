@@ -80,12 +80,19 @@ class Source:
         Only the last part of `name` counts: a calibration cannot name files elsewhere.
         """
         path = self.path.parent / Path(name.replace("\\", "/")).name
-        return Source.open(path) if path.is_file() and path != self.path else None
+        return Source.open(path) if _is_file(path) and path != self.path else None
 
     def right(self) -> Source | None:
         """Return the right camera's file beside a left one's, by the usual names; or None."""
         path = partner(self.path)
-        return Source.open(path) if path is not None and path.is_file() else None
+        return Source.open(path) if path is not None and _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def partner(path: Path) -> Path | None:

@@ -72,3 +72,5 @@ def test_files_elsewhere_are_not_read(put: Put) -> None:
     text = configuration([np.eye(4)]).replace("left_pinhole.yaml", str(other))
     with pytest.raises(CalibrationError, match="is not beside it"):
         load_calibration(put("vins.yaml", text))
+    with pytest.raises(CalibrationError, match="is not beside it"):
+        load_calibration(put("vins.yaml", text.replace("b.yaml", "b" * 400)))

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ D = np.array([[-0.2, 0.05, 0.001, -0.002, 0.03]])
 T_RIGHT_LEFT = se3_exp(np.array([-0.12, 0.002, -0.001, 0.01, -0.02, 0.005]))
 
 
-def stored(path: Path, **values: object) -> Path:
+def stored(path: Path, **values: Any) -> Path:
     """Write a file with OpenCV's own FileStorage."""
     storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
     for key, value in values.items():

@@ -184,7 +184,7 @@ def test_images_give_the_size_that_a_file_lacks(tmp_path: Path) -> None:
     with shown_notices(lambda _: None) as handler:
         camera = load_calibration(tmp_path / "theirs.yaml", lambda: (1241, 376)).camera
     assert (camera.width, camera.height) == (1241, 376)
-    assert "the size, 1241x376, is that of the images" in handler.notices[0].text
+    assert "its size is taken as that of the images, 1241x376" in handler.notices[0].text
 
 
 def test_calibrations_of_spslam_are_not_of_another_program() -> None:
