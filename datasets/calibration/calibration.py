@@ -334,13 +334,17 @@ def _in_metres(rig: Rig, unit_m: float | None) -> Rig:
     """Return the rig with its translation in metres.
 
     Raises:
-        CalibrationError: the unit is not known, and metres are not plausible.
+        CalibrationError: the unit is not known, and metres are not plausible; or the pose is none.
     """
     if rig.T_left_right is None:
         return rig
     T = rig.T_left_right.copy()
+    T[:3, 3] *= 1.0 if unit_m is None else unit_m
+    if not is_rigid(T):
+        raise CalibrationError(
+            f"this is {rig.kind}: the right camera's pose is no rotation and translation in metres"
+        )
     if unit_m is not None:
-        T[:3, 3] *= unit_m
         return replace(rig, T_left_right=T)
     baseline = float(np.linalg.norm(T[:3, 3]))
     if not rig.board_unit:

@@ -1,8 +1,11 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from spslam.datasets.calibration.calibration import load_calibration
 from spslam.datasets.calibration.formats.rig import Rig
+from spslam.errors import CalibrationError
 
 RigOf = Callable[..., Rig]
 
@@ -24,3 +27,9 @@ def test_the_raw_data_give_a_size(rig_of: RigOf) -> None:
     text += "S_rect_00: 1.242000e+03 3.750000e+02\n" + row("P_rect_00", 0.0)
     rig = rig_of(text + row("P_rect_01", -378.0))
     assert rig.cameras[1].size == (1242, 375)
+
+
+def test_a_right_camera_beyond_all_bounds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "calib.txt").write_text(row("P0", 0.0) + row("P1", -1e300))
+    with pytest.raises(CalibrationError, match="no rotation and translation in metres"):
+        load_calibration(tmp_path / "calib.txt", lambda: (1242, 375))
