@@ -197,7 +197,7 @@ def load_calibration(
     image_size: Callable[[], tuple[int, int]] | None = None,
     unit_m: float | None = None,
 ) -> Calibration:
-    """Read and check a calibration file of spslam or of another program, told by its content.
+    """Read and check a calibration file of spslam or of another program, by its content.
 
     Args:
         path: the file.
@@ -334,7 +334,7 @@ def _in_metres(rig: Rig, unit_m: float | None) -> Rig:
     """Return the rig with its translation in metres.
 
     Raises:
-        CalibrationError: the unit is not known, and metres are not plausible; or the pose is none.
+        CalibrationError: the unit is not known, and metres are not plausible; or the pose is no pose.
     """
     if rig.T_left_right is None:
         return rig

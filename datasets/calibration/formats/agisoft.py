@@ -41,7 +41,7 @@ def read_agisoft(source: Source) -> Rig:
     if size is None:
         raise CalibrationError("width and height of the images are missing")
     if number(given, "b2", 0.0) or number(given, "k4", 0.0):
-        raise CalibrationError("its lens has b2 (skew) or k4, which no lens of ours has")
+        raise CalibrationError("its lens has b2 (skew) or k4, which spslam does not support")
     f = number(given, "f")
     # Positions count from the image's corner.
     centre = [
@@ -51,7 +51,7 @@ def read_agisoft(source: Source) -> Rig:
     k1, k2, k3, p1, p2 = (number(given, key, 0.0) for key in ("k1", "k2", "k3", "p1", "p2"))
     if kind == "fisheye":
         if p1 or p2:
-            raise CalibrationError("its fisheye lens has p1 and p2, which no lens of ours has")
+            raise CalibrationError("its fisheye lens has p1 and p2, which spslam does not support")
         bent: tuple[float, ...] = (k1, k2, k3, 0.0)
         model = "equidistant"
     else:

@@ -59,7 +59,9 @@ def read_nerfstudio(source: Source) -> Rig:
     k1, k2, k3, k4, p1, p2 = (number(given, key, 0.0) for key in _KEYS[6:12])
     if model == "radtan" and k4:
         # There it is the coefficient of r^8; OpenCV's fourth one divides.
-        raise CalibrationError("k4 of its OPENCV model is that of r^8, which no lens of ours has")
+        raise CalibrationError(
+            "k4 of its OPENCV model is that of r^8, which spslam does not support"
+        )
     bent = (k1, k2, p1, p2, k3) if model == "radtan" else (k1, k2, k3, k4)
     intrinsics = (fx, fy, centre[0] - CORNER_PX, centre[1] - CORNER_PX)
     return Rig(KIND, (FoundCamera("", size, intrinsics, model, bent),), remarks=remarks)

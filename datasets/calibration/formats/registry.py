@@ -27,7 +27,7 @@ from . import (
 from .rig import Rig
 from .source import Source
 
-# Keys of our own format; a file with three of them is ours, and its mistakes are told as such.
+# Keys of our own format; a file with three of them is ours, and its mistakes are reported so.
 OUR_KEYS = ("width", "height", "fx", "fy", "cx", "cy")
 # What a file that is not as expected makes the readers raise.
 _FAULTS = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
@@ -41,7 +41,7 @@ class _Format:
         kind: kind of file, with its article.
         is_it: returns whether a file has the format.
         read: reads it.
-        of_keys: whether it is told by keys, so that our own format comes first.
+        of_keys: whether keys decide, so that our own format comes first.
     """
 
     kind: str

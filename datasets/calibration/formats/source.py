@@ -62,7 +62,7 @@ class Source:
 
     @cached_property
     def values(self) -> Values:
-        """The keys of a YAML, JSON or XML file; empty if it is none of them."""
+        """The keys of a YAML, JSON or XML file; empty for other files."""
         try:
             found = _xml_values(self.text) if self.is_xml else parse_yaml(_one_document(self.text))
         except CalibrationError:

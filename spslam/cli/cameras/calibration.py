@@ -118,7 +118,7 @@ def convert(
     spslam calibration convert stereo.yml --unit 0.001 --size 640x480 --out camera.yaml
 
     A pair takes two files of ROS (left.yaml, right.yaml) and EuRoC (cam0/sensor.yaml,
-    cam1/sensor.yaml): give the first one. What the format does not hold is told. A lens that it
+    cam1/sensor.yaml): give the first one. What the format does not hold is printed. A lens it
     does not have is an error, exit code 2.
     """
     from spslam.datasets.calibration.formats.writers import write_calibration

@@ -85,7 +85,7 @@ def test_models_without_ours_are_refused(rig_of: RigOf, line: str) -> None:
         rig_of("1 OPENCV 640 480 400 401 320 240\n")
 
 
-def test_both_files_of_pycolmap_are_read_and_project_alike(tmp_path: Path) -> None:
+def test_both_files_of_pycolmap_are_read_and_project_the_same(tmp_path: Path) -> None:
     pycolmap = pytest.importorskip("pycolmap")
     model = pycolmap.Reconstruction()
     theirs = pycolmap.Camera(

@@ -137,8 +137,8 @@ def test_calibrations_of_other_programs_are_read_and_named(tmp_path: Path, name:
     for key in ("width", "height", "fx", "fy", "cx", "cy", "distortion", "fps"):
         np.testing.assert_allclose(getattr(camera, key), getattr(expected, key), rtol=1e-8)
     assert camera.distortion_model == expected.distortion_model
-    told = [notice for notice in handler.notices if notice.topic == "calibration_format"]
-    assert len(told) == 1 and told[0].text.startswith(f"calibration {path}: {kind}")
+    notices = [notice for notice in handler.notices if notice.topic == "calibration_format"]
+    assert len(notices) == 1 and notices[0].text.startswith(f"calibration {path}: {kind}")
 
 
 @pytest.mark.parametrize(
