@@ -334,7 +334,7 @@ def _in_metres(rig: Rig, unit_m: float | None) -> Rig:
     """Return the rig with its translation in metres.
 
     Raises:
-        CalibrationError: the unit is not known, and metres are not plausible; or the pose is no pose.
+        CalibrationError: the pose is not rigid, or metres are not plausible and no unit is given.
     """
     if rig.T_left_right is None:
         return rig

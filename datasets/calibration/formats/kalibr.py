@@ -42,7 +42,7 @@ def is_kalibr(source: Source) -> bool:
 
 
 def read_kalibr(source: Source) -> Rig:
-    """Read the first two cameras. `T_cn_cnm1` maps camera n-1 to n, as the inverse of T_left_right."""
+    """Read the first two cameras; `T_cn_cnm1` is the inverse of T_left_right."""
     given = _cameras(source.values)
     names = list(given)
     left = _camera(names[0], given[names[0]])
