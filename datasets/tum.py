@@ -20,7 +20,8 @@ from spslam.notices import notice
 from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
-from .calibration.calibration import CALIBRATION_NAME, load_calibration
+from .calibration.calibration import CALIBRATION_NAME, load_calibration, search_calibration
+from .images.decoding import image_size
 from .images.depth_files import DepthUnits, depth_units
 from .images.lists import read_image_list
 from .paths import check_sequence_name, choose_sequence, contents, subfolders, unused_streams
@@ -158,13 +159,15 @@ def _find_sequence(path: Path, sequence: str | None) -> Path:
 
 def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, DepthUnits, str]:
     """Return the camera, the units of depth per metre, and their origin in words."""
+    robots = _ROBOT.findall(folder.name)
     if calibration is None and (folder / CALIBRATION_NAME).is_file():
         calibration = folder / CALIBRATION_NAME
+    elif calibration is None and not robots:
+        calibration = search_calibration([folder])
     if calibration is not None:
-        own = load_calibration(calibration)
+        own = load_calibration(calibration, lambda: _image_size(folder))
         units = depth_units(own.depth_scale, _DEPTH_UNITS_PER_METRE)
         return own.camera, units, f"calibration {own.path}"
-    robots = _ROBOT.findall(folder.name)
     if not robots:
         raise CalibrationError(
             f"the camera of {folder} is unknown: expected freiburg1, freiburg2 or freiburg3 "
@@ -175,6 +178,11 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
         depth_units(None, _DEPTH_UNITS_PER_METRE),
         f"the calibration of freiburg{robots[0]}",
     )
+
+
+def _image_size(folder: Path) -> tuple[int, int]:
+    _, names, _ = read_image_list(folder / "rgb.txt", "'timestamp filename'")
+    return image_size([folder / name for name in names])
 
 
 def _read_list(

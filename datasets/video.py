@@ -78,7 +78,9 @@ class VideoSequence(BaseSequence):
                 "expected a video file, "
                 f"found {'a folder' if path.exists() else 'nothing'} at {path}"
             )
-        given = find_calibration(calibration, [path.parent], f"the video {path}")
+        given = find_calibration(
+            calibration, [path.parent], f"the video {path}", lambda: _stored_size(path)
+        )
         self._path = path
         self._lock = threading.Lock()
         self._capture = open_video(path)
@@ -218,6 +220,18 @@ class VideoSequence(BaseSequence):
             count += 1
         self._rewind()
         return count
+
+
+def _stored_size(path: Path) -> tuple[int, int]:
+    """Return width and height, pixels, of a video."""
+    capture = open_video(path, quiet=True)
+    try:
+        return (
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        )
+    finally:
+        capture.release()
 
 
 def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:

@@ -29,6 +29,7 @@ from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
+from spslam.cli.cameras import calibration as cli_calibration
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -108,6 +109,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_bench.app)
+app.add_typer(cli_calibration.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_map.app)
 app.add_typer(cli_plugin.app)
