@@ -109,7 +109,7 @@ def open_tum(
         raise DatasetError(
             f"RGB-D needs a list of depth images at {folder}/depth.txt, found {contents(folder)}"
         )
-    camera, units, origin = _find_camera(folder, calibration)
+    camera, units, origin, masks = _find_camera(folder, calibration)
     times, images, unit, left_out = _read_list(folder / "rgb.txt", timing, camera.fps)
     depth = None
     if has_depth and sensor != "mono":
@@ -134,9 +134,11 @@ def open_tum(
         times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out)
     )
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
-    return FileSequence(
+    sequence = FileSequence(
         name, files, camera, str(folder), _read_ground_truth(folder, times), dataset="tum"
     )
+    sequence.calibrated_masks = masks
+    return sequence
 
 
 def _is_sequence(path: Path) -> bool:
@@ -156,14 +158,16 @@ def _find_sequence(path: Path, sequence: str | None) -> Path:
     return choose_sequence(path, choices, sequence)
 
 
-def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, DepthUnits, str]:
-    """Return the camera, the units of depth per metre, and their origin in words."""
+def _find_camera(
+    folder: Path, calibration: str | Path | None
+) -> tuple[Camera, DepthUnits, str, MaskPaths | None]:
+    """Return the camera, the units of depth per metre, their origin in words, and the masks."""
     if calibration is None and (folder / CALIBRATION_NAME).is_file():
         calibration = folder / CALIBRATION_NAME
     if calibration is not None:
         own = load_calibration(calibration)
         units = depth_units(own.depth_scale, _DEPTH_UNITS_PER_METRE)
-        return own.camera, units, f"calibration {own.path}"
+        return own.camera, units, f"calibration {own.path}", own.masks
     robots = _ROBOT.findall(folder.name)
     if not robots:
         raise CalibrationError(
@@ -174,6 +178,7 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
         _CAMERAS[robots[0]],
         depth_units(None, _DEPTH_UNITS_PER_METRE),
         f"the calibration of freiburg{robots[0]}",
+        None,
     )
 
 

@@ -22,6 +22,7 @@ from spslam.lens import lens
 
 from .checks import is_rigid, report_baseline, report_doubts
 from .foreign import recognise
+from .mask_paths import MaskPaths
 from .yaml_text import parse_yaml, read_text
 
 CALIBRATION_NAME = "calibration.yaml"
@@ -102,6 +103,9 @@ class _CameraEntry(_Strict):
         0.0, description="rolling shutter: seconds from the first row to the last"
     )
     distortion: _Distortion = Field(default_factory=_Distortion, description="lens distortion")
+    mask: str | None = Field(
+        None, description="mask image, or folder of masks, whose white pixels are used"
+    )
 
     def camera(self) -> Camera:
         if (
@@ -161,6 +165,7 @@ class Calibration:
         T_left_right: (4, 4) float64, maps right-camera to left-camera coordinates, metres; None
             without `right`.
         depth_scale: units of depth images per metre; None if the file does not give them.
+        masks: the masks that the file names; None: none.
     """
 
     path: Path
@@ -169,6 +174,7 @@ class Calibration:
     right: Camera | None = None
     T_left_right: NDArray[np.float64] | None = None
     depth_scale: float | None = None
+    masks: MaskPaths | None = None
 
 
 def load_calibration(path: str | Path) -> Calibration:
@@ -199,7 +205,8 @@ def load_calibration(path: str | Path) -> Calibration:
         report_baseline(
             float(np.linalg.norm(T_left_right[:3, 3])), f"calibration {path}, T_left_right"
         )
-    return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale)
+    masks = _masks(entry, path.parent)
+    return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale, masks)
 
 
 def find_calibration(given: str | Path | None, folders: list[Path], needed_for: str) -> Calibration:
@@ -243,6 +250,13 @@ def _right_camera(entry: _CalibrationFile) -> Camera | None:
         return entry.right.camera() if entry.right is not None else None
     except CalibrationError as error:
         raise CalibrationError(f"right: {error}") from None
+
+
+def _masks(entry: _CalibrationFile, folder: Path) -> MaskPaths | None:
+    """Return the masks that a calibration names, relative to its folder."""
+    sides = (entry.mask, None if entry.right is None else entry.right.mask)
+    left, right = (None if name is None else folder / name for name in sides)
+    return None if left is None and right is None else MaskPaths(left, right)
 
 
 def _describe(error: ValidationError) -> str:

@@ -104,7 +104,11 @@ def open_images(
         left_out=tuple(left_out),
     )
     camera = replace(camera, fps=nominal_fps(left.times, given.camera.fps))
-    return FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    sequence = FileSequence(
+        name, files, camera, str(folder), rectifier=rectifier, dataset="images"
+    )
+    sequence.calibrated_masks = given.masks
+    return sequence
 
 
 def _image_folder(folder: Path) -> Path | None:
