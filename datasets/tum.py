@@ -21,6 +21,7 @@ from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration.calibration import CALIBRATION_NAME, load_calibration
+from .calibration.mask_paths import MaskPaths
 from .images.depth_files import DepthUnits, depth_units
 from .images.lists import read_image_list
 from .paths import check_sequence_name, choose_sequence, contents, subfolders, unused_streams
@@ -134,11 +135,11 @@ def open_tum(
         times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out)
     )
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
-    sequence = FileSequence(
+    opened = FileSequence(
         name, files, camera, str(folder), _read_ground_truth(folder, times), dataset="tum"
     )
-    sequence.calibrated_masks = masks
-    return sequence
+    opened.calibrated_masks = masks
+    return opened
 
 
 def _is_sequence(path: Path) -> bool:

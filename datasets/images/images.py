@@ -104,11 +104,9 @@ def open_images(
         left_out=tuple(left_out),
     )
     camera = replace(camera, fps=nominal_fps(left.times, given.camera.fps))
-    sequence = FileSequence(
-        name, files, camera, str(folder), rectifier=rectifier, dataset="images"
-    )
-    sequence.calibrated_masks = given.masks
-    return sequence
+    opened = FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    opened.calibrated_masks = given.masks
+    return opened
 
 
 def _image_folder(folder: Path) -> Path | None:

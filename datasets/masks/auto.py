@@ -120,9 +120,7 @@ def _found(
 ) -> NDArray[np.bool_] | None:
     """Find the mask (H, W) of the left or right images; None if nothing is fixed."""
     pairs = [
-        (first.image, second.image)
-        if not right
-        else (first.image_right, second.image_right)
+        (first.image, second.image) if not right else (first.image_right, second.image_right)
         for first, second in frames
     ]
     if right and (not pairs or pairs[0][0] is None):

@@ -1,15 +1,16 @@
 """Find the parts of images that are fixed to the camera, such as a bonnet, an arm, text or a logo.
 
-Their grey-level gradients are the same in all images, while those of the world change. A part of the
-world looks the same, too, if it is far away on a straight road, or if the camera stands still. A
-part therefore counts as fixed only if it stays in place between images whose motion, estimated from
-the other points, moves every point of the world there, at any depth.
+Their grey-level gradients are the same in all images, while those of the world change. A part of
+the world looks the same, too, if it is far away on a straight road, or if the camera stands still.
+A part therefore counts as fixed only if it stays in place between images whose motion, estimated
+from the other points, moves every point of the world there, at any depth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,8 +25,8 @@ from .pair_motion import PairMotion, pair_motion
 _WIDTH = 512
 # Standard deviation of the blur before gradients, pixels.
 _BLUR = 1.0
-# A gradient g becomes g / sqrt(g² + this²), grey levels a pixel: edges of all strengths count alike,
-# and noise counts little.
+# A gradient g becomes g / sqrt(g² + this²), grey levels a pixel: edges of all strengths count
+# alike, and noise counts little.
 _SOFT = 3.0
 # Side of the window over which gradients are compared, pixels.
 _WINDOW = 7
@@ -81,9 +82,7 @@ class FixedParts:
     where: str
 
 
-def find_fixed_parts(
-    pairs: Listed[tuple[_Image, _Image]], camera: Camera
-) -> FixedParts | Refusal:
+def find_fixed_parts(pairs: Listed[tuple[_Image, _Image]], camera: Camera) -> FixedParts | Refusal:
     """Find what is fixed to the camera.
 
     Args:
@@ -115,7 +114,7 @@ def find_fixed_parts(
     masked = _completed(proven, mean.changing())
     if np.mean(masked) > _MOST_FIXED:
         return Refusal(
-            f"{100 * np.mean(masked):.0f} % of the image seems fixed: what moves would be too little"
+            f"{100 * np.mean(masked):.0f} % of the image seems fixed, which leaves too little"
         )
     where = _where(masked, camera.width / width)
     size = (camera.width, camera.height)
@@ -211,7 +210,7 @@ class _MeanGradients:
             far = np.hypot(*offset) > _CONTRADICTION_PX
             if not far.any():
                 continue
-            there = np.stack(
+            there = _stacked(
                 [
                     cv2.remap(
                         plane,
@@ -227,6 +226,10 @@ class _MeanGradients:
             different = _dot(apart, apart) > _DIFFERENT * (self._own + _dot(there, there))
             count += far & different & self._shown[2 * pair] & self._shown[2 * pair + 1]
         return count
+
+
+def _stacked(planes: list[Any]) -> _Field:
+    return np.stack([np.asarray(plane, dtype=np.float32) for plane in planes])
 
 
 class _Grid:
@@ -247,7 +250,7 @@ class _Grid:
         """Return `PairMotion.contradiction` (2, H, W) of each pixel, pixels; 0 if unknown."""
         known = np.nan_to_num(motion.contradiction(self._rays) * self._focal)
         coarse = known.astype(np.float32).reshape(*self._shape, 2)
-        return np.stack(
+        return _stacked(
             [
                 cv2.remap(plane, self.x / _STEP, self.y / _STEP, cv2.INTER_LINEAR)
                 for plane in np.ascontiguousarray(coarse.transpose(2, 0, 1))
@@ -310,9 +313,7 @@ def _part(box: NDArray[np.int32], shape: tuple[int, int], scale: float) -> str:
     rows = f"rows {round(top * scale)}-{round((top + height) * scale) - 1}"
     columns = f"columns {round(left * scale)}-{round((left + width) * scale) - 1}"
     if width >= _SPANS * shape[1]:
-        side = (
-            "bottom strip, " if top + height == shape[0] else "top strip, " if top == 0 else ""
-        )
+        side = "bottom strip, " if top + height == shape[0] else "top strip, " if top == 0 else ""
         return f"{side}{rows}"
     if height >= _SPANS * shape[0]:
         side = "right strip, " if left + width == shape[1] else "left strip, " if left == 0 else ""

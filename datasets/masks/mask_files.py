@@ -19,7 +19,7 @@ from spslam.timestamps import to_seconds
 from ..calibration.mask_paths import MaskPaths
 from ..images.decoding import list_files
 from .mask_images import RawView, check_used, fitted, read_mask
-from .masks import Masks, MaskFiles, MaskSource, StaticMask
+from .masks import MaskFiles, Masks, MaskSource, StaticMask
 
 _LOG = logging.getLogger(__name__)
 # Folders or files of masks of the left and right camera in a folder of masks.
@@ -195,6 +195,4 @@ def _by_time(files: list[Path], stamps: ArrayLike) -> list[Path | None]:
     nearest = np.clip(np.searchsorted(seconds, times), 1, len(seconds) - 1)
     nearest -= times - seconds[nearest - 1] < seconds[nearest] - times
     near = np.abs(seconds[nearest] - times) <= _NEAR * np.median(np.diff(times))
-    return [
-        files[order[at]] if close else None for at, close in zip(nearest, near, strict=True)
-    ]
+    return [files[order[at]] if close else None for at, close in zip(nearest, near, strict=True)]

@@ -55,15 +55,16 @@ class RawView:
         masked[y[there], x[there]] = 1
         # Where the view magnifies less than 1:1, neighbouring pixels leave gaps.
         closed = cv2.morphologyEx(masked, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-        return np.asarray(closed) == 0
+        raw: NDArray[np.bool_] = np.asarray(closed) == 0
+        return raw
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a mask image (H, W): True where it is white.
 
     White is more than half of the range: above 127 of 8 bits, above 32767 of 16 bits. Colours count
-    by their grey level. Pixels that an alpha channel makes more than half transparent are masked. An
-    image whose largest value is 1 is read as 0 and 1.
+    by their grey level. Pixels that an alpha channel makes more than half transparent are masked.
+    An image whose largest value is 1 is read as 0 and 1.
 
     Raises:
         DatasetError: the file is missing, damaged or no image.

@@ -76,9 +76,7 @@ class Masks:
         """Return a frame with its masks."""
         left = None if self.left is None else self.left.at(frame.index)
         right = (
-            None
-            if self.right is None or frame.image_right is None
-            else self.right.at(frame.index)
+            None if self.right is None or frame.image_right is None else self.right.at(frame.index)
         )
         self._fractions[frame.index] = 0.0 if left is None else float(np.mean(~left))
         if left is None and self.left is not None:

@@ -1,4 +1,4 @@
-"""The motion of a camera between two images, and how far points at rest lie from any such motion."""
+"""The motion between two images, and how far points at rest lie from what it allows."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ def pair_motion(
     """Estimate the motion between two images from the points that move.
 
     Args:
-        first, second: (H, W), of `camera`.
+        first: (H, W), an image of `camera`.
+        second: (H, W), a later one.
         camera: their camera.
         allowed: (H, W), where points may be.
 
@@ -114,11 +115,28 @@ def pair_motion(
     )
     if E is None or E.shape != (3, 3):
         return None
-    count, R, t, inliers = cv2.recoverPose(E, pixels[0], pixels[1], ideal.K, mask=inliers)
-    agree = pixels[0][inliers[:, 0] > 0].astype(np.float32)
-    if count < max(_LEAST_POINTS, _AGREE * len(pixels[0])):
+    kept = np.asarray(inliers)[:, 0] > 0
+    if np.count_nonzero(kept) < max(_LEAST_POINTS, _AGREE * len(kept)):
         return None
-    hull = cv2.contourArea(cv2.convexHull(agree)) / (camera.width * camera.height)
-    if hull < _LEAST_HULL:
+    hull = cv2.contourArea(cv2.convexHull(pixels[0][kept].astype(np.float32)))
+    if hull < _LEAST_HULL * camera.width * camera.height:
         return None
-    return PairMotion(np.asarray(R, np.float64), np.asarray(t, np.float64)[:, 0])
+    rays = [ideal.unproject(points[kept], np.ones(np.count_nonzero(kept))) for points in pixels]
+    return _motion(np.asarray(E, dtype=np.float64), rays[0], rays[1])
+
+
+def _motion(
+    E: NDArray[np.float64], rays0: NDArray[np.float64], rays1: NDArray[np.float64]
+) -> PairMotion:
+    """Return the motion of an essential matrix, with most points in front of the camera.
+
+    OpenCV's `recoverPose` does not count points that are farther away than 50 baselines, which most
+    are between neighbouring images.
+    """
+    first, second, unit = cv2.decomposeEssentialMat(E)
+    # The other rotation is turned by half a turn about the baseline.
+    R = np.asarray(first if np.trace(first) > np.trace(second) else second, dtype=np.float64)
+    t = np.asarray(unit, dtype=np.float64)[:, 0]
+    # depth1 · ray1 = depth0 · R ray0 + t, so that depth0 · (ray1 × R ray0) = -(ray1 × t).
+    signs = np.sum(np.cross(rays1, rays0 @ R.T) * -np.cross(rays1, t), axis=1)
+    return PairMotion(R, t if np.median(signs) > 0 else -t)

@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.camera import Camera
 from spslam.clocks import nearest
 from spslam.errors import DatasetError
 from spslam.frame import Frame

@@ -107,9 +107,7 @@ class PairOffsets:
         return int(np.count_nonzero(self.disparity < -_SURE_DISPARITY))
 
 
-def pair_offsets(
-    left: UInt8Array, right: UInt8Array, mask: BoolArray | None = None
-) -> PairOffsets:
+def pair_offsets(left: UInt8Array, right: UInt8Array, mask: BoolArray | None = None) -> PairOffsets:
     """Track up to 60 corners of the left image (H, W) to the right one, forward and backward.
 
     Corners lie where `mask` (H, W) is True; None: everywhere.
