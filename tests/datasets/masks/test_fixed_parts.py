@@ -46,7 +46,8 @@ def recording(*, turns: bool = True, moves: bool = True) -> list[tuple[np.ndarra
         yaw, x, z = (0.25 * rng.uniform(-1, 1), rng.uniform(-1, 1), 0.1 * number)
         if not moves:
             yaw, x, z = 0.0, 0.0, 0.0
-        step = 0.03 if turns and moves else 0.0
+        # Turns with and against the translation: no depth makes up for both.
+        step = 0.03 * (-1) ** number if turns and moves else 0.0
         first = view(walls, yaw * turns, x, z)
         second = view(walls, yaw * turns + step, x + 0.15 * moves, z + 0.05 * moves)
         pairs.append((first, second))
