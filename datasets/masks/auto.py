@@ -137,7 +137,7 @@ def _found(
         return None
     view = sequence.raw_views()[int(right)]
     mask = _rounded(parts, view)
-    text = "%s: --mask auto masks %.0f %% of the %s: %s (%s compared)"
+    text = "%s: --mask auto masks %.2g %% of the %s: %s (%s compared)"
     fraction = 100 * np.mean(~mask)
     notice(_LOG, "mask_auto", text, sequence.name, fraction, images, parts.where, compared)
     return mask

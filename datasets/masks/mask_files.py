@@ -83,6 +83,41 @@ def masks_of_calibration(paths: MaskPaths, sequence: MaskedImages) -> Masks:
     return _open(MaskPaths(paths.left, paths.right if stereo else None), sequence, "calibration")
 
 
+class PictureMasks:
+    """Masks of pictures that only have names, as those of `read_pictures`.
+
+    Args:
+        place: a mask image, or a folder with a mask for each picture, of its name or number.
+
+    Raises:
+        DatasetError: there are no masks.
+    """
+
+    def __init__(self, place: Path) -> None:
+        left, _ = _sides(place)
+        self._files = list_files(left) if left.is_dir() else None
+        self._static = None if left.is_dir() else read_mask(left)
+        self._path = left
+        self._fitted: NDArray[np.bool_] | None = None
+
+    def of(self, name: str, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """Return the mask (H, W) of a picture of this shape; None: it has no mask.
+
+        Raises:
+            DatasetError: the mask cannot be read or has another size.
+        """
+        view = RawView(shape[1], shape[0])
+        if self._static is not None:
+            if self._fitted is None or self._fitted.shape != shape:
+                self._fitted = fitted(self._static, view, self._path)
+                check_used(self._fitted, self._path, self._static)
+            return self._fitted
+        assert self._files is not None
+        stem = Path(name).name
+        found = _by_name(self._files, [stem])[0] or _by_number(self._files, [_number(stem)])[0]
+        return None if found is None else fitted(read_mask(found), view, found)
+
+
 def _sides(place: Path) -> tuple[Path, Path | None]:
     """Return the masks of the left and, if any, right camera."""
     if not place.exists():
@@ -118,8 +153,8 @@ def _source(path: Path, view: RawView, sequence: MaskedImages, right: bool) -> M
         raw = fitted(read_mask(path), view, path)
         mask = view.from_raw(raw)
         check_used(mask, path, raw)
-        text = "mask %s: %.1f %% of the %s are not used"
-        images = "right images" if right else "images"
+        text = "mask %s: %.2g %% of the %s is not used"
+        images = "right image" if right else "image"
         notice(_LOG, "mask", text, path, 100 * np.mean(~mask), images)
         return StaticMask(mask)
     found = _matched(path, sequence, right)
