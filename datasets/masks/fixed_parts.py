@@ -150,7 +150,7 @@ def _gradients(image: _Image) -> _Field:
         cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=1 / 8) for order in ((1, 0), (0, 1))
     )
     factor = 1 / np.sqrt(x * x + y * y + np.float32(_SOFT**2))
-    return np.stack([x * factor, y * factor])
+    return _stacked([x * factor, y * factor])
 
 
 def _dot(a: _Field, b: _Field) -> _Field:
@@ -169,8 +169,8 @@ class _MeanGradients:
             gradients = _gradients(image)
             total += gradients
             square += _dot(gradients, gradients)
-        self._mean = total / np.float32(len(images))
-        self._square = square / np.float32(len(images))
+        self._mean: _Field = np.asarray(total / len(images), dtype=np.float32)
+        self._square: _Field = np.asarray(square / len(images), dtype=np.float32)
         self._own = _dot(self._mean, self._mean)
         self._coherence = self._own / np.maximum(self._square, np.float32(1e-9))
         # (N, H, W): where each image shows the mean gradients.
@@ -222,7 +222,7 @@ class _MeanGradients:
                     for plane in self._mean
                 ]
             )
-            apart = self._mean - there
+            apart: _Field = np.asarray(self._mean - there, dtype=np.float32)
             different = _dot(apart, apart) > _DIFFERENT * (self._own + _dot(there, there))
             count += far & different & self._shown[2 * pair] & self._shown[2 * pair + 1]
         return count

@@ -37,8 +37,15 @@ _NEAR = 0.5
 class MaskedImages(Protocol):
     """What masks need to know of a sequence."""
 
-    name: str
-    sensor: str
+    @property
+    def name(self) -> str:
+        """Short name for messages."""
+        ...
+
+    @property
+    def sensor(self) -> str:
+        """Kind of sensor: `mono`, `stereo` or `rgbd`."""
+        ...
 
     def raw_views(self) -> tuple[RawView, RawView]:
         """Return how the left and right images are made from raw images."""

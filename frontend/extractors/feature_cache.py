@@ -93,10 +93,10 @@ class CachedExtractor(Extractor):
 
     def _path(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> Path:
         """Return the file of the features of an image, or of its part inside a mask."""
-        parts = [repr((image.shape, image.dtype.str)).encode(), np.ascontiguousarray(image).data]
-        if mask is not None:
-            parts += [b"mask", np.packbits(mask).data]
-        return self._folder / f"{_digest(*parts).hex()}.features"
+        header = repr((image.shape, image.dtype.str)).encode()
+        of_mask = b"" if mask is None else b"mask" + np.packbits(mask).tobytes()
+        digest = _digest(header, np.ascontiguousarray(image).data, of_mask)
+        return self._folder / f"{digest.hex()}.features"
 
     def _write(self, path: Path, features: Features) -> None:
         """Store features; after the first error, store nothing more."""

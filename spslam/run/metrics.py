@@ -151,7 +151,7 @@ def compute_metrics(
 def _masks(sequence: Sequence) -> Metrics:
     """Return the source of the masks and the masked fraction of the left images."""
     of_sequence: Callable[[], Metrics] | None = getattr(sequence, "mask_metrics", None)
-    none = {"mask_source": None, "masked_fraction": 0.0, "frames_without_mask": 0}
+    none: Metrics = {"mask_source": None, "masked_fraction": 0.0, "frames_without_mask": 0}
     return none if of_sequence is None else of_sequence()
 
 
