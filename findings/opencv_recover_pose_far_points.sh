@@ -5,9 +5,9 @@
 # the documentation of this form does not mention). Between neighbouring images of a video most points are farther. With
 # none left the first of the four poses is returned: here with a rotation that is wrong by 180 degrees.
 # Seen, exact points at 9 to 14 m:
-#   baseline 0.63 m: 300 of 300 points count, rotation off by 0 degrees
+#   baseline 0.64 m: 300 of 300 points count, rotation off by 0 degrees
 #   baseline 0.11 m: 0 of 300 points count, rotation off by 180 degrees
-#   baseline 0.11 m, distanceThresh=1e6: 300 of 300 points count, rotation off by 0 degrees
+#   baseline 0.11 m, distanceThresh=1e+06: 300 of 300 points count, rotation off by 0 degrees
 # Exit status: 0 while this is so, 1 when it has changed.
 set -euo pipefail
 folder=$(mktemp -d)
