@@ -26,7 +26,7 @@ _WIDTH = 512
 # Standard deviation of the blur before gradients, pixels.
 _BLUR = 1.0
 # A gradient g becomes g / sqrt(g² + this²), grey levels a pixel: edges of all strengths count
-# alike, and noise counts little.
+# equally, and noise counts little.
 _SOFT = 3.0
 # Side of the window over which gradients are compared, pixels.
 _WINDOW = 7
@@ -37,7 +37,7 @@ _COHERENT = 0.35
 _SHOWN = 0.5
 # Least fraction of the images that show them.
 _ALWAYS = 0.75
-# Least root mean square of the mean gradients, 0 to 1: nothing is told from flat parts.
+# Least root mean square of the mean gradients, 0 to 1: flat parts show nothing.
 _TEXTURED = 0.12
 # Least distance from every possible position of a point of the world, pixels of reduced images.
 _CONTRADICTION_PX = 2.0

@@ -86,7 +86,7 @@ def test_what_is_fixed_to_the_camera_is_masked(tmp_path: Path, sensor: str) -> N
     assert found["tracking_rate"] >= black["tracking_rate"]
     assert (found["mask_source"], found["body_fixed_frames"]) == ("auto", 0)
     assert found["masked_fraction"] == pytest.approx(0.3, abs=0.04)
-    assert any("bottom strip, rows 1" in told["text"] for told in found["notices"])
+    assert any("bottom strip, rows 1" in entry["text"] for entry in found["notices"])
     # The written mask gives the same run.
     written = tmp_path / "auto" / "mask.png"
     assert not read_mask(written)[170:].any()
@@ -101,5 +101,5 @@ def test_nothing_is_masked_in_a_world_without_fixed_parts(tmp_path: Path) -> Non
     metrics = run(tmp_path / "run", "--sensor", "mono", "--max-frames", "30", "--mask", "auto")
     assert metrics["mask_source"] is None and metrics["masked_fraction"] == 0
     assert not (tmp_path / "run" / "mask.png").exists()
-    assert any("masks nothing in the images" in told["text"] for told in metrics["notices"])
+    assert any("masks nothing in the images" in entry["text"] for entry in metrics["notices"])
     assert recording_of(metrics, tmp_path / "run")["mask"] is None

@@ -82,9 +82,9 @@ def test_masks_of_images_are_matched_and_missing_ones_counted(
         frames = open_sequence(walk(), mask=tmp_path / "masks")
     fractions = [None if f.mask is None else round(float(np.mean(~f.mask)), 1) for f in frames]
     assert fractions == [0.1, None, 0.3]
-    told = {found.topic: found for found in notices.notices}
-    assert told["masks_missing"].count == 1
-    assert "1 image has no mask and is used as a whole" in told["masks_missing"].text
+    found = {one.topic: one for one in notices.notices}
+    assert found["masks_missing"].count == 1
+    assert "1 image has no mask and is used as a whole" in found["masks_missing"].text
     assert frames.mask_metrics()["frames_without_mask"] == 1
 
 
@@ -137,7 +137,7 @@ def test_pairs_may_have_a_mask_each(
     assert np.mean(~frame.mask_right) == pytest.approx(0.3)
 
 
-def test_a_pair_with_a_left_mask_only_is_told(
+def test_a_pair_with_a_left_mask_only_gets_a_notice(
     walk: Callable, write: Callable, tmp_path: Path
 ) -> None:
     with shown_notices(lambda _: None) as notices:
