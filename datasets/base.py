@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +21,25 @@ from spslam.notices import counted, notice
 from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
+from .calibration.mask_paths import MaskPaths
 from .calibration.rectify import StereoRectifier
 from .images.bayer import BayerPattern
 from .images.decoding import estimate_orientation, image_size, read_color
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .images.grey_levels import GreyReader
+from .masks.mask_images import RawView
+from .masks.masks import Masks
 
 _LOG = logging.getLogger(__name__)
 
 
 class BaseSequence(ABC):
-    """Base class of a `spslam.interfaces.Sequence`; a reader adds `__len__` and `_read`."""
+    """Base class of a `spslam.interfaces.Sequence`; a reader adds `__len__` and `_read`.
+
+    Attributes:
+        masks: put on every frame; None: frames stay as they are read.
+        calibrated_masks: the masks that the recording's calibration names; None: none.
+    """
 
     def __init__(
         self,
@@ -51,6 +60,8 @@ class BaseSequence(ABC):
         self.skipped: list[tuple[int, str]] = []
         self.time_unit = "s"
         self.left_out: list[LeftOut] = []
+        self.masks: Masks | None = None
+        self.calibrated_masks: MaskPaths | None = None
         self._late: dict[int, StampError] = {}
         self._reported = (0, 0)
 
@@ -74,6 +85,23 @@ class BaseSequence(ABC):
         """
         return index < len(self)
 
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from raw images."""
+        same = RawView(self.camera.width, self.camera.height)
+        return same, same
+
+    def image_names(self, right: bool = False) -> list[str] | None:
+        """Return the file name of each frame's (right) image; None if images have no names."""
+        return None
+
+    def mask_metrics(self) -> dict[str, Any]:
+        """Return the source of the masks and the masked fraction, for `metrics.json`."""
+        none = {"mask_source": None, "masked_fraction": 0.0, "frames_without_mask": 0}
+        return none if self.masks is None else self.masks.metrics()
+
+    def _masked(self, frame: Frame) -> Frame:
+        return frame if self.masks is None else self.masks.on(frame)
+
     def _original_index(self, index: int) -> int:
         """Return the `Frame.index` of the frame at `index`."""
         return index
@@ -90,7 +118,7 @@ class BaseSequence(ABC):
             raise IndexError(
                 f"{self.name} has {counted(len(self), 'frame')}, frame {index} was requested"
             )
-        return self._read(position)
+        return self._masked(self._read(position))
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame that can be decoded and is later than the frames before it.
@@ -115,7 +143,7 @@ class BaseSequence(ABC):
             except IndexError:
                 break
             decoded += 1
-            yield frame
+            yield self._masked(frame)
         if decoded == 0:
             reason = self.skipped[0][1] if self.skipped else "it is empty"
             raise DatasetError(
@@ -224,6 +252,19 @@ class FileSequence(BaseSequence):
     def __len__(self) -> int:
         return len(self._files)
 
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from raw images."""
+        rectifier = self._rectifier
+        left, right = (
+            (None, None) if rectifier is None else (rectifier.maps_left, rectifier.maps_right)
+        )
+        return RawView(*self._left_size, left), RawView(*self._right_size, right)
+
+    def image_names(self, right: bool = False) -> list[str] | None:
+        """Return the file name of each frame's (right) image."""
+        files = self._files.right if right else self._files.images
+        return None if files is None else [path.name for path in files]
+
     @property
     def timestamps(self) -> NDArray[np.float64]:
         """Time stamps of the frames, (N,) float64, seconds."""
@@ -311,6 +352,22 @@ class SlicedSequence(BaseSequence):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from raw images."""
+        whole = self._whole
+        return whole.raw_views() if isinstance(whole, BaseSequence) else super().raw_views()
+
+    def image_names(self, right: bool = False) -> list[str] | None:
+        """Return the file name of each frame's (right) image; None if images have no names."""
+        names = self._whole.image_names(right) if isinstance(self._whole, BaseSequence) else None
+        return None if names is None else [names[row] for row in self._rows]
+
+    def mask_metrics(self) -> dict[str, Any]:
+        """Return the source of the masks and the masked fraction, for `metrics.json`."""
+        if self.masks is None and isinstance(self._whole, BaseSequence):
+            return self._whole.mask_metrics()
+        return super().mask_metrics()
 
     @property
     def _rows(self) -> range:

@@ -26,6 +26,7 @@ from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
 from .kitti_360 import is_kitti_360, open_kitti_360
 from .kitti_raw import is_kitti_raw, open_kitti_raw
+from .masks.auto import AUTO, auto_masked, with_masks
 from .models.colmap import is_colmap, open_colmap
 from .models.image_query_list import is_image_query_list, open_image_query_list
 from .models.kapture import is_kapture, open_kapture
@@ -77,6 +78,7 @@ def open_sequence(
     stride: int = 1,
     time_unit: str = "auto",
     pair_within_s: float = PAIR_WITHIN_S,
+    mask: str | Path | None = None,
 ) -> Sequence:
     """Open a recording.
 
@@ -96,6 +98,9 @@ def open_sequence(
         time_unit: unit of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (the
             stamps count frames), or `auto`.
         pair_within_s: largest time between left and right image, or image and depth, seconds.
+        mask: image whose white pixels are used, or folder with one for each image, in the size of
+            raw images (see `masks.mask_files.open_masks`); `auto` finds and masks what is fixed to
+            the camera. Without it, the `mask` of the calibration is used.
 
     Raises:
         DatasetError: no format fits, or files are missing or hold something else than expected.
@@ -113,14 +118,17 @@ def open_sequence(
         None if calibration is None else Path(calibration),
         cast(TimeUnitChoice, time_unit),
         pair_within_s,
+        None if mask is None or mask == AUTO else Path(mask),
     )
     try:
         whole = _open(path, dataset, request)
+        if mask != AUTO:
+            whole = with_masks(whole, request.mask)
     except OSError as error:  # a folder that may not be listed, a disk that fails
         raise DatasetError(f"{path} cannot be read: {error}") from None
-    if (start, max_frames, stride) == (0, None, 1):
-        return whole
-    return SlicedSequence(whole, start, max_frames, stride)
+    if (start, max_frames, stride) != (0, None, 1):
+        whole = SlicedSequence(whole, start, max_frames, stride)
+    return auto_masked(whole) if mask == AUTO else whole
 
 
 def dataset_names() -> list[str]:

@@ -95,6 +95,7 @@ class VideoSequence(BaseSequence):
         super().__init__(
             f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path), dataset="video"
         )
+        self.calibrated_masks = given.masks
         self.time_unit = "container"
         if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
             self.time_unit = "frames"

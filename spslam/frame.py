@@ -58,6 +58,8 @@ class Frame:
         image_right: (H, W) uint8, grey, the rectified right image; stereo only.
         depth: (H, W) float32, metres along z, registered to `image`; 0 where unknown; RGB-D only.
         color, color_right: `image` and `image_right` in colour; None where the source is grey.
+        mask, mask_right: (H, W) bool, which pixels of `image` and `image_right` are used; None: all
+            of them.
     """
 
     index: int
@@ -68,6 +70,8 @@ class Frame:
     depth: NDArray[np.float32] | None = None
     color: ColorImage | None = None
     color_right: ColorImage | None = None
+    mask: NDArray[np.bool_] | None = None
+    mask_right: NDArray[np.bool_] | None = None
 
     @property
     def sensor(self) -> Sensor:
@@ -75,6 +79,13 @@ class Frame:
         if self.image_right is not None:
             return "stereo"
         return "mono" if self.depth is None else "rgbd"
+
+    @property
+    def used_image(self) -> NDArray[np.uint8]:
+        """`image` for statistics: masked pixels have the mean grey level of the others."""
+        if self.mask is None or self.mask.all() or not self.mask.any():
+            return self.image
+        return np.where(self.mask, self.image, np.uint8(self.image[self.mask].mean()))
 
 
 @dataclass(frozen=True, eq=False)

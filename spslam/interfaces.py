@@ -89,6 +89,7 @@ class SequenceRequest:
         time_unit: unit of the stamps in lists and file names: `s`, `ms`, `us`, `ns`, `frames` (the
             stamps count frames), or `auto`.
         pair_within_s: maximum time between the left and right image, or image and depth, seconds.
+        mask: path of a mask or of a folder of masks; None: the calibration's, or none.
     """
 
     sequence: str | None
@@ -96,6 +97,7 @@ class SequenceRequest:
     calibration: Path | None
     time_unit: TimeUnitChoice
     pair_within_s: float
+    mask: Path | None = None
 
 
 class DatasetReader(Protocol):

@@ -28,6 +28,7 @@ from .checks import is_plausible_baseline, is_rigid, report_baseline, report_dou
 from .formats.registry import is_ours, kind_of, read_rig
 from .formats.rig import FoundCamera, Rig
 from .formats.source import Source
+from .mask_paths import MaskPaths
 from .yaml_text import parse_yaml
 
 _LOG = logging.getLogger(__name__)
@@ -126,6 +127,9 @@ class _CameraEntry(_Strict):
         0.0, description="rolling shutter: seconds from the first row to the last"
     )
     distortion: _Distortion = Field(default_factory=_Distortion, description="lens distortion")
+    mask: str | None = Field(
+        None, description="mask image, or folder of masks, whose white pixels are used"
+    )
 
     def camera(self) -> Camera:
         if (
@@ -190,6 +194,7 @@ class Calibration:
         depth_scale: units of depth images per metre; None if the file does not give them.
         bayer: pattern of grey images that are mosaics of a colour sensor; None: they are grey.
         kind: kind of file, with its article.
+        masks: the masks that the file names; None: none.
     """
 
     path: Path
@@ -200,6 +205,7 @@ class Calibration:
     depth_scale: float | None = None
     bayer: BayerPattern | None = None
     kind: str = OUR_KIND
+    masks: MaskPaths | None = None
 
 
 def load_calibration(
@@ -227,12 +233,14 @@ def load_calibration(
         if rig is None:
             entry = _validated(parse_yaml(source.text))
             fps, depth_scale, bayer = entry.fps, entry.depth_scale, entry.bayer
+            masks = _masks(entry, path.parent)
             camera = entry.camera()
             right = _right_camera(entry)
             T = None if entry.T_left_right is None else np.array(entry.T_left_right)
         else:
             rig = _in_metres(_sized(rig, image_size), unit_m)
             fps, depth_scale, bayer = rig.cameras[0].fps, rig.depth_scale, None
+            masks = None
             camera, right = _cameras(rig)
             T = rig.T_left_right
     except CalibrationError as error:
@@ -250,8 +258,17 @@ def load_calibration(
         report_baseline(
             float(np.linalg.norm(T_left_right[:3, 3])), f"calibration {path}, T_left_right"
         )
-    kind = OUR_KIND if rig is None else rig.kind
-    return Calibration(path, camera, fps, right, T_left_right, depth_scale, bayer=bayer, kind=kind)
+    return Calibration(
+        path,
+        camera,
+        fps,
+        right,
+        T_left_right,
+        depth_scale,
+        bayer=bayer,
+        kind=OUR_KIND if rig is None else rig.kind,
+        masks=masks,
+    )
 
 
 def find_calibration(
@@ -418,6 +435,13 @@ def _right_camera(entry: _CalibrationFile) -> Camera | None:
         return entry.right.camera() if entry.right is not None else None
     except CalibrationError as error:
         raise CalibrationError(f"right: {error}") from None
+
+
+def _masks(entry: _CalibrationFile, folder: Path) -> MaskPaths | None:
+    """Return the masks that a calibration names, relative to its folder."""
+    sides = (entry.mask, None if entry.right is None else entry.right.mask)
+    left, right = (None if name is None else folder / name for name in sides)
+    return None if left is None and right is None else MaskPaths(left, right)
 
 
 def _describe(error: ValidationError) -> str:

@@ -110,7 +110,9 @@ def open_images(
         bayer=given.bayer,
     )
     camera = replace(camera, fps=nominal_fps(left.times, given.camera.fps))
-    return FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    opened = FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    opened.calibrated_masks = given.masks
+    return opened
 
 
 def _image_folder(folder: Path) -> Path | None:

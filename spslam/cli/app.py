@@ -35,6 +35,7 @@ from spslam.cli.options import (
     INTERRUPTED,
     CommandGroup,
     ExtractorOption,
+    MaskOption,
     MaxFramesOption,
     PairWithinOption,
     RerunOption,
@@ -260,6 +261,7 @@ def run(
     ] = None,
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
     pair_within: PairWithinOption = 0.02,
+    mask: MaskOption = None,
     realtime: Annotated[
         bool,
         typer.Option(
@@ -276,8 +278,8 @@ def run(
             metavar="KIND:KEY=VALUE,…",
             show_default=False,
             help="Add a disturbance to the recording, to test the run: still:frames=70, "
-            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be "
-            "repeated.",
+            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8, jump:at=150,to=20 or "
+            "body:fraction=0.2; may be repeated.",
         ),
     ] = None,
     outputs: Annotated[
@@ -305,7 +307,7 @@ def run(
     143 by SIGTERM, 129 by SIGHUP.
     """
     from spslam.config import config_for
-    from spslam.datasets import open_sequence
+    from spslam.datasets import auto_masked, open_sequence
     from spslam.run.output import RunLog
 
     mode = _mode(map_file, localize, extend)
@@ -322,9 +324,12 @@ def run(
             stride=stride,
             time_unit=time_unit.value,
             pair_within_s=pair_within,
+            mask=None if mask == "auto" else mask,
         )
         if disturbances:
             frames = _disturbed(frames, disturbances)
+        if mask == "auto":
+            frames = auto_masked(frames)
         config_name = config or config_for(frames.dataset, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
         labels = {
@@ -342,7 +347,7 @@ def run(
             )
         labels["pace"] = "realtime" if realtime else "offline"
         labels |= _input_labels(
-            path, dataset, sequence, calibration, time_unit.value, str(pair_within)
+            path, dataset, sequence, calibration, time_unit.value, str(pair_within), mask
         )
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
@@ -378,6 +383,7 @@ def _input_labels(
     calibration: Path | None,
     time_unit: str,
     pair_within: str,
+    mask: str | None,
 ) -> dict[str, str]:
     """Return how the recording was opened, so that an export finds its images again."""
     place = Path(path).absolute()
@@ -388,6 +394,7 @@ def _input_labels(
         "input_calibration": None if calibration is None else str(calibration.absolute()),
         "input_time_unit": time_unit,
         "input_pair_within_s": pair_within,
+        "input_mask": mask if mask in (None, "auto") else str(Path(mask).absolute()),
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -523,6 +530,7 @@ def _run(
     outputs: tuple[str, ...],
 ) -> None:
     from spslam.cli.console import ProgressLine, print_result
+    from spslam.datasets import write_masks
     from spslam.map.io import HeldMap, load_map
     from spslam.pipeline import run as run_sequence
     from spslam.run.output import OutputFolder, default_output
@@ -546,6 +554,8 @@ def _run(
         if map_file is not None and extend:
             held = HeldMap(map_file)
         with cleaned_up(output.discard):
+            if labels.get("input_mask") == "auto":
+                write_masks(frames, output.partial)
             saved = None if map_file is None else load_map(map_file)
             localization_only = saved is not None and not extend
             slam = Slam.from_config(

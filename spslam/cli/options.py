@@ -118,6 +118,16 @@ PairWithinOption = Annotated[
         help="Largest time between left and right image, or image and depth, seconds.",
     ),
 ]
+MaskOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|DIR|auto",
+        show_default=False,
+        help="Mask: an image whose white pixels are used, or a folder with one for each image (of "
+        "the same name or number), in the size of the raw images; auto: find and mask what is "
+        "fixed to the camera. Default: the calibration's mask, if any.",
+    ),
+]
 RerunOption = Annotated[
     Path | None,
     typer.Option(
