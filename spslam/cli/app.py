@@ -33,15 +33,19 @@ from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
     CommandGroup,
+    DepthTopicOption,
     ExtractorOption,
     MaxFramesOption,
     PairWithinOption,
     RerunOption,
+    RightTopicOption,
     SetOption,
     StartOption,
     StrideOption,
     TimeUnitOption,
     TimeUnitValue,
+    TopicOption,
+    TruthTopicOption,
     WeightsOption,
     resolve_config,
 )
@@ -128,7 +132,8 @@ PathArgument = Annotated[
         metavar="PATH",
         show_default=False,
         help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
-        "depth/ for RGB-D), a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
+        "depth/ for RGB-D), a video, a ROS bag, or a built-in world: demo, demo-small, demo-loop, "
+        "demo-twins.",
     ),
 ]
 SensorOption = Annotated[
@@ -195,7 +200,7 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="Format of PATH: kitti, tum, euroc, images, video, demo or a plug-in's; auto "
+            help="Format of PATH: kitti, tum, euroc, images, video, ros, demo or a plug-in's; auto "
             "recognises it.",
         ),
     ] = "auto",
@@ -213,7 +218,7 @@ def run(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Camera calibration (YAML) for images and videos.",
+            help="Camera calibration (YAML) for images, videos and bags.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -257,6 +262,10 @@ def run(
     ] = None,
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
     pair_within: PairWithinOption = 0.02,
+    topic: TopicOption = None,
+    right_topic: RightTopicOption = None,
+    depth_topic: DepthTopicOption = None,
+    truth_topic: TruthTopicOption = None,
     realtime: Annotated[
         bool,
         typer.Option(
@@ -295,6 +304,7 @@ def run(
     spslam run /data/kitti --sequence 00
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
+    spslam run walk.bag --topic /camera/image_raw
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
 
     ^C stops after the current frame and writes the results; a second ^C discards them. SIGTERM and
@@ -305,6 +315,12 @@ def run(
     from spslam.datasets import open_sequence
     from spslam.run.output import RunLog
 
+    topics = {
+        "topic": topic,
+        "right_topic": right_topic,
+        "depth_topic": depth_topic,
+        "truth_topic": truth_topic,
+    }
     mode = _mode(map_file, localize, extend)
     chosen = _outputs(outputs, extend)
     with RunLog() as log:
@@ -319,6 +335,7 @@ def run(
             stride=stride,
             time_unit=time_unit.value,
             pair_within_s=pair_within,
+            **topics,
         )
         if disturbances:
             frames = _disturbed(frames, disturbances)
@@ -339,7 +356,7 @@ def run(
             )
         labels["pace"] = "realtime" if realtime else "offline"
         labels |= _input_labels(
-            path, dataset, sequence, calibration, time_unit.value, str(pair_within)
+            path, dataset, sequence, calibration, time_unit.value, str(pair_within), topics
         )
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
@@ -375,6 +392,7 @@ def _input_labels(
     calibration: Path | None,
     time_unit: str,
     pair_within: str,
+    topics: dict[str, str | None],
 ) -> dict[str, str]:
     """Return how the recording was opened, so that an export finds its images again."""
     place = Path(path).absolute()
@@ -385,6 +403,7 @@ def _input_labels(
         "input_calibration": None if calibration is None else str(calibration.absolute()),
         "input_time_unit": time_unit,
         "input_pair_within_s": pair_within,
+        **{f"input_{key}": value for key, value in topics.items()},
     }
     return {key: value for key, value in given.items() if value is not None}
 

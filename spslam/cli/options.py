@@ -118,6 +118,30 @@ PairWithinOption = Annotated[
         help="Largest time between left and right image, or image and depth, seconds.",
     ),
 ]
+TopicOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOPIC",
+        show_default=False,
+        help="Bags: the topic of the (left) images; needed where several could be meant.",
+    ),
+]
+RightTopicOption = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", show_default=False, help="Bags: the topic of the right images."),
+]
+DepthTopicOption = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", show_default=False, help="Bags: the topic of the depth images."),
+]
+TruthTopicOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOPIC",
+        show_default=False,
+        help="Bags: the topic of the ground truth (PoseStamped, Odometry, TransformStamped, …).",
+    ),
+]
 RerunOption = Annotated[
     Path | None,
     typer.Option(
