@@ -163,10 +163,10 @@ class Bag:
             data = decompress(data, "zstd", what)
         return parse(data, topic.kind, topic.encoding, what)
 
-    def sizes(self, name: str) -> int:
-        """Return the number of bytes of the first message of a topic."""
-        file, stored = next((f, t) for f, t in self.topics[name].parts if len(t.places))
-        return len(file.read(stored, 0))
+    @property
+    def size_bytes(self) -> int:
+        """Number of bytes of its files on the disk."""
+        return sum(file.path.stat().st_size for file in self._files)
 
 
 def is_bag(path: Path) -> bool:

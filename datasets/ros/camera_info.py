@@ -216,5 +216,3 @@ def _numbers(info: Any, name: str, topic: str) -> NDArray[np.float64]:
     if len(values) > max(_MOST_COEFFICIENTS, 12) or not np.isfinite(values).all():
         raise CalibrationError(f"{topic}: {name} holds no finite numbers, or too many")
     return values
-
-

@@ -70,9 +70,7 @@ def _decode_depth(form: str, data: bytes, what: str) -> Pixels:
         _check_size(body, what)
         values = decode_image(body, what)
     if values.ndim != 2 or values.dtype != np.uint16:
-        raise FrameError(
-            f"{what}: expected depth of 16 bits, found {values.dtype} {values.shape}"
-        )
+        raise FrameError(f"{what}: expected depth of 16 bits, found {values.dtype} {values.shape}")
     if source_encoding(form).startswith("32FC1"):
         return _dequantized(values, a, b)
     return values
@@ -91,7 +89,9 @@ def _decode_rvl(data: bytes, what: str) -> NDArray[np.uint16]:
     if len(data) < _RVL_HEADER.size:
         raise FrameError(f"{what}: RVL data end after {len(data)} bytes")
     columns, rows = _RVL_HEADER.unpack_from(data)
-    if not (0 < columns <= LARGEST_PX and 0 < rows <= LARGEST_PX and columns * rows <= _MOST_PIXELS):
+    if not (
+        0 < columns <= LARGEST_PX and 0 < rows <= LARGEST_PX and columns * rows <= _MOST_PIXELS
+    ):
         raise FrameError(f"{what}: RVL announces {columns}x{rows} pixels")
     numbers = _rvl_numbers(data[_RVL_HEADER.size :])
     values = np.zeros(columns * rows, dtype=np.int64)

@@ -36,7 +36,9 @@ def decompress(data: bytes, method: str, what: str, most: int = LARGEST_BYTES) -
     try:
         raw: bytes = decompressor.decompress(data, most + 1)
     except Exception as error:  # each package has its own errors, and EOFError, MemoryError
-        raise DatasetError(f"{what} is damaged: {method}: {error or type(error).__name__}") from None
+        raise DatasetError(
+            f"{what} is damaged: {method}: {error or type(error).__name__}"
+        ) from None
     if len(raw) > most:
         raise DatasetError(f"{what} has more than {most} bytes, expected fewer: is it damaged?")
     return raw

@@ -104,7 +104,9 @@ class McapFile(ChunkedFile):
         _, _, most, _ = _BEFORE_METHOD.unpack_from(begin)
         (length,) = struct.unpack_from("<I", begin, _BEFORE_METHOD.size)
         if length > _LONGEST_METHOD:
-            raise DatasetError(f"{self.path} is damaged: a compression has a name of {length} bytes")
+            raise DatasetError(
+                f"{self.path} is damaged: a compression has a name of {length} bytes"
+            )
         name = _BEFORE_METHOD.size + 4
         method = begin[name : name + length].decode()
         (packed,) = struct.unpack_from("<Q", begin, name + length)
@@ -160,7 +162,9 @@ class McapFile(ChunkedFile):
         self._messages.clear()
         unknown = set(np.unique(rows[:, 0]).tolist()) - self._channels.keys()
         if unknown:
-            raise DatasetError(f"{self.path} is damaged: messages of channels that it does not list")
+            raise DatasetError(
+                f"{self.path} is damaged: messages of channels that it does not list"
+            )
         parts: dict[str, list[tuple[StoredTopic, NDArray[np.int64]]]] = {}
         for channel, (name, kind, encoding) in sorted(self._channels.items()):
             mine = rows[rows[:, 0] == channel]

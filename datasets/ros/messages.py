@@ -68,11 +68,16 @@ def parse(data: bytes, kind: str, encoding: str, what: str) -> Any:
         raise DatasetError(f"{what} is damaged: {reason}") from None
 
 
+_TRANSFORMS_DEFINITION = "geometry_msgs/TransformStamped[] transforms"
 _ALIASES = {OLD_TRANSFORMS: TRANSFORMS}
 
 
 @cache
 def _store(encoding: str) -> Any:
-    from rosbags.typesys import Stores, get_typestore
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-    return get_typestore(Stores.ROS1_NOETIC if encoding == "ros1" else Stores.LATEST)
+    store = get_typestore(Stores.ROS1_NOETIC if encoding == "ros1" else Stores.LATEST)
+    if TRANSFORMS not in store.fielddefs:
+        # rosbags' types of ROS 1 have no package tf2_msgs.
+        store.register(get_types_from_msg(_TRANSFORMS_DEFINITION, TRANSFORMS))
+    return store

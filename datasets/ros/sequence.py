@@ -142,9 +142,7 @@ class BagSequence(BaseSequence):
         self._seconds = images.seconds
         self._images = images.refs(bag)
         others = [] if partners is None else partners.refs(bag)
-        self._right, self._depth = (
-            (others, []) if streams.right is not None else ([], others)
-        )
+        self._right, self._depth = (others, []) if streams.right is not None else ([], others)
         self._optics = optics
         self._grey = GreyReader(bag.name, self._images, self._right, decode=read_pixels)
         self._depths = DepthReader(bag.name, _units(optics))

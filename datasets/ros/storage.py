@@ -76,7 +76,9 @@ class StoredFile(ABC):
             DatasetError: a message cannot be read or has no header.
         """
         stamps = [np.zeros(len(topic.places), dtype=np.int64) for topic in topics]
-        places = [(*topic.places.T, np.full(len(topic.places), i)) for i, topic in enumerate(topics)]
+        places = [
+            (*topic.places.T, np.full(len(topic.places), i)) for i, topic in enumerate(topics)
+        ]
         if not places:
             return stamps
         chunk, offset, which = (np.concatenate(column) for column in zip(*places, strict=True))
@@ -242,4 +244,3 @@ def message_kind(name: str) -> str:
     """Return the name of a message type as ROS 2 writes it: `sensor_msgs/msg/Image`."""
     package, _, kind = name.partition("/")
     return f"{package}/msg/{kind}" if kind and "/" not in kind else name
-

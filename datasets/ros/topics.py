@@ -344,8 +344,7 @@ def _only(topics: list[ImageTopic], bag: Bag, option: str) -> ImageTopic:
     if not topics:
         raise DatasetError(f"{bag.name} has no images of a camera: {_listed(image_topics(bag))}")
     raise DatasetError(
-        f"{bag.name}: it is unclear which images are meant: {_listed(topics)}; "
-        f"choose with {option}"
+        f"{bag.name}: it is unclear which images are meant: {_listed(topics)}; choose with {option}"
     )
 
 

@@ -10,12 +10,14 @@ import numpy as np
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from spslam.camera import Camera
 from spslam.geometry import rotation_to_quaternion
 
 STORES = {1: get_typestore(Stores.ROS1_NOETIC), 2: get_typestore(Stores.LATEST)}
+TRANSFORMS = "tf2_msgs/msg/TFMessage"
+STORES[1].register(get_types_from_msg("geometry_msgs/TransformStamped[] transforms", TRANSFORMS))
 # Delay of a recorder, nanoseconds: times of recording are no stamps.
 LATE_NS = 40_000_000
 START_NS = 1_700_000_000_123_456_789
@@ -151,9 +153,8 @@ class BagMaker:
         )
 
     def tf_static(self, *transforms: Any) -> None:
-        kind = "tf2_msgs/msg/TFMessage"
-        message = self.of(kind, transforms=list(transforms))
-        self.add("/tf_static", kind, message, START_NS)
+        message = self.of(TRANSFORMS, transforms=list(transforms))
+        self.add("/tf_static", TRANSFORMS, message, START_NS)
 
     def pose(self, topic: str, T: np.ndarray, stamp_ns: int, *, frame: str = "map") -> None:
         kind = "geometry_msgs/msg/PoseStamped"
@@ -232,9 +233,7 @@ class BagMaker:
             for topic, kind, message, recorded in sorted(self.messages, key=lambda m: m[3]):
                 if topic not in connections:
                     connections[topic] = writer.add_connection(topic, kind, typestore=STORES[2])
-                writer.write(
-                    connections[topic], recorded, STORES[2].serialize_cdr(message, kind)
-                )
+                writer.write(connections[topic], recorded, STORES[2].serialize_cdr(message, kind))
 
     def _triple(self, name: str, values: np.ndarray) -> Any:
         x, y, z = (float(value) for value in values)
