@@ -38,7 +38,8 @@ _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
-    "EuRoC (mav0/cam0), bags (*.bag, *.mcap, *.db3), images (*.png, *.jpg, or left/ with right/ or depth/)"
+    "EuRoC (mav0/cam0), bags (*.bag, *.mcap, *.db3), "
+    "images (*.png, *.jpg, or left/ with right/ or depth/)"
 )
 
 
@@ -96,8 +97,10 @@ def open_sequence(
         time_unit: unit of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (the
             stamps count frames), or `auto`.
         pair_within_s: largest time between left and right image, or image and depth, seconds.
-        topic, right_topic, depth_topic, truth_topic: topics of a bag with the (left) images, right
-            images, depth and ground truth; None: found by their types and names.
+        topic: topic of a bag with the (left) images; None: found by type and name, as the others.
+        right_topic: topic of a bag with the right images.
+        depth_topic: topic of a bag with the depth images.
+        truth_topic: topic of a bag with the poses of the ground truth.
 
     Raises:
         DatasetError: no format fits, or files are missing or hold something else than expected.
@@ -193,7 +196,8 @@ def _recognise(place: Path) -> tuple[str, DatasetReader]:
             return name, reader
     if not place.is_dir():
         raise DatasetError(
-            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}) and no bag (.bag .mcap .db3): "
+            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}) "
+            "and no bag (.bag .mcap .db3): "
             "give a video, a bag or the folder of the images"
         )
     raise DatasetError(f"{place} is not recognised: expected {_EXPECTED}, found {contents(place)}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,18 +91,18 @@ class GreyReader(Generic[Source]):
     Args:
         name: name of the sequence, for the notice.
         cameras: images of each camera, in their order.
-        decode: reads an image as it is; raises `FrameError`.
+        decode: reads an image as it is; raises `FrameError`. None: the images are files.
     """
 
     def __init__(
         self,
         name: str,
         *cameras: Sequence[Source],
-        decode: Callable[[Source], NDArray[Any]] = read_pixels,
+        decode: Callable[[Source], NDArray[Any]] | None = None,
     ) -> None:
         self._name = name
         self._cameras = cameras
-        self._decode = decode
+        self._decode = cast(Callable[[Source], NDArray[Any]], decode or read_pixels)
         self._scaling: GreyScaling | None = None
         self._lock = Lock()
 

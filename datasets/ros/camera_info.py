@@ -87,7 +87,7 @@ def info_camera(
             "calibrate it, or give --calibration FILE"
         )
     fx, fy, cx, cy = _cut_and_binned(info, size, (fx, fy, cx, cy), topic)
-    model, coefficients = "none", ()
+    model, coefficients = lens("none", ())
     if not rectified and D.any():
         model, coefficients = lens(str(info.distortion_model), tuple(D.tolist()))
     camera = Camera(*size, fx, fy, cx, cy, model, coefficients, fps=fps)
@@ -113,7 +113,8 @@ def left_from_right(
     in and the images are not rectified, /tf_static comes first.
 
     Args:
-        left, right: the cameras.
+        left: the left camera.
+        right: the right camera.
         frames: frames of their images.
         transforms: of /tf_static.
 
@@ -123,8 +124,8 @@ def left_from_right(
     by_matrices, by_tree = _by_matrices(left, right), transforms.between(*frames)
     if by_matrices is None and by_tree is None:
         raise CalibrationError(
-            f"the pose of the right camera is not known: P[3] of {right.topic} is 0, and /tf_static "
-            f"does not connect {frames[0] or '?'} and {frames[1] or '?'}: give --calibration FILE"
+            f"the pose of the right camera is not known: P[3] of {right.topic} is 0, and "
+            f"/tf_static does not connect {frames[0] or '?'} and {frames[1] or '?'}: give --calibration FILE"
         )
     if by_matrices is None or by_tree is None:
         return by_tree if by_matrices is None else by_matrices  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Decode `sensor_msgs/CompressedImage`: JPEG, PNG, and the depth of compressed_depth_image_transport.
+"""Decode `sensor_msgs/CompressedImage`: JPEG, PNG, and compressed depth (PNG or RVL).
 
 Sources: the comments of CompressedImage.msg; compression_common.h and rvl_codec.cpp of
 image_transport_plugins; A. D. Wilson, Fast lossless depth image compression, ISS 2017 (RVL).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,9 +101,8 @@ def _decompressor(method: str, what: str) -> Any:
 
 
 def _lz4() -> Any:
-    import lz4.frame
-
-    return lz4.frame
+    # Without types: import it by name.
+    return importlib.import_module("lz4.frame")
 
 
 def _zstd() -> Any:

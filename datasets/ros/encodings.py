@@ -117,8 +117,7 @@ def _plain(encoding: str, what: str) -> tuple[str, int, str]:
 
 def _rows(message: Any, what: str, kind: str, height: int, width: int, channels: int) -> Pixels:
     """Return the pixels (height, width[, channels]) without the bytes that pad rows."""
-    order = ">" if message.is_bigendian else "<"
-    dtype = np.dtype(kind).newbyteorder(order)
+    dtype = np.dtype((">" if message.is_bigendian else "<") + kind)
     line = width * channels * dtype.itemsize
     step = int(message.step) or line
     data = np.asarray(message.data, dtype=np.uint8)

@@ -50,7 +50,7 @@ class SqliteFile(StoredFile):
         number = int(topic.places[row, 1])
         with self._errors(), self._lock:
             found = self._database.execute(
-                f"SELECT {what} FROM messages WHERE rowid = ?",  # noqa: S608 - no user's text
+                f"SELECT {what} FROM messages WHERE rowid = ?",
                 (number,),
             ).fetchone()
         if found is None or not isinstance(found[0], bytes):
@@ -66,7 +66,8 @@ class SqliteFile(StoredFile):
             if not (isinstance(name, str) and isinstance(kind, str)):
                 raise DatasetError(f"{self.path} is damaged: topic {number} has no name or type")
             found = run(
-                "SELECT timestamp, rowid FROM messages WHERE topic_id = ? ORDER BY timestamp, rowid",
+                "SELECT timestamp, rowid FROM messages WHERE topic_id = ? "
+                "ORDER BY timestamp, rowid",
                 (number,),
             ).fetchall()
             rows = np.array(found, dtype=np.int64).reshape(-1, 2)

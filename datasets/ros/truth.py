@@ -19,8 +19,10 @@ from .transforms import Transforms, frame_name, transform
 _LOG = logging.getLogger(__name__)
 TRUTH_KINDS = (POSE, ODOMETRY, TRANSFORM, COVARIANT_POSE)
 # Words in the names of topics whose poses are measured from outside.
-_TRUTH_WORDS = ("ground_truth", "groundtruth", "gt_pose", "/gt", "vicon", "mocap", "vrpn")
-_TRUTH_WORDS += ("optitrack", "leica")
+_TRUTH_WORDS = (
+    *("ground_truth", "groundtruth", "gt_pose", "/gt"),
+    *("vicon", "mocap", "vrpn", "optitrack", "leica"),
+)
 # Largest coordinate, metres; larger ones are no positions.
 _FARTHEST_M = 1e7
 

@@ -119,14 +119,14 @@ def info(
             truth_topic=truth_topic,
         )
         return
-    for sequence in catalogue.choose([name]):
+    for entry in catalogue.choose([name]):
         rows = {
-            "name": sequence.name,
-            "data set": sequence.title,
-            "page": sequence.page,
-            "licence": f"{sequence.licence}; see the page for what to cite",
-            **{f"archive {archive.name}": _describe(archive) for archive in sequence.archives},
-            "folder": f"{folder.folder(sequence)} ({folder.state(sequence) or 'not fetched'})",
+            "name": entry.name,
+            "data set": entry.title,
+            "page": entry.page,
+            "licence": f"{entry.licence}; see the page for what to cite",
+            **{f"archive {archive.name}": _describe(archive) for archive in entry.archives},
+            "folder": f"{folder.folder(entry)} ({folder.state(entry) or 'not fetched'})",
         }
         for title, text in rows.items():
             typer.echo(f"{title}: {text}")
