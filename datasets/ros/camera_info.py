@@ -80,7 +80,8 @@ def info_camera(
     K, D, R, P = (_numbers(info, name, topic) for name in "KDRP")
     if len(K) != 9 or len(R) != 9 or len(P) != 12:
         raise CalibrationError(f"{topic}: K, R and P need 9, 9 and 12 numbers")
-    fx, fy, cx, cy = (P[0], P[5], P[2], P[6]) if rectified else (K[0], K[4], K[2], K[5])
+    values = P[[0, 5, 2, 6]] if rectified else K[[0, 4, 2, 5]]
+    fx, fy, cx, cy = (float(value) for value in values)
     if fx == 0 or fy == 0:
         raise CalibrationError(
             f"{topic} holds an uncalibrated camera ({'P' if rectified else 'K'} is zero): "
@@ -125,10 +126,14 @@ def left_from_right(
     if by_matrices is None and by_tree is None:
         raise CalibrationError(
             f"the pose of the right camera is not known: P[3] of {right.topic} is 0, and "
-            f"/tf_static does not connect {frames[0] or '?'} and {frames[1] or '?'}: give --calibration FILE"
+            f"/tf_static does not connect {frames[0] or '?'} and {frames[1] or '?'}: "
+            "give --calibration FILE"
         )
-    if by_matrices is None or by_tree is None:
-        return by_tree if by_matrices is None else by_matrices  # type: ignore[return-value]
+    if by_matrices is None:
+        assert by_tree is not None
+        return by_tree
+    if by_tree is None:
+        return by_matrices
     blank = not (left.rectified or _has_rotation(left) or _has_rotation(right))
     chosen, other = (by_tree, by_matrices) if blank else (by_matrices, by_tree)
     _report_difference(chosen, other, right.topic, blank)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
 
-from .compression import LARGEST_BYTES
+from .compression import LARGEST_BYTES, ZSTD_MAGIC
 from .storage import HEAD, Chunk, ChunkedFile, StoredTopic, head_stamp_ns, joined, message_kind
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -30,8 +30,8 @@ _BEFORE_METHOD = struct.Struct("<QQQI")
 _LARGEST_RECORD, _LONGEST_METHOD = 1 << 24, 64
 # Message encodings, and what they are called here.
 _ENCODINGS = {"cdr": "cdr", "ros1": "ros1"}
-# The chunk of messages outside of chunks.
-_NO_CHUNK = -1
+# The chunk of messages outside of chunks, and the stamp of messages that are compressed.
+_NO_CHUNK, _PACKED = -1, np.iinfo(np.int64).min
 
 Reading = Callable[[int, int], bytes]
 
@@ -71,7 +71,13 @@ class McapFile(ChunkedFile):
         return reading(offset + _RECORD.size + _BEFORE_MESSAGE.size, wanted)
 
     def stamps_ns(self, topics: list[StoredTopic]) -> list[NDArray[np.int64]]:
-        """Return the stamps of headers, which were read with the list of messages."""
+        """Return the stamps of headers, which were read with the list of messages.
+
+        Those of messages that are compressed on their own are read now.
+        """
+        packed = [topic for topic in topics if (self._stamps[topic.name] == _PACKED).any()]
+        found = zip((topic.name for topic in packed), super().stamps_ns(packed), strict=True)
+        self._stamps |= dict(found)
         return [self._stamps[topic.name] for topic in topics]
 
     def _reading(self, number: int) -> Reading:
@@ -140,9 +146,10 @@ class McapFile(ChunkedFile):
         length = min(size, _BEFORE_MESSAGE.size + HEAD)
         begin = self._reading(number)(at + _RECORD.size, length)
         channel, _, recorded, _ = _BEFORE_MESSAGE.unpack_from(begin)
+        head = begin[_BEFORE_MESSAGE.size :]
         try:
             encoding = self._channels[channel][2]
-            stamp = head_stamp_ns(begin[_BEFORE_MESSAGE.size :], encoding)
+            stamp = _PACKED if head[:4] == ZSTD_MAGIC else head_stamp_ns(head, encoding)
         except (KeyError, struct.error):
             stamp = 0
         self._messages.append((channel, recorded, number, at, stamp))

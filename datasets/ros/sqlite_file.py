@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ class SqliteFile(StoredFile):
         self.path = path
         self.topics = {}
         self._lock = Lock()
+        _check_length(unpacked or path, path)
         with self._errors():
             self._database = _connect(unpacked or path)
             try:
@@ -93,6 +95,26 @@ class SqliteFile(StoredFile):
             ) from None
         except (ValueError, TypeError, OverflowError, MemoryError) as error:
             raise DatasetError(f"{self.path} is damaged: {error or 'a message'}") from None
+
+
+def _check_length(file: Path, path: Path) -> None:
+    """Check that a file has all its pages: SQLite finds out only when it reads a missing one.
+
+    Source: https://www.sqlite.org/fileformat.html, 1.3.
+    """
+    with file.open("rb") as opened:
+        head = opened.read(100)
+    if len(head) < 100:
+        raise DatasetError(f"{path} is cut short: it has {len(head)} bytes")
+    (page,) = struct.unpack_from(">H", head, 16)
+    changed, pages = struct.unpack_from(">II", head, 24)
+    (counted_at,) = struct.unpack_from(">I", head, 92)
+    needed = pages * (65536 if page == 1 else page)
+    # Old versions of SQLite do not keep the number of pages.
+    if changed == counted_at and file.stat().st_size < needed:
+        raise DatasetError(
+            f"{path} is cut short: expected {needed} bytes, found {file.stat().st_size}"
+        )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
