@@ -123,6 +123,9 @@ def left_from_right(
         CalibrationError: neither gives the pose.
     """
     by_matrices, by_tree = _by_matrices(left, right), transforms.between(*frames)
+    if by_tree is not None and not by_tree[:3, 3].any():
+        # Rectified right images often name the frame of the left camera (image_proc).
+        by_tree = None
     if by_matrices is None and by_tree is None:
         raise CalibrationError(
             f"the pose of the right camera is not known: P[3] of {right.topic} is 0, and "

@@ -142,7 +142,7 @@ def test_bag_that_was_not_ended_says_how_to_repair_it(tmp_path: Path) -> None:
     data = file.read_bytes()
     at = data.index(b"index_pos=") + len(b"index_pos=")
     file.write_bytes(data[:at] + bytes(8) + data[at + 8 :])
-    with pytest.raises(DatasetError, match="not indexed.*rosbag reindex"):
+    with pytest.raises(DatasetError, match=r"not indexed.*rosbag reindex"):
         open_bag(file)
 
 
@@ -151,14 +151,14 @@ def test_bags_without_messages_or_images(tmp_path: Path) -> None:
         open_bag(BagMaker(1).write(tmp_path / "empty.bag"))
     maker = BagMaker(2)
     maker.text("/chatter", "only words")
-    with pytest.raises(DatasetError, match="has no images .*only String"):
+    with pytest.raises(DatasetError, match=r"has no images .*only String"):
         open_sequence(maker.write(tmp_path / "words.mcap"))
 
 
 def test_other_files_are_named(tmp_path: Path) -> None:
     for name, content in (("x.bag", b"#ROSBAG V1.2\n" + bytes(9)), ("y.mcap", b"words " * 9)):
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(DatasetError, match="version V1.2, expected V2.0"):
+    with pytest.raises(DatasetError, match=r"version V1\.2, expected V2\.0"):
         open_bag(tmp_path / "x.bag")
     with pytest.raises(DatasetError, match="damaged or no bag"):
         open_bag(tmp_path / "y.mcap")

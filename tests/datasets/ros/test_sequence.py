@@ -289,6 +289,30 @@ def test_pair_without_a_pose_is_refused(tmp_path: Path) -> None:
         opened(maker, tmp_path)
 
 
+def test_both_images_may_name_one_frame(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rectified right images are often published in the frame of the left camera."""
+    maker = BagMaker(1)
+    for side, number in (("left", 0), ("right", 10)):
+        for index in range(COUNT):
+            maker.image(f"/{side}/image_raw", image(number + index), "mono8", stamp(index))
+        baseline = BASELINE if side == "right" else 0.0
+        maker.camera_info(f"/{side}/camera_info", CAMERA, baseline=baseline)
+    assert opened(maker, tmp_path).camera.baseline_m == pytest.approx(BASELINE)
+    assert "/tf_static" not in caplog.text
+
+
+def test_two_poses_of_a_pair_that_differ_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R that is not filled in: the frames of the driver come first."""
+    maker = raw_pair("tree")
+    message = [m for name, _, m, _ in maker.messages if name == "/right/camera_info"][0]
+    message.p[3] = -CAMERA.fx * 0.2
+    camera = opened(maker, tmp_path).camera
+    assert camera.baseline_m == pytest.approx(np.linalg.norm(T_LEFT_RIGHT[:3, 3]), rel=1e-9)
+    assert "is that of /tf_static" in caplog.text and "gives 0.2 m" in caplog.text
+
+
 def uncalibrated(maker: BagMaker) -> None:
     zeros = replace(CAMERA, fx=1e-1, fy=1e-1)
     maker.camera_info("/cam/camera_info", zeros)
@@ -408,7 +432,7 @@ def test_other_readers_refuse_topics_and_bags_refuse_units(tmp_path: Path) -> No
 def test_recording_of_a_t265(test_data: Path, tmp_path: Path) -> None:
     """A fisheye pair of 848 x 800 without camera_info: 3 images each, IMU and odometry."""
     bag = test_data / "bags" / "t265_office.bag"
-    with pytest.raises(CalibrationError, match="fisheye1/image_raw .* has no camera_info"):
+    with pytest.raises(CalibrationError, match=r"fisheye1/image_raw .* has no camera_info"):
         open_sequence(bag)
     lens = {"model": "equidistant", "coefficients": [-0.0088, 0.0469, -0.0443, 0.0082]}
     camera = {"width": 848, "height": 800, "fx": 285.7, "fy": 286.2, "cx": 420.0, "cy": 401.0}
