@@ -306,7 +306,7 @@ def test_two_poses_of_a_pair_that_differ_are_told(
 ) -> None:
     """R that is not filled in: the frames of the driver come first."""
     maker = raw_pair("tree")
-    message = [m for name, _, m, _ in maker.messages if name == "/right/camera_info"][0]
+    message = next(m for name, _, m, _ in maker.messages if name == "/right/camera_info")
     message.p[3] = -CAMERA.fx * 0.2
     camera = opened(maker, tmp_path).camera
     assert camera.baseline_m == pytest.approx(np.linalg.norm(T_LEFT_RIGHT[:3, 3]), rel=1e-9)
