@@ -30,7 +30,7 @@ def run(tmp_path: Path) -> Path:
     """A run whose last frame has no covariance."""
     folder = tmp_path / "run"
     folder.mkdir()
-    trajectory = Trajectory(START_S + 0.05 * np.arange(COUNT), se3_exp(XI))
+    trajectory = Trajectory(START_S + 0.05 * np.arange(COUNT, dtype=np.float64), se3_exp(XI))
     write_tum(folder / "trajectory.tum", trajectory)
     labels = {"sequence": "x", "sensor": "stereo", "extractor": "orb"}
     (folder / "metrics.json").write_text(json.dumps(labels))

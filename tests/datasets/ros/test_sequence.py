@@ -435,8 +435,9 @@ def test_recording_of_a_t265(test_data: Path, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"fisheye1/image_raw .* has no camera_info"):
         open_sequence(bag)
     lens = {"model": "equidistant", "coefficients": [-0.0088, 0.0469, -0.0443, 0.0082]}
-    camera = {"width": 848, "height": 800, "fx": 285.7, "fy": 286.2, "cx": 420.0, "cy": 401.0}
-    camera |= {"distortion": lens}
+    camera = {"width": 848, "height": 800, "fx": 285.7, "fy": 286.2, "cx": 420.0, "cy": 401.0} | {
+        "distortion": lens
+    }
     T_left_right = np.eye(4)
     T_left_right[0, 3] = 0.064
     file = tmp_path / "t265.yaml"
