@@ -18,6 +18,7 @@ from spslam.io.files import natural_order, visible_files
 from spslam.notices import counted, notice, plural
 
 from ..calibration.yaml_text import parse_yaml, read_text
+from ..images.decoding import list_files
 from ..paths import check_sequence_name, choose_sequence
 from . import mcap_file, ros1_file, sqlite_file
 from .compression import ZSTD_MAGIC, decompress, decompress_file
@@ -170,9 +171,10 @@ class Bag:
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether a path is a bag's file, or a folder with such files."""
+    """Return whether a path is a bag's file, or a folder with such files and without images."""
     if path.is_dir():
-        return bool(_files_in(path))
+        # A folder of images stays one, even if the bag they are from lies beside them.
+        return bool(_files_in(path)) and not list_files(path)
     if path.name.endswith((*_SUFFIXES, *_PACKED)):
         return path.is_file()
     try:

@@ -7,6 +7,7 @@ are read, too.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,8 +49,8 @@ class McapFile(ChunkedFile):
         self._schemas: dict[int, str] = {}
         # Topic, message type and encoding of each channel.
         self._channels: dict[int, tuple[str, str, str]] = {}
-        # Messages: channel, time, chunk, offset, stamp.
-        self._messages: list[tuple[int, int, int, int, int]] = []
+        # Five numbers a message: channel, time, chunk, offset, stamp.
+        self._messages = array("q")
         self._stamps: dict[str, NDArray[np.int64]] = {}
         try:
             self._scan()
@@ -152,7 +153,7 @@ class McapFile(ChunkedFile):
             stamp = _PACKED if head[:4] == ZSTD_MAGIC else head_stamp_ns(head, encoding)
         except (KeyError, struct.error):
             stamp = 0
-        self._messages.append((channel, recorded, number, at, stamp))
+        self._messages.extend((channel, recorded, number, at, stamp))
 
     def _add_schema(self, data: bytes) -> None:
         (number,) = struct.unpack_from("<H", data)
@@ -166,7 +167,7 @@ class McapFile(ChunkedFile):
 
     def _join(self) -> None:
         rows = np.array(self._messages, dtype=np.int64).reshape(-1, 5)
-        self._messages.clear()
+        self._messages = array("q")
         unknown = set(np.unique(rows[:, 0]).tolist()) - self._channels.keys()
         if unknown:
             raise DatasetError(

@@ -288,7 +288,7 @@ def _one_transport(
 def _find(topics: list[ImageTopic], name: str | None, option: str) -> ImageTopic | None:
     if name is None:
         return None
-    found = next((topic for topic in topics if topic.name == name), None)
+    found = next((topic for topic in topics if topic.name.strip("/") == name.strip("/")), None)
     if found is None:
         raise DatasetError(f"{option} {name} is no topic of images: {_listed(topics)}")
     return found

@@ -39,8 +39,9 @@ def find_truth(bag: Bag, wanted: str | None) -> str | None:
     """
     there = [name for name, topic in bag.topics.items() if topic.kind in TRUTH_KINDS and len(topic)]
     if wanted is not None:
-        if wanted in there:
-            return wanted
+        found = [name for name in there if name.strip("/") == wanted.strip("/")]
+        if found:
+            return found[0]
         kinds = ", ".join(kind.split("/")[-1] for kind in TRUTH_KINDS)
         raise DatasetError(
             f"{bag.name}: --truth-topic {wanted} is no topic of poses ({kinds}); "
@@ -75,8 +76,8 @@ def read_truth(
         The poses; None, with a notice, if the topic has none.
     """
     topic = bag.topics[name]
-    stamps, poses, body = [], [], ""
-    wrong = 0
+    stamps, recorded, poses, body = [], [], [], ""
+    wrong, recording = 0, topic.recorded_ns
     for row in range(len(topic)):
         try:
             message = bag.message(name, row)
@@ -88,8 +89,13 @@ def read_truth(
             wrong += 1
             continue
         stamps.append(int(stamp.sec) * 10**9 + int(stamp.nanosec))
+        recorded.append(int(recording[row]))
         poses.append(T)
         body = body or frame_name(str(getattr(message, "child_frame_id", "")))
+    if stamps and not any(stamps):
+        text = "%s: the stamps in the headers of %s are all 0: the times of recording are used"
+        notice(_LOG, "no_header_stamps", text, bag.name, name)
+        stamps = recorded
     times, first = np.unique(np.array(stamps, dtype=np.int64), return_index=True)
     _report_left_out(bag, name, wrong, len(stamps) - len(times))
     if len(times) == 0:

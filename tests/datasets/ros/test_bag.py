@@ -94,6 +94,14 @@ def test_parts_of_a_recording_are_joined_and_other_numbers_are_names(tmp_path: P
     assert len(open_sequence(tmp_path / "rooms", sequence="room_2")) == 6
 
 
+def test_a_folder_of_images_stays_one(tmp_path: Path) -> None:
+    walk(1).write(tmp_path / "walk.bag")
+    assert is_bag(tmp_path)
+    (tmp_path / "000000.png").write_bytes(b"")
+    assert not is_bag(tmp_path) and is_bag(tmp_path / "walk.bag")
+    assert len(open_sequence(tmp_path, dataset="ros")) == 6
+
+
 def test_missing_part_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = walk(2).write(tmp_path / "walk.mcap")
     metadata = folder / "metadata.yaml"

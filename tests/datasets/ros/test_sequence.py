@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from recordings.bags import START_NS, BagMaker
+from recordings.bags import LATE_NS, START_NS, BagMaker
 
 from spslam.camera import Camera
 from spslam.datasets import open_sequence
@@ -404,6 +404,18 @@ def test_only_topics_with_names_of_ground_truth_are_used_unasked(
     assert truth is not None and len(truth) == 5
     with pytest.raises(DatasetError, match="--truth-topic /cam/image_raw is no topic of poses"):
         opened(maker, tmp_path, truth_topic="/cam/image_raw")
+
+
+def test_truth_without_stamps_has_the_times_of_recording(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker, _ = truth_bag("odometry")
+    for name, _, message, _ in maker.messages:
+        if name == "/odom":
+            message.header.stamp.sec = message.header.stamp.nanosec = 0
+    truth = opened(maker, tmp_path, truth_topic="odom").ground_truth
+    assert truth is not None and truth.timestamps[1] == (stamp(1) + LATE_NS) / 10**9
+    assert "headers of /odom are all 0" in caplog.text
 
 
 def test_wrong_poses_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
