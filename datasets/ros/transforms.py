@@ -78,7 +78,7 @@ def read_transforms(bag: Bag) -> Transforms:
 
 
 def transform(position: Any, rotation: Any) -> NDArray[np.float64] | None:
-    """Return the transform (4, 4) of a position, metres, and a quaternion; None if they are wrong."""
+    """Return the transform (4, 4) of a position, metres, and a quaternion; None if one is wrong."""
     t = np.array([position.x, position.y, position.z], dtype=np.float64)
     q = np.array([rotation.x, rotation.y, rotation.z, rotation.w], dtype=np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
