@@ -1,4 +1,4 @@
-"""Read recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos, built-in worlds."""
+"""Read recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos, bags, worlds."""
 
 from .base import BaseSequence
 from .euroc import left_camera_ground_truth

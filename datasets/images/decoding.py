@@ -271,19 +271,31 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(path: Path) -> NDArray[Any]:
-    data = _read_bytes(path)
+    return decode_image(_read_bytes(path), path.name)
+
+
+def decode_image(data: bytes, name: str) -> NDArray[Any]:
+    """Decode the bytes of a PNG or JPEG file as they are: (H, W) or (H, W, channels), blue first.
+
+    Args:
+        data: the whole file.
+        name: of the image, for messages.
+
+    Raises:
+        FrameError: the image is cut short, damaged, or no image.
+    """
     # Check the container: OpenCV returns a half grey or black image for a file that ends early.
     fault = container_fault(data)
     if fault is not None:
-        raise FrameError(f"{path.name}: {fault} ({counted(len(data), 'byte')})")
+        raise FrameError(f"{name}: {fault} ({counted(len(data), 'byte')})")
     try:
         # IMREAD_UNCHANGED also ignores a photo's orientation tag: the calibration is of the sensor.
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise FrameError(f"{path.name}: cannot be decoded ({error.err or error.msg})") from None
+        raise FrameError(f"{name}: cannot be decoded ({error.err or error.msg})") from None
     if pixels is None:
         raise FrameError(
-            f"{path.name}: is no image that OpenCV can decode ({counted(len(data), 'byte')})"
+            f"{name}: is no image that OpenCV can decode ({counted(len(data), 'byte')})"
         )
     return np.asarray(pixels)
 

@@ -34,16 +34,20 @@ from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
     CommandGroup,
+    DepthTopicOption,
     ExtractorOption,
     MaskOption,
     MaxFramesOption,
     PairWithinOption,
     RerunOption,
+    RightTopicOption,
     SetOption,
     StartOption,
     StrideOption,
     TimeUnitOption,
     TimeUnitValue,
+    TopicOption,
+    TruthTopicOption,
     WeightsOption,
     resolve_config,
 )
@@ -131,7 +135,8 @@ PathArgument = Annotated[
         metavar="PATH",
         show_default=False,
         help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
-        "depth/ for RGB-D), a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
+        "depth/ for RGB-D), a video, a ROS bag, or a built-in world: demo, demo-small, demo-loop, "
+        "demo-twins.",
     ),
 ]
 SensorOption = Annotated[
@@ -199,7 +204,7 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="Format of PATH: kitti, tum, euroc, images, video, demo, another one of "
+            help="Format of PATH: kitti, tum, euroc, images, video, ros, demo, another one of "
             "docs/datasets.md or a plug-in's; auto recognises it.",
         ),
     ] = "auto",
@@ -217,7 +222,7 @@ def run(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Camera calibration (YAML) for images and videos.",
+            help="Camera calibration (YAML) for images, videos and bags.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -262,6 +267,10 @@ def run(
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
     pair_within: PairWithinOption = 0.02,
     mask: MaskOption = None,
+    topic: TopicOption = None,
+    right_topic: RightTopicOption = None,
+    depth_topic: DepthTopicOption = None,
+    truth_topic: TruthTopicOption = None,
     realtime: Annotated[
         bool,
         typer.Option(
@@ -300,6 +309,7 @@ def run(
     spslam run /data/kitti --sequence 00
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
+    spslam run walk.bag --topic /camera/image_raw
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
 
     ^C stops after the current frame and writes the results; a second ^C discards them. SIGTERM and
@@ -310,6 +320,12 @@ def run(
     from spslam.datasets import auto_masked, open_sequence
     from spslam.run.output import RunLog
 
+    topics = {
+        "topic": topic,
+        "right_topic": right_topic,
+        "depth_topic": depth_topic,
+        "truth_topic": truth_topic,
+    }
     mode = _mode(map_file, localize, extend)
     chosen = _outputs(outputs, extend)
     with RunLog() as log:
@@ -325,6 +341,7 @@ def run(
             time_unit=time_unit.value,
             pair_within_s=pair_within,
             mask=None if mask == "auto" else mask,
+            **topics,
         )
         if disturbances:
             frames = _disturbed(frames, disturbances)
@@ -347,7 +364,7 @@ def run(
             )
         labels["pace"] = "realtime" if realtime else "offline"
         labels |= _input_labels(
-            path, dataset, sequence, calibration, time_unit.value, str(pair_within), mask
+            path, dataset, sequence, calibration, time_unit.value, str(pair_within), mask, topics
         )
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
@@ -384,6 +401,7 @@ def _input_labels(
     time_unit: str,
     pair_within: str,
     mask: str | None,
+    topics: dict[str, str | None],
 ) -> dict[str, str]:
     """Return how the recording was opened, so that an export finds its images again."""
     place = Path(path).absolute()
@@ -395,6 +413,7 @@ def _input_labels(
         "input_time_unit": time_unit,
         "input_pair_within_s": pair_within,
         "input_mask": mask if mask in (None, "auto") else str(Path(mask).absolute()),
+        **{f"input_{key}": value for key, value in topics.items()},
     }
     return {key: value for key, value in given.items() if value is not None}
 

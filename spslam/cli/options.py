@@ -128,6 +128,30 @@ MaskOption = Annotated[
         "fixed to the camera. Default: the calibration's mask, if any.",
     ),
 ]
+TopicOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOPIC",
+        show_default=False,
+        help="Bags: the topic of the (left) images; needed where several could be meant.",
+    ),
+]
+RightTopicOption = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", show_default=False, help="Bags: the topic of the right images."),
+]
+DepthTopicOption = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", show_default=False, help="Bags: the topic of the depth images."),
+]
+TruthTopicOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOPIC",
+        show_default=False,
+        help="Bags: the topic of the ground truth (PoseStamped, Odometry, TransformStamped, …).",
+    ),
+]
 RerunOption = Annotated[
     Path | None,
     typer.Option(

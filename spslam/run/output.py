@@ -72,6 +72,8 @@ OUTPUT_NAMES = MARKERS | {
 MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
 # Start of the source of a built-in world in the metrics.
 _WORLD_SOURCE = "built-in world "
+# Topics of a bag that a user may choose.
+_TOPICS = ("topic", "right_topic", "depth_topic", "truth_topic")
 # The default of `--pair-within`, seconds.
 _PAIR_WITHIN_S = 0.02
 # Format of a line of log.txt.
@@ -228,6 +230,7 @@ def recording_of(metrics: Mapping[str, Any], folder: Path | None = None) -> dict
         "time_unit": metrics.get("input_time_unit", unit),
         "pair_within_s": float(metrics.get("input_pair_within_s", _PAIR_WITHIN_S)),
         "mask": _mask_of(metrics, folder),
+        **{name: metrics.get(f"input_{name}") for name in _TOPICS},
     }
 
 
