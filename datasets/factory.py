@@ -24,6 +24,8 @@ from .base import SlicedSequence
 from .euroc import is_euroc, open_euroc
 from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
+from .layouts.library import is_layout_file, layout_names
+from .layouts.reader import is_layout, open_layout, open_named
 from .paths import absolute, contents
 from .timestamps import PAIR_WITHIN_S, Timing
 from .tum import is_tum, open_tum
@@ -36,7 +38,8 @@ _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
-    "EuRoC (mav0/cam0), images (*.png, *.jpg, or left/ with right/ or depth/)"
+    "EuRoC (mav0/cam0), a layout (see spslam data layouts), "
+    "images (*.png, *.jpg, or left/ with right/ or depth/)"
 )
 
 
@@ -75,7 +78,8 @@ def open_sequence(
         path: a dataset's root, the folder of one sequence, an image folder, a video file, or the
             name of a built-in world (`demo`, `demo-small`, `demo-loop`, `demo-twins`; with other
             textures `demo@2`). Write `./demo` for a folder of such a name.
-        dataset: format of the recording, one of `dataset_names`; `auto` recognises it.
+        dataset: format of the recording, one of `dataset_names`, or the path of a layout
+            (`my_layout.yaml`); `auto` recognises it.
         sequence: name of the sequence where `path` holds several, or a unique part of the name.
         sensor: `mono`, `stereo`, `rgbd`, or `auto`: stereo if possible, else RGB-D, else mono.
         calibration: YAML file for image folders, videos and TUM RGB-D of unknown cameras. Without
@@ -115,8 +119,11 @@ def open_sequence(
 
 
 def dataset_names() -> list[str]:
-    """Return the values of `open_sequence`'s `dataset`: `auto`, built-in readers, plug-ins."""
-    return ["auto", *_BUILT_IN, _WORLD, *_plugins()]
+    """Return the values of `open_sequence`'s `dataset`: `auto`, readers, layouts, plug-ins.
+
+    The path of a layout's YAML file is accepted, too.
+    """
+    return list(dict.fromkeys(["auto", *_BUILT_IN, _WORLD, *layout_names(), *_plugins()]))
 
 
 def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
@@ -137,6 +144,10 @@ def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
 def _reader(name: str) -> DatasetReader:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
+    if is_layout_file(name) or name in layout_names():
+        return _BuiltIn(
+            is_layout, lambda path, request: open_named(name, path, request), takes_calibration=True
+        )
     plugin = _plugins().get(name)
     if plugin is None:
         raise DatasetError(f"dataset must be one of {', '.join(dataset_names())}, found {name!r}")
@@ -192,7 +203,7 @@ def _in_order(folder: bool) -> Iterator[tuple[str, DatasetReader]]:
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    return find_plugins(ENTRY_POINT_GROUP, _KIND, ("auto", *_BUILT_IN, _WORLD))
+    return find_plugins(ENTRY_POINT_GROUP, _KIND, ("auto", *_BUILT_IN, _WORLD, *layout_names()))
 
 
 class _PluginReader:
@@ -294,6 +305,8 @@ _WORLD, _IMAGES = "demo", "images"
 _BUILT_IN: dict[str, _BuiltIn] = {
     "kitti": _BuiltIn(is_kitti, _kitti),
     "euroc": _BuiltIn(is_euroc, _euroc),
+    # Before TUM RGB-D, whose form several data sets have with other cameras.
+    "layout": _BuiltIn(is_layout, open_layout, takes_calibration=True),
     "tum": _BuiltIn(is_tum, _tum, takes_calibration=True),
     _IMAGES: _BuiltIn(is_images, _images, takes_calibration=True),
     "video": _BuiltIn(is_video, _video, takes_calibration=True, of_folders=False),

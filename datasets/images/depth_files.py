@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class DepthReader:
         Raises:
             FrameError: the file is missing, cut short, damaged, or holds no depth.
         """
-        raw = read_raw_depth(path)
+        raw = self._read_raw(path)
         floats = raw.dtype.kind == "f"
         self.units_per_metre = self._units.floats if floats else self._units.integers
         if floats and self.units_per_metre != 1.0:
@@ -87,6 +88,10 @@ class DepthReader:
                 np.nanmax(raw),
             )
         return to_metres(raw, self.units_per_metre)
+
+    def _read_raw(self, path: Path) -> NDArray[Any]:
+        """Read a depth file unscaled; see `decoding.read_raw_depth`."""
+        return read_raw_depth(path)
 
     def _tell(self, topic: str, message: str, *args: object) -> None:
         if topic not in self._reported:
