@@ -123,7 +123,7 @@ def dataset_names() -> list[str]:
 
     The path of a layout's YAML file is accepted, too.
     """
-    return list(dict.fromkeys(["auto", *_BUILT_IN, _WORLD, *layout_names(), *_plugins()]))
+    return list(dict.fromkeys(["auto", *_BUILT_IN, _WORLD, *_plugins(), *layout_names()]))
 
 
 def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
@@ -144,11 +144,11 @@ def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
 def _reader(name: str) -> DatasetReader:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    if is_layout_file(name) or name in layout_names():
+    plugin = _plugins().get(name)
+    if plugin is None and (is_layout_file(name) or name in layout_names()):
         return _BuiltIn(
             is_layout, lambda path, request: open_named(name, path, request), takes_calibration=True
         )
-    plugin = _plugins().get(name)
     if plugin is None:
         raise DatasetError(f"dataset must be one of {', '.join(dataset_names())}, found {name!r}")
     return _PluginReader(plugin)
@@ -203,7 +203,7 @@ def _in_order(folder: bool) -> Iterator[tuple[str, DatasetReader]]:
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    return find_plugins(ENTRY_POINT_GROUP, _KIND, ("auto", *_BUILT_IN, _WORLD, *layout_names()))
+    return find_plugins(ENTRY_POINT_GROUP, _KIND, ("auto", *_BUILT_IN, _WORLD))
 
 
 class _PluginReader:

@@ -30,8 +30,8 @@ def is_layout_file(name: str) -> bool:
 
 
 def layout_names() -> list[str]:
-    """Return the names of all tables without reading them: their files have these names."""
-    return [path.stem for path in (*_files(user_folder()), *_files(_PACKAGE))]
+    """Return the names of all tables."""
+    return [layout.name for layout, _ in all_layouts()]
 
 
 def all_layouts() -> list[tuple[Layout, Path]]:

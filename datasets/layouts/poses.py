@@ -181,8 +181,9 @@ def _poses_of(
             f"{source}: expected {expected} numbers a pose ({' '.join(columns)}), "
             f"found {values.shape[1]}"
         )
-    known = np.abs(values[:, : counts[-1]]) < _LARGEST
-    good: NDArray[np.bool_] = np.asarray(known.all(axis=1))
+    numbers = [at for at, name in enumerate(columns) if name not in ("stamp", "skip", "matrix")]
+    numbers += range(first, first + 12) if columns[-1] == "matrix" else ()
+    good: NDArray[np.bool_] = np.asarray((np.abs(values[:, numbers]) < _LARGEST).all(axis=1))
     safe = np.where(good[:, None], values, 0.0)
     if columns[-1] == "matrix":
         T = make_transform(

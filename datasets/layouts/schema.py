@@ -283,8 +283,8 @@ class Poses(_Strict):
     )
     add_to_numbers: int = Field(
         0,
-        description="images per count: added to a pose's number or row (first is 0) to get the "
-        "number of its image",
+        description="added to a pose's stamp or row (the first row is 0) to get the number of "
+        "its image",
     )
     maps: Literal["camera_to_world", "world_to_camera"] = Field(
         "camera_to_world", description="direction of the poses"
@@ -297,7 +297,9 @@ class Poses(_Strict):
         description="directions of x, y and z of the frame of the poses, as the camera sees them",
     )
     T_pose_camera: RigidSource | None = Field(
-        None, description="camera coordinates to those of the frame of the poses (after axes)"
+        None,
+        description="camera coordinates to those of the frame of the poses; with axes: in the "
+        "camera's axes",
     )
     of: str = Field("colour camera", description="the camera, in words")
 

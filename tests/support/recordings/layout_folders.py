@@ -215,14 +215,15 @@ def seven_scenes(folder: Path, shots: Sequence[Shot]) -> Path:
 
 
 def replica(folder: Path, shots: Sequence[Shot]) -> Path:
+    """The scale in cam_params.json is another than the published 6553.5, which it replaces."""
     for number, shot in enumerate(shots):
         write_image(folder / "results" / f"frame{number:06d}.jpg", shot.image)
-        write_depth(folder / "results" / f"depth{number:06d}.png", shot.depth, 6553.5)
+        write_depth(folder / "results" / f"depth{number:06d}.png", shot.depth, 6000)
     lines = [" ".join(f"{value:.18e}" for value in shot.T_world_cam.ravel()) for shot in shots]
     write_lines(folder / "traj.txt", lines)
     c = REPLICA
     camera = {"w": c.width, "h": c.height, "fx": c.fx, "fy": c.fy, "cx": c.cx, "cy": c.cy}
-    values = {"camera": camera | {"scale": 6553.5}}
+    values = {"camera": camera | {"scale": 6000.0}}
     (folder.parent / "cam_params.json").write_text(json.dumps(values))
     return folder
 
