@@ -119,7 +119,7 @@ def grey_error(first: Frame, second: Frame, T_second_first: np.ndarray) -> float
     camera = first.camera
     depth = first.depth
     assert depth is not None
-    rows, columns = (grid[::9, ::9].ravel() for grid in np.indices(depth.shape))
+    rows, columns = np.indices(depth.shape)[:, ::9, ::9].reshape(2, -1)
     far = depth[rows, columns]
     pixels = np.stack([columns, rows], axis=1)[far > 0].astype(np.float64)
     points = camera.unproject(camera.undistort(pixels), far[far > 0].astype(np.float64))
@@ -143,6 +143,8 @@ def test_a_layout_is_recognised_and_right_in_space(case: tuple[str, Case], tmp_p
     assert f"is read by the layout {name} (" in told and entry.told in told
     for frame, shot in zip(sequence, shots, strict=True):
         assert np.abs(frame.image.astype(int) - shot.image).max() <= 20  # JPEG
+    for key in ("width", "height", "fx", "fy", "cx", "cy", "distortion_model", "distortion"):
+        assert getattr(sequence.camera, key) == pytest.approx(getattr(entry.camera, key)), key
     truth = sequence.ground_truth
     assert truth is not None and not sequence.skipped
     places = [entry.frames.index(index) for index in entry.posed]
@@ -188,7 +190,7 @@ def check_stereo(frame: Frame, entry: Case) -> None:
     assert frame.image_right is not None
     assert frame.camera.baseline_m == pytest.approx(forms.BASELINE_M, rel=1e-6)
     depth = shots_of(entry)[0].depth
-    rows, columns = (grid[::5, ::5].ravel() for grid in np.indices(depth.shape))
+    rows, columns = np.indices(depth.shape)[:, ::5, ::5].reshape(2, -1)
     x = columns - frame.camera.bf / np.maximum(depth[rows, columns], 1e-3)
     inside = (x > 2) & (depth[rows, columns] > 0)
     images = [cv2.GaussianBlur(each, (5, 5), 1.2) for each in (frame.image, frame.image_right)]

@@ -113,8 +113,7 @@ def test_one_file_a_frame(tmp_path: Path) -> None:
         (tmp_path / f"{number}.pose.txt").write_text(rows)
     (tmp_path / "3.pose.txt").write_text("-inf -inf -inf -inf\n" * 4)
     (tmp_path / "4.pose.txt").write_text("lost\n")
-    entry = {"file": None, "files": "*.pose.txt", "columns": "matrix"}
-    truth, told = read(tmp_path, 12, **entry)
+    truth, told = read(tmp_path, 12, file=None, files="*.pose.txt", columns="matrix")
     assert truth is not None and "2 of 12 rows are left out" in told
     kept = [at for at in range(12) if at not in (3, 4)]
     assert truth.T_world_cam == pytest.approx(T[kept])

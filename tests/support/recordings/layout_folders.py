@@ -53,12 +53,13 @@ class Shot:
 
 @cache
 def film(camera: Camera, indices: tuple[int, ...], *, right: bool = False) -> tuple[Shot, ...]:
-    """Film frames of demo-small; right images, `BASELINE_M` beside, only if wanted."""
+    """Film frames of demo-small; right images only if wanted, by default `BASELINE_M` beside."""
+    baseline_m = camera.baseline_m or BASELINE_M
     spec = replace(
-        world_spec("demo-small"), width=camera.width, height=camera.height, baseline_m=BASELINE_M
+        world_spec("demo-small"), width=camera.width, height=camera.height, baseline_m=baseline_m
     )
     world = RenderedWorld(spec, "stereo" if right else "mono")
-    world.camera = replace(camera.without_distortion(), baseline_m=BASELINE_M)
+    world.camera = replace(camera.without_distortion(), baseline_m=baseline_m)
     truth = world.ground_truth
     assert truth is not None
     shots = []
@@ -214,28 +215,33 @@ def seven_scenes(folder: Path, shots: Sequence[Shot]) -> Path:
     return folder
 
 
-def replica(folder: Path, shots: Sequence[Shot]) -> Path:
+def replica(folder: Path, shots: Sequence[Shot], camera: Camera = REPLICA) -> Path:
     """The scale in cam_params.json is another than the published 6553.5, which it replaces."""
     for number, shot in enumerate(shots):
         write_image(folder / "results" / f"frame{number:06d}.jpg", shot.image)
         write_depth(folder / "results" / f"depth{number:06d}.png", shot.depth, 6000)
     lines = [" ".join(f"{value:.18e}" for value in shot.T_world_cam.ravel()) for shot in shots]
     write_lines(folder / "traj.txt", lines)
-    c = REPLICA
-    camera = {"w": c.width, "h": c.height, "fx": c.fx, "fy": c.fy, "cx": c.cx, "cy": c.cy}
-    values = {"camera": camera | {"scale": 6000.0}}
-    (folder.parent / "cam_params.json").write_text(json.dumps(values))
+    c = camera
+    values = {"w": c.width, "h": c.height, "fx": c.fx, "fy": c.fy, "cx": c.cx, "cy": c.cy}
+    text = json.dumps({"camera": values | {"scale": 6000.0}})
+    (folder.parent / "cam_params.json").write_text(text)
     return folder
 
 
-def scannet(folder: Path, shots: Sequence[Shot], depths: Sequence[Shot]) -> Path:
+def scannet(
+    folder: Path,
+    shots: Sequence[Shot],
+    depths: Sequence[Shot],
+    cameras: tuple[Camera, Camera] = (SCANNET, SCANNET_DEPTH),
+) -> Path:
     """Numbers without zeros; the second frame has no pose; depth of a camera of its own."""
     for number, (shot, other) in enumerate(zip(shots, depths, strict=True)):
         write_image(folder / "color" / f"{number}.jpg", shot.image)
         write_depth(folder / "depth" / f"{number}.png", other.depth, 1000)
         T = np.full((4, 4), -np.inf) if number == 1 else shot.T_world_cam
         write_lines(folder / "pose" / f"{number}.txt", rows_of(T).splitlines())
-    for name, camera in (("color", SCANNET), ("depth", SCANNET_DEPTH)):
+    for name, camera in zip(("color", "depth"), cameras, strict=True):
         K = np.eye(4)
         K[:3, :3] = camera.K
         write_lines(folder / "intrinsic" / f"intrinsic_{name}.txt", rows_of(K).splitlines())
@@ -261,19 +267,19 @@ def _tum_form(
     return stamps
 
 
-def eth3d(folder: Path, shots: Sequence[Shot]) -> Path:
+def eth3d(folder: Path, shots: Sequence[Shot], camera: Camera = ETH3D) -> Path:
     stamps = _tum_form(folder, shots, 5000, "rgb", "depth", 0.0)
-    c = ETH3D
+    c = camera
     write_lines(folder / "calibration.txt", [f"{c.fx} {c.fy} {c.cx} {c.cy}"])
     poses = [tum_line(at, shot.T_world_cam) for at, shot in zip(stamps, shots, strict=True)]
     write_lines(folder / "groundtruth.txt", ["# timestamp tx ty tz qx qy qz qw", *poses])
     return folder
 
 
-def eth3d_stereo(folder: Path, shots: Sequence[Shot]) -> Path:
+def eth3d_stereo(folder: Path, shots: Sequence[Shot], camera: Camera = ETH3D) -> Path:
     """Camera 1 (rgb, ground truth) is the right one, camera 2 (rgb2) the left one."""
     T_left_right = np.eye(4)
-    T_left_right[0, 3] = BASELINE_M
+    T_left_right[0, 3] = camera.baseline_m or BASELINE_M
     poses, listed = [], []
     for shot in shots:
         stamp = f"{1548339800.25 + 0.05 * shot.index:.6f}"
@@ -281,7 +287,7 @@ def eth3d_stereo(folder: Path, shots: Sequence[Shot]) -> Path:
         write_image(folder / "rgb2" / f"{stamp}.png", shot.image)
         listed.append(f"{stamp} rgb/{stamp}.png")
         poses.append(tum_line(stamp, shot.T_world_cam @ T_left_right))
-    c = ETH3D
+    c = camera
     for name in ("calibration.txt", "calibration2.txt"):
         write_lines(folder / name, [f"{c.fx} {c.fy} {c.cx} {c.cy}"])
     write_lines(folder / "rgb.txt", listed)
@@ -342,7 +348,7 @@ t265_fisheye1_optical_frame:
 """
 
 
-def openloris(folder: Path, shots: Sequence[Shot]) -> Path:
+def openloris(folder: Path, shots: Sequence[Shot], camera: Camera = OPENLORIS) -> Path:
     """The ground truth is of base_link, whose x points forward and z up."""
     T_base_laser = np.eye(4)
     T_base_laser[:3, 3] = (0.1, 0.0, 0.2)
@@ -350,7 +356,7 @@ def openloris(folder: Path, shots: Sequence[Shot]) -> Path:
     T_base_color[:3, :3] = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
     T_base_color[:3, 3] = (0.36, 0.03, 1.2)
     stamps = _tum_form(folder, shots, 1000, "color", "aligned_depth", -0.003)
-    c = OPENLORIS
+    c = camera
     values = {key: getattr(c, key) for key in ("width", "height", "fx", "fy", "cx", "cy")}
     text = OPENLORIS_SENSORS.format(**values, distortion=list(c.distortion))
     (folder / "sensors.yaml").write_text(text)
