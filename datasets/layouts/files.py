@@ -44,7 +44,7 @@ class NumberedFiles:
 
 @dataclass(frozen=True)
 class Clock:
-    """Conversion of numbers to seconds, for images and poses alike.
+    """Conversion of numbers to seconds, for both images and poses.
 
     Attributes:
         stamps: what the table says.

@@ -43,7 +43,7 @@ _DEEPEST, _MOST_FOLDERS = 3, 300
 def is_layout(path: Path) -> bool:
     """Return whether a folder is a sequence of a table, or holds such sequences.
 
-    A root with other sequences in TUM's form is none: it is left to the reader of TUM RGB-D.
+    A root with other sequences in TUM's form does not count: it is left to the reader of TUM RGB-D.
     """
     layouts = [layout for layout, _ in all_layouts()]
     if any(_is_sequence(layout, path) for layout in layouts):

@@ -31,7 +31,7 @@ class Case:
     """A layout: how it is written, its camera, and what it offers.
 
     Attributes:
-        told: a part of the notices.
+        printed: a part of the notices.
         depth_error_m: largest median error of its depth, metres.
         frames: the frames of demo-small.
         posed: which of them have a pose.
@@ -41,14 +41,14 @@ class Case:
     camera: Camera
     folder: str
     sensor: str = "rgbd"
-    told: str = ""
+    printed: str = ""
     depth_error_m: float = 2e-3
     frames: tuple[int, ...] = TWO
     posed: tuple[int, ...] = TWO
 
 
 def _scannet(folder: Path, shots: Sequence[Shot]) -> Path:
-    return forms.scannet(folder, shots, forms.film(forms.SCANNET_DEPTH, THREE))
+    return forms.scannet(folder, shots, forms.capture(forms.SCANNET_DEPTH, THREE))
 
 
 CASES = {
@@ -56,7 +56,7 @@ CASES = {
         forms.icl_nuim,
         forms.ICL,
         "living_room_traj0_frei_png",
-        told="fy 480",
+        printed="fy 480",
         frames=THREE,
         posed=THREE[1:],
     ),
@@ -64,22 +64,22 @@ CASES = {
         forms.icl_nuim_loop, forms.ICL, "living_room_traj0_loop", frames=THREE, posed=THREE
     ),
     "tartanair": Case(
-        forms.tartanair, forms.TARTANAIR, "P000", "stereo", told="a baseline of 0.25 m"
+        forms.tartanair, forms.TARTANAIR, "P000", "stereo", printed="a baseline of 0.25 m"
     ),
     "tartanair-v2": Case(forms.tartanair_v2, forms.TARTANAIR_V2, "P001", "stereo"),
-    "7-scenes": Case(forms.seven_scenes, forms.SEVEN_SCENES, "seq-01", told="525 px is a guess"),
-    "replica": Case(forms.replica, forms.REPLICA, "Replica/room0", told="30 images a second"),
+    "7-scenes": Case(forms.seven_scenes, forms.SEVEN_SCENES, "seq-01", printed="525 px is a guess"),
+    "replica": Case(forms.replica, forms.REPLICA, "Replica/room0", printed="30 images a second"),
     "scannet": Case(
         _scannet,
         forms.SCANNET,
         "scene0000_00",
-        told="resampled to the 648x484",
+        printed="resampled to the 648x484",
         depth_error_m=0.01,
         frames=THREE,
     ),
     "eth3d-slam": Case(forms.eth3d, forms.ETH3D, "cables_1"),
     "eth3d-slam-stereo": Case(forms.eth3d_stereo, forms.ETH3D, "cables_2", "stereo"),
-    "bonn": Case(forms.bonn, forms.BONN, "rgbd_bonn_balloon", told="scale of 1.059"),
+    "bonn": Case(forms.bonn, forms.BONN, "rgbd_bonn_balloon", printed="scale of 1.059"),
     "openloris": Case(forms.openloris, forms.OPENLORIS, "cafe1-1"),
 }
 
@@ -96,7 +96,7 @@ def case(request: pytest.FixtureRequest) -> tuple[str, Case]:
 
 
 def shots_of(case: Case) -> tuple[Shot, ...]:
-    return forms.film(case.camera, case.frames, right=case.sensor == "stereo")
+    return forms.capture(case.camera, case.frames, right=case.sensor == "stereo")
 
 
 def opened(path: Path, **request: object) -> tuple[FrameSequence, str]:
@@ -138,9 +138,9 @@ def test_a_layout_is_recognised_and_right_in_space(case: tuple[str, Case], tmp_p
     name, entry = case
     shots = shots_of(entry)
     folder = entry.write(tmp_path / entry.folder, shots)
-    sequence, told = opened(folder)
+    sequence, printed = opened(folder)
     assert (sequence.dataset, sequence.sensor, len(sequence)) == (name, entry.sensor, len(shots))
-    assert f"is read by the layout {name} (" in told and entry.told in told
+    assert f"is read by the layout {name} (" in printed and entry.printed in printed
     for frame, shot in zip(sequence, shots, strict=True):
         assert np.abs(frame.image.astype(int) - shot.image).max() <= 20  # JPEG
     for key in ("width", "height", "fx", "fy", "cx", "cy", "distortion_model", "distortion"):

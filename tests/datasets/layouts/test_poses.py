@@ -48,8 +48,8 @@ def test_columns_say_where_the_real_part_is(tmp_path: Path, order: str) -> None:
     T = motion()
     (tmp_path / "poses.txt").write_text(quaternion_rows(T, order))
     columns = "tx ty tz " + " ".join(f"q{letter}" for letter in order)
-    truth, told = read(tmp_path, columns=columns)
-    assert truth is not None and truth.T_world_cam == pytest.approx(T) and told == ""
+    truth, printed = read(tmp_path, columns=columns)
+    assert truth is not None and truth.T_world_cam == pytest.approx(T) and printed == ""
     assert truth.timestamps == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
@@ -99,11 +99,11 @@ def test_rows_that_are_no_poses_are_left_out_and_counted(tmp_path: Path) -> None
     lines = quaternion_rows(T, "xyzw", [0, 1, 2, 2]).splitlines()
     lines[1] = "1 nan 0 0 0 0 0 1"
     (tmp_path / "poses.txt").write_text("\n".join([*lines, "3 0 0 0 0 0 0 0.5"]))
-    truth, told = read(tmp_path, columns="stamp tx ty tz qx qy qz qw")
+    truth, printed = read(tmp_path, columns="stamp tx ty tz qx qy qz qw")
     assert truth is not None and truth.origin is not None
     assert truth.timestamps == pytest.approx([0, 0.2])
-    assert truth.origin.left_out_rows == 3 and "3 of 5 rows are left out" in told
-    assert "2 that are no pose" in told and "1 that repeat a stamp" in told
+    assert truth.origin.left_out_rows == 3 and "3 of 5 rows are left out" in printed
+    assert "2 that are no pose" in printed and "1 that repeat a stamp" in printed
 
 
 def test_one_file_a_frame(tmp_path: Path) -> None:
@@ -113,8 +113,8 @@ def test_one_file_a_frame(tmp_path: Path) -> None:
         (tmp_path / f"{number}.pose.txt").write_text(rows)
     (tmp_path / "3.pose.txt").write_text("-inf -inf -inf -inf\n" * 4)
     (tmp_path / "4.pose.txt").write_text("lost\n")
-    truth, told = read(tmp_path, 12, file=None, files="*.pose.txt", columns="matrix")
-    assert truth is not None and "2 of 12 rows are left out" in told
+    truth, printed = read(tmp_path, 12, file=None, files="*.pose.txt", columns="matrix")
+    assert truth is not None and "2 of 12 rows are left out" in printed
     kept = [at for at in range(12) if at not in (3, 4)]
     assert truth.T_world_cam == pytest.approx(T[kept])
     assert truth.timestamps == pytest.approx(np.array(kept) / 10)
@@ -123,7 +123,7 @@ def test_one_file_a_frame(tmp_path: Path) -> None:
 def test_a_fault_never_ends_a_run(tmp_path: Path) -> None:
     assert read(tmp_path, columns="matrix") == (None, "")
     (tmp_path / "poses.txt").write_text("1 2 3\n4 5 6\n")
-    truth, told = read(tmp_path, columns="matrix")
+    truth, printed = read(tmp_path, columns="matrix")
     assert truth is None
-    assert "continues without ground truth" in told
-    assert "expected 12 or 16 numbers a pose (matrix), found 3" in told
+    assert "continues without ground truth" in printed
+    assert "expected 12 or 16 numbers a pose (matrix), found 3" in printed

@@ -79,9 +79,11 @@ def test_what_was_chosen_and_assumed_is_told(toy: Path, own: Path) -> None:
     lines: list[str] = []
     with shown_notices(lambda found: lines.append(found.text)):
         open_sequence(toy)
-    told = next(line for line in lines if "is read by the layout toy (toy recordings)" in line)
-    assert told.startswith(str(toy)) and "the camera 40x30 fx 30 fy 30 cx 19.5 cy 14.5" in told
-    assert "integer depth in 1/1000 m" in told and "10 images a second" in told
+    printed = next(line for line in lines if "is read by the layout toy (toy recordings)" in line)
+    assert (
+        printed.startswith(str(toy)) and "the camera 40x30 fx 30 fy 30 cx 19.5 cy 14.5" in printed
+    )
+    assert "integer depth in 1/1000 m" in printed and "10 images a second" in printed
     assert "toy run_1: depth is by a friend" in lines
 
 

@@ -1,4 +1,4 @@
-"""Frames of demo-small filmed by any camera, and written in the published form of data sets."""
+"""Frames of demo-small captured by any camera, and written in the published form of data sets."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Shot:
 
 
 @cache
-def film(camera: Camera, indices: tuple[int, ...], *, right: bool = False) -> tuple[Shot, ...]:
-    """Film frames of demo-small; right images only if wanted, by default `BASELINE_M` beside."""
+def capture(camera: Camera, indices: tuple[int, ...], *, right: bool = False) -> tuple[Shot, ...]:
+    """Capture frames of demo-small; right images only if wanted, by default `BASELINE_M` beside."""
     baseline_m = camera.baseline_m or BASELINE_M
     spec = replace(
         world_spec("demo-small"), width=camera.width, height=camera.height, baseline_m=baseline_m
