@@ -318,6 +318,9 @@ def _choose_sensor(layout: Layout, folder: Path, wanted: str) -> Sensor:
     """
     offered = _sensors(layout, folder)
     if wanted == "auto":
+        if offered[:2] == ["stereo", "rgbd"]:
+            text = "%s: depth images are not used, and the run is stereo; --sensor rgbd uses them"
+            notice(_LOG, "unused_stream", text, folder)
         return offered[0]
     for sensor in offered:
         if sensor == wanted:

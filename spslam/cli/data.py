@@ -95,10 +95,8 @@ def show_layouts() -> None:
     page on data sets says how to write one.
     """
     from spslam.datasets.layouts.library import all_layouts, user_folder
-    from spslam.notices import shown_notices
 
-    with shown_notices(lambda found: typer.echo(f"note: {found.text}", err=True)):
-        layouts = all_layouts()
+    layouts = all_layouts()
     width = max(len(layout.name) for layout, _ in layouts)
     for layout, path in layouts:
         own = f"  [{path}]" if path.parent == user_folder() else ""

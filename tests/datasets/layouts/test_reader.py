@@ -134,10 +134,13 @@ def test_of_two_tables_that_fit_the_one_with_the_sensor_is_read(toy: Path, own: 
     stereo = {key: value for key, value in TABLE.items() if key != "depth"}
     stereo |= {"name": "a-stereo", "right": right}
     (own / "a-stereo.yaml").write_text(yaml.safe_dump(stereo))
-    table(own / "b.yaml")
+    table(own / "b.yaml", right=right, name="toy")
     assert open_sequence(toy).dataset == "a-stereo"
     assert open_sequence(toy, sensor="rgbd").dataset == "toy"
-    assert open_sequence(toy, dataset="toy").sensor == "rgbd"
+    lines: list[str] = []
+    with shown_notices(lambda found: lines.append(found.text)):
+        assert open_sequence(toy, dataset="toy").sensor == "stereo"
+    assert any("depth images are not used, and the run is stereo" in line for line in lines)
 
 
 def test_tables_that_cannot_be_read_do_not_stop_others(toy: Path, own: Path) -> None:
