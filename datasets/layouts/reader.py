@@ -155,6 +155,8 @@ class _Opening:
         check_image_size(images, found.camera, found.origin)
         if found.assumed:
             self._assumed.append(f"the camera {describe_camera(found.camera)}")
+            if self._layout.camera.doubt is not None:
+                notice(_LOG, "camera_doubt", "%s: %s", self._name, self._layout.camera.doubt)
         camera, rectifier = found.camera, None
         if sensor == "stereo":
             assert self._layout.right is not None

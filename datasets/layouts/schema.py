@@ -150,6 +150,9 @@ class CameraSource(_Strict):
     readout_s: _Finite = Field(
         0.0, description="rolling shutter: seconds from the first row to the last"
     )
+    doubt: str | None = Field(
+        None, description="sentence that a run prints where it uses the numbers of this table"
+    )
     file: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         default=[], description="file of the sequence that holds the intrinsics"
     )

@@ -91,8 +91,17 @@ def test_a_calibration_takes_the_place_of_the_camera(
     toy: Path, own: Path, tmp_path: Path, write_calibration: Callable
 ) -> None:
     table(own / "toy.yaml")
+    doubted = {**TABLE["camera"], "doubt": "fx is a guess"}  # type: ignore[dict-item]
+    table(own / "toy.yaml", camera=doubted)
+    lines: list[str] = []
+    with shown_notices(lambda found: lines.append(found.text)):
+        assert open_sequence(toy).camera.fx == 30.0
+    assert "toy run_1: fx is a guess" in lines
+    lines.clear()
     calibration = write_calibration(tmp_path / "mine.yaml", fx=33.0, depth_scale=100.0)
-    sequence = open_sequence(toy, calibration=calibration)
+    with shown_notices(lambda found: lines.append(found.text)):
+        sequence = open_sequence(toy, calibration=calibration)
+    assert not any("guess" in line or "the camera" in line for line in lines)
     frame = sequence[0]
     assert frame.camera.fx == 33.0 and frame.depth is not None
     assert frame.depth[0, 0] == pytest.approx(7.0)
