@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spslam.errors import SpslamError, TrajectoryError
 from spslam.geometry import inverse, make_transform, orthonormalize, quaternion_to_rotation
+from spslam.io.given_files import read_given
 from spslam.io.pose_file import tell_left_out
 from spslam.io.pose_table import (
     MATRIX_TOLERANCE,
@@ -133,10 +134,29 @@ def _rows(
     numbers = (
         values[:, poses.columns.index("stamp")]
         if "stamp" in poses.columns
-        else np.arange(len(values), dtype=np.float64)
+        else _row_numbers(source, table.lines)
     )
     T, good = _poses_of(values, poses.columns, source)
     return _kept(numbers, T, good, left_out)
+
+
+def _row_numbers(source: Path, lines: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (N,) float64: place of each row, which is its frame's, damaged rows counted, too.
+
+    Args:
+        source: the file.
+        lines: (N,) number of the line of each row, the first is 1.
+    """
+    try:
+        text = read_given(source).decode("utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        raise TrajectoryError(f"{source}: cannot be read ({error.strerror or error})") from None
+    counted = np.array([bool(line.strip()) and line.lstrip()[0] not in "#%/" for line in text])
+    first = int(np.argmax(counted))
+    if not any(letter.isdigit() for letter in text[first]):  # a heading
+        counted[first] = False
+    places: NDArray[np.float64] = (np.cumsum(counted) - 1.0)[lines - 1]
+    return places
 
 
 def _one_file_a_frame(

@@ -106,6 +106,20 @@ def test_rows_that_are_no_poses_are_left_out_and_counted(tmp_path: Path) -> None
     assert "2 that are no pose" in printed and "1 that repeat a stamp" in printed
 
 
+@pytest.mark.parametrize("broken", [0, 2])
+def test_a_damaged_row_does_not_shift_the_others(tmp_path: Path, broken: int) -> None:
+    T = motion(4)
+    lines = quaternion_rows(T, "xyzw").splitlines()
+    lines[broken] = "l0st"
+    (tmp_path / "poses.txt").write_text("# poses\n\n" + "\n".join(lines))
+    truth, _ = read(tmp_path, columns="tx ty tz qx qy qz qw")
+    kept = [at for at in range(4) if at != broken]
+    assert truth is not None and truth.T_world_cam == pytest.approx(T[kept])
+    assert truth.timestamps == pytest.approx(np.array(kept) / 10)
+    (tmp_path / "poses.txt").write_text("tx ty tz\n" + "\n".join(lines))
+    assert read(tmp_path, columns="tx ty tz qx qy qz qw")[0] is not None
+
+
 def test_one_file_a_frame(tmp_path: Path) -> None:
     T = motion(12)
     for number, pose in enumerate(T):
