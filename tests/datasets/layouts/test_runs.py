@@ -16,7 +16,7 @@ from recordings import layout_folders as forms
 from spslam.datasets.world.world import RenderedWorld, world_spec
 from spslam.trajectory import read_tum
 
-FRAMES = 60
+FRAMES = 40
 SPEC = world_spec("demo-small")
 CAMERA = replace(RenderedWorld(SPEC, "mono").camera, baseline_m=SPEC.baseline_m)
 
@@ -34,7 +34,8 @@ def calibration(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str, out: Path) -> tuple[dict, np.ndarray]:
-    code = call("run", *arguments, *WITHOUT_PICTURES, "--out", str(out))
+    options = ("--extractor", "orb", *WITHOUT_PICTURES, "--out", str(out))
+    code = call("run", *arguments, *options)
     assert code == 0
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     return metrics, read_tum(out / "trajectory.tum").T_world_cam
