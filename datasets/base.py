@@ -192,6 +192,7 @@ class FrameFiles:
         right: N paths of the right images, or None.
         depth: N paths of depth files registered to `images`, or None.
         depth_units: units of the depth files per metre.
+        depth_reader: reader of depth files of other encodings; None: PNG, TIFF or NPY files.
         time_unit, left_out: see `Sequence`.
         bayer: pattern of grey images that are mosaics of a colour sensor; None: they are grey.
     """
@@ -201,6 +202,7 @@ class FrameFiles:
     right: list[Path] | None = None
     depth: list[Path] | None = None
     depth_units: DepthUnits = MILLIMETRES
+    depth_reader: DepthReader | None = None
     time_unit: str = "s"
     left_out: tuple[LeftOut, ...] = ()
     bayer: BayerPattern | None = None
@@ -242,7 +244,7 @@ class FileSequence(BaseSequence):
         raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
         self._left_size, self._right_size = ((c.width, c.height) for c in raw)
         self._images = GreyReader(name, files.images, files.right or [], bayer=files.bayer)
-        self._depth = DepthReader(name, files.depth_units)
+        self._depth = files.depth_reader or DepthReader(name, files.depth_units)
 
     @property
     def depth_scale(self) -> float | None:

@@ -26,6 +26,8 @@ from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
 from .kitti_360 import is_kitti_360, open_kitti_360
 from .kitti_raw import is_kitti_raw, open_kitti_raw
+from .layouts.library import is_layout_file, layout_names
+from .layouts.reader import is_layout, open_layout, open_named
 from .masks.auto import AUTO, auto_masked, with_masks
 from .models.colmap import is_colmap, open_colmap
 from .models.image_query_list import is_image_query_list, open_image_query_list
@@ -47,7 +49,8 @@ _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
-    "EuRoC (mav0/cam0), bags (*.bag, *.mcap, *.db3), another one of docs/datasets.md, "
+    "EuRoC (mav0/cam0), bags (*.bag, *.mcap, *.db3), a layout (see spslam data layouts), "
+    "another one of docs/datasets.md, "
     "images (*.png, *.jpg, *.tif …, or left/ with right/ or depth/)"
 )
 
@@ -95,7 +98,8 @@ def open_sequence(
         path: a dataset's root, the folder of one sequence, an image folder, a video file, or the
             name of a built-in world (`demo`, `demo-small`, `demo-loop`, `demo-twins`; with other
             textures `demo@2`). Write `./demo` for a folder of such a name.
-        dataset: format of the recording, one of `dataset_names`; `auto` recognises it.
+        dataset: format of the recording, one of `dataset_names`, or the path of a layout
+            (`my_layout.yaml`); `auto` recognises it.
         sequence: name of the sequence where `path` holds several, or a unique part of the name.
         sensor: `mono`, `stereo`, `rgbd`, or `auto`: stereo if possible, else RGB-D, else mono.
         calibration: YAML file for image folders, videos and TUM RGB-D of unknown cameras. Without
@@ -146,8 +150,11 @@ def open_sequence(
 
 
 def dataset_names() -> list[str]:
-    """Return the values of `open_sequence`'s `dataset`: `auto`, built-in readers, plug-ins."""
-    return ["auto", *_BUILT_IN, _WORLD, *_plugins()]
+    """Return the values of `open_sequence`'s `dataset`: `auto`, readers, layouts, plug-ins.
+
+    The path of a layout's YAML file is accepted, too.
+    """
+    return list(dict.fromkeys(["auto", *_BUILT_IN, _WORLD, *_plugins(), *layout_names()]))
 
 
 def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
@@ -169,6 +176,10 @@ def _reader(name: str) -> DatasetReader:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
     plugin = _plugins().get(name)
+    if plugin is None and (is_layout_file(name) or name in layout_names()):
+        return _BuiltIn(
+            is_layout, lambda path, request: open_named(name, path, request), takes_calibration=True
+        )
     if plugin is None:
         raise DatasetError(f"dataset must be one of {', '.join(dataset_names())}, found {name!r}")
     return _PluginReader(plugin)
@@ -370,6 +381,8 @@ _BUILT_IN: dict[str, _BuiltIn] = {
     "imagelist": _BuiltIn(
         is_image_query_list, open_image_query_list, takes_calibration=True, of_folders=False
     ),
+    # Before TUM RGB-D, whose form several data sets have with other cameras.
+    "layout": _BuiltIn(is_layout, open_layout, takes_calibration=True),
     "tum": _BuiltIn(is_tum, _tum, takes_calibration=True),
     _IMAGES: _BuiltIn(is_images, _images, takes_calibration=True),
     "video": _BuiltIn(is_video, _video, takes_calibration=True, of_folders=False, of_files=True),

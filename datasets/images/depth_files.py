@@ -69,7 +69,7 @@ class DepthReader:
         Raises:
             FrameError: the file is missing, cut short, damaged, or holds no depth.
         """
-        return self.metres(read_raw_depth(path), path.name)
+        return self.metres(self._read_raw(path), path.name)
 
     def metres(self, raw: NDArray[Any], name: str) -> NDArray[np.float32]:
         """Convert depth (H, W), integers or floats, to float32 metres along z, 0 where unknown.
@@ -96,6 +96,10 @@ class DepthReader:
                 np.nanmax(raw),
             )
         return to_metres(raw, self.units_per_metre)
+
+    def _read_raw(self, path: Path) -> NDArray[Any]:
+        """Read a depth file unscaled; see `decoding.read_raw_depth`."""
+        return read_raw_depth(path)
 
     def _tell(self, topic: str, message: str, *args: object) -> None:
         if topic not in self._reported:

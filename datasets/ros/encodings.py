@@ -6,7 +6,7 @@ Source: sensor_msgs/image_encodings.hpp of ROS 2 and the comments of Image.msg.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from spslam.camera import LARGEST_PX
 from spslam.errors import FrameError
+
+from ..images import bayer
+from ..images.bayer import BayerPattern
 
 Pixels = NDArray[Any]
 
@@ -34,12 +37,6 @@ _PLAIN = {
 _OPENCV = re.compile(r"(8U|16U|32F|64F)C?([1-4])?")
 _TYPES = {"8U": "u1", "16U": "u2", "32F": "f4", "64F": "f8"}
 _BAYER = re.compile(r"bayer_(rggb|bggr|gbrg|grbg)(8|16)")
-_BAYER_CODES = {
-    "rggb": cv2.COLOR_BayerRGGB2BGR,
-    "bggr": cv2.COLOR_BayerBGGR2BGR,
-    "gbrg": cv2.COLOR_BayerGBRG2BGR,
-    "grbg": cv2.COLOR_BayerGRBG2BGR,
-}
 # Two bytes a pixel.
 _PACKED_YUV = {
     "yuv422": cv2.COLOR_YUV2BGR_UYVY,
@@ -79,8 +76,8 @@ def decode_raw(message: Any, what: str) -> Pixels:
         _check_even(width, height, 2, encoding, what)
         pixels = _rows(message, what, "u1", height * 3 // 2, width, 1)
         return _convert(pixels, _PLANAR_YUV[encoding])
-    if bayer := _BAYER.fullmatch(encoding):
-        pixels = _rows(message, what, "u1" if bayer[2] == "8" else "u2", height, width, 1)
+    if mosaic := _BAYER.fullmatch(encoding):
+        pixels = _rows(message, what, "u1" if mosaic[2] == "8" else "u2", height, width, 1)
         return demosaic(pixels, encoding)
     kind, channels, order = _plain(encoding, what)
     pixels = _rows(message, what, kind, height, width, channels)
@@ -93,14 +90,10 @@ def is_bayer(encoding: str) -> bool:
 
 
 def demosaic(pixels: Pixels, encoding: str) -> Pixels:
-    """Return the colours (H, W, 3), blue first, of a mosaic (H, W) of uint8 or uint16.
-
-    OpenCV names patterns by the second row and column, its names without `2` by the first ones, as
-    ROS does.
-    """
+    """Return the colours (H, W, 3), blue first, of a mosaic (H, W) of uint8 or uint16."""
     found = _BAYER.fullmatch(encoding)
     assert found is not None
-    return _convert(pixels, _BAYER_CODES[found[1]])
+    return bayer.demosaic(pixels, cast(BayerPattern, found[1].upper()))
 
 
 def _plain(encoding: str, what: str) -> tuple[str, int, str]:

@@ -205,7 +205,8 @@ def run(
         typer.Option(
             metavar="NAME",
             help="Format of PATH: kitti, tum, euroc, images, video, ros, demo, another one of "
-            "docs/datasets.md or a plug-in's; auto recognises it.",
+            "docs/datasets.md, a layout (a name of spslam data layouts, or a YAML file) or a "
+            "plug-in's; auto recognises it.",
         ),
     ] = "auto",
     sequence: Annotated[
@@ -407,7 +408,10 @@ def _input_labels(
     place = Path(path).absolute()
     given = {
         "input_path": str(place) if place.exists() else path,
-        "input_dataset": dataset,
+        # The path of a layout is relative to this folder, its name is not.
+        "input_dataset": str(Path(dataset).expanduser().absolute())
+        if dataset.lower().endswith((".yaml", ".yml"))
+        else dataset,
         "input_sequence": sequence,
         "input_calibration": None if calibration is None else str(calibration.absolute()),
         "input_time_unit": time_unit,

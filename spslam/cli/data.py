@@ -24,7 +24,7 @@ app = typer.Typer(
     name="data",
     cls=CommandGroup,
     help="List and download public sequences (KITTI odometry, TUM RGB-D, EuRoC); describe "
-    "recordings.",
+    "recordings; list layouts.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -130,6 +130,26 @@ def info(
         }
         for title, text in rows.items():
             typer.echo(f"{title}: {text}")
+
+
+@app.command("layouts")
+def show_layouts() -> None:
+    """List the data sets that are described by a table (layout), each on a line.
+
+    \b
+    spslam run /data/living_room_traj0_frei_png          # recognised by itself
+    spslam run /data/walk --dataset my_layout.yaml       # a table of your own
+
+    Tables in ~/.config/spslam/layouts/ (or $SPSLAM_LAYOUTS) are recognised like these. The site's
+    page on data sets says how to write one.
+    """
+    from spslam.datasets.layouts.library import all_layouts, user_folder
+
+    layouts = all_layouts()
+    width = max(len(layout.name) for layout, _ in layouts)
+    for layout, path in layouts:
+        own = f"  [{path}]" if path.parent == user_folder() else ""
+        typer.echo(f"{layout.name:{width}}  {layout.title}{own}")
 
 
 @app.command()
