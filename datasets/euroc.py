@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration.checks import is_rigid, report_baseline, report_doubts
-from .calibration.foreign import EUROC_SENSOR, recognise
+from .calibration.formats.euroc_sensor import KIND as EUROC_SENSOR
+from .calibration.formats.registry import kind_of
+from .calibration.formats.source import Source
 from .calibration.rectify import StereoRectifier
 from .calibration.yaml_text import parse_yaml, read_text
-from .images.decoding import list_files
+from .images.decoding import IMAGE_KINDS, list_files
 from .images.lists import read_image_list
 from .paths import check_sequence_name, choose_sequence, contents, subfolders
 from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
@@ -44,7 +47,9 @@ _DISTORTION = "distortion_coefficients"
 
 def is_euroc(path: Path) -> bool:
     """Return whether a folder is `mav0`, contains `mav0`, or contains such folders."""
-    return _mav(path) is not None or any(_mav(folder) is not None for folder in subfolders(path))
+    return mav_folder(path) is not None or any(
+        mav_folder(folder) is not None for folder in subfolders(path)
+    )
 
 
 def open_euroc(
@@ -68,33 +73,93 @@ def open_euroc(
     Raises:
         DatasetError: files are missing or hold something else than expected.
     """
-    mav, name = _find_sequence(path, sequence)
+    mav, name = find_asl(path, sequence, "EuRoC", "euroc")
+    layout = AslLayout(
+        "euroc",
+        "EuRoC",
+        lambda camera: _read_sensor(mav / camera / "sensor.yaml"),
+        lambda camera: f"{mav}/{camera}/sensor.yaml",
+        f"{mav}, T_BS of cam0 and cam1",
+        mav / "state_groundtruth_estimate0" / "data.csv",
+        "carried from the body by T_BS",
+    )
+    return open_asl(mav, name, sensor, timing, layout)
+
+
+@dataclass(frozen=True, eq=False)
+class SensorEntry:
+    """A camera, and its `T_BS` (4, 4) that maps camera to body coordinates, metres."""
+
+    camera: Camera
+    T_body_sensor: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AslLayout:
+    """Where a data set of the ASL format has its calibration and its ground truth.
+
+    Attributes:
+        dataset: name of the reader.
+        title: name of the data set, for messages.
+        sensor: reads the camera of a folder, `cam0` or `cam1`.
+        origin: the file that this camera is read from, for messages.
+        baseline_origin: where the poses of both cameras are from, for messages.
+        ground_truth: table of the poses of the body.
+        carried: how these become poses of the camera, in words.
+        clock_ahead_s: time by which the clock of the ground truth is ahead of that of the images,
+            seconds.
+    """
+
+    dataset: str
+    title: str
+    sensor: Callable[[str], SensorEntry]
+    origin: Callable[[str], str]
+    baseline_origin: str
+    ground_truth: Path
+    carried: str
+    clock_ahead_s: float = 0.0
+
+
+def open_asl(mav: Path, name: str, sensor: str, timing: Timing, layout: AslLayout) -> FileSequence:
+    """Open a recording of the ASL format.
+
+    Args:
+        mav: the folder `mav0`.
+        name: name of the recording.
+        sensor: `auto`, `stereo` or `mono`; `auto` is stereo where `cam1` has images.
+        timing: unit of the time stamps, and the largest time between the images of a pair.
+        layout: where calibration and ground truth are.
+
+    Raises:
+        DatasetError: files are missing or hold something else than expected.
+    """
     if sensor == "rgbd":
         raise DatasetError(
-            f"{mav} is EuRoC, which has no depth images: use --sensor stereo or mono"
+            f"{mav} is {layout.title}, which has no depth images: use --sensor stereo or mono"
         )
-    left = _read_sensor(mav / "cam0" / "sensor.yaml")
+    left = layout.sensor("cam0")
     times, images, unit, left_out = _read_images(mav / "cam0", name, timing, left.camera.fps)
     there = bool(list_files(mav / "cam1" / "data"))
     if sensor == "stereo" and not there:
         raise DatasetError(f"stereo needs images in {mav}/cam1/data, found none")
+    check_image_size(images, left.camera, layout.origin("cam0"))
     if sensor == "mono" or not there:
-        check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
         camera = replace(left.camera, fps=nominal_fps(times, left.camera.fps))
         ground_truth = _read_ground_truth(
-            mav, times, left.T_body_sensor, "left camera, unrectified"
+            layout, times, left.T_body_sensor, "left camera, unrectified"
         )
         if sensor == "auto" and (mav / "cam1").is_dir():
             notice(
                 _LOG,
                 "unused_stream",
-                "%s: cam1 has no images in cam1/data (*.png, *.jpg): mono",
+                "%s: cam1 has no images in cam1/data (%s): mono",
                 name,
+                IMAGE_KINDS,
             )
         files = FrameFiles(times, images, time_unit=unit, left_out=tuple(left_out))
-        return FileSequence(name, files, camera, str(mav), ground_truth, dataset="euroc")
+        return FileSequence(name, files, camera, str(mav), ground_truth, dataset=layout.dataset)
 
-    right = _read_sensor(mav / "cam1" / "sensor.yaml")
+    right = layout.sensor("cam1")
     right_times, right_images, _, _ = _read_images(mav / "cam1", name, timing, right.camera.fps)
     check_counted(len(times), len(right_times), timing, name, "right image")
     pairs, unpaired = pair_by_time(times, right_times, timing.pair_within_s, name, "right image")
@@ -106,7 +171,6 @@ def open_euroc(
         time_unit=unit,
         left_out=(*left_out, *unpaired),
     )
-    check_image_size(images, left.camera, f"{mav}/cam0/sensor.yaml")
     T_left_right = inverse(left.T_body_sensor) @ right.T_body_sensor
     try:
         rectifier = StereoRectifier(left.camera, right.camera, T_left_right)
@@ -114,11 +178,13 @@ def open_euroc(
         raise CalibrationError(
             f"{mav}: cam0 (left) and cam1 (right) are no stereo pair: {error}"
         ) from None
-    report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), f"{mav}, T_BS of cam0 and cam1")
+    report_baseline(float(np.linalg.norm(T_left_right[:3, 3])), layout.baseline_origin)
     camera = replace(rectifier.camera, fps=nominal_fps(times, left.camera.fps))
     T_body_rectified = left.T_body_sensor @ rectifier.T_left_rectified
-    ground_truth = _read_ground_truth(mav, times, T_body_rectified, "left camera as rectified")
-    return FileSequence(name, files, camera, str(mav), ground_truth, rectifier, dataset="euroc")
+    ground_truth = _read_ground_truth(layout, times, T_body_rectified, "left camera as rectified")
+    return FileSequence(
+        name, files, camera, str(mav), ground_truth, rectifier, dataset=layout.dataset
+    )
 
 
 def left_camera_ground_truth(
@@ -145,15 +211,7 @@ def left_camera_ground_truth(
     return _carry(body, _own_pose(table) @ T_body_camera, "left camera, unrectified")
 
 
-@dataclass(frozen=True, eq=False)
-class _SensorEntry:
-    """A camera, and its `T_BS` (4, 4) that maps camera to body coordinates, metres."""
-
-    camera: Camera
-    T_body_sensor: NDArray[np.float64]
-
-
-def _mav(path: Path) -> Path | None:
+def mav_folder(path: Path) -> Path | None:
     """Return the `mav0` folder of one sequence; None if `path` is no sequence."""
     for folder in (path / "mav0", path):
         if (folder / "cam0" / "data").is_dir() or (folder / "cam0" / "sensor.yaml").is_file():
@@ -161,32 +219,48 @@ def _mav(path: Path) -> Path | None:
     return None
 
 
-def _find_sequence(path: Path, sequence: str | None) -> tuple[Path, str]:
-    mav, folder = _mav(path), path
+def find_asl(path: Path, sequence: str | None, title: str, dataset: str) -> tuple[Path, str]:
+    """Find the folder `mav0` of a recording of the ASL format.
+
+    Args:
+        path: the folder of a recording, `mav0` itself, or a folder of recordings.
+        sequence: name of the recording where `path` holds several.
+        title: name of the data set, for messages.
+        dataset: name of the reader.
+
+    Returns:
+        `mav0`, and the name of the recording.
+
+    Raises:
+        DatasetError: there is no single such recording.
+    """
+    mav, folder = mav_folder(path), path
     if mav is not None:
         folder = path.parent if mav == path and path.name == "mav0" else path
         check_sequence_name(folder, sequence)
     else:
-        choices = {folder.name: folder for folder in subfolders(path) if _mav(folder) is not None}
+        choices = {
+            folder.name: folder for folder in subfolders(path) if mav_folder(folder) is not None
+        }
         if not choices:
             raise DatasetError(
-                f"expected an EuRoC sequence in {path} "
-                f"(mav0/cam0 with sensor.yaml, data.csv and data/), found {contents(path)}"
+                f"expected a sequence of {title} in {path} "
+                f"(mav0/cam0 with data.csv and data/), found {contents(path)}"
             )
         folder = choose_sequence(path, choices, sequence)
-        mav = _mav(folder)
+        mav = mav_folder(folder)
         assert mav is not None
-    return mav, f"euroc {folder.name}"
+    return mav, f"{dataset} {folder.name}"
 
 
-def _read_sensor(path: Path) -> _SensorEntry:
+def _read_sensor(path: Path) -> SensorEntry:
     if not path.is_file():
         raise CalibrationError(
             f"expected EuRoC's calibration at {path}: cannot be read (no such file)"
         )
     text = read_text(path)
     try:
-        values = _sensor_values(text)
+        values = _sensor_values(path, text)
         width, height = _numbers(values, "resolution", 2)
         fx, fy, cx, cy = _numbers(values, "intrinsics", 4)
         coefficients = _numbers(values, _DISTORTION, None) if _DISTORTION in values else ()
@@ -207,17 +281,17 @@ def _read_sensor(path: Path) -> _SensorEntry:
     except CalibrationError as error:
         raise CalibrationError(f"{path}: {error}") from None
     report_doubts(camera, str(path))
-    return _SensorEntry(camera, orthonormalize(T))
+    return SensorEntry(camera, orthonormalize(T))
 
 
-def _sensor_values(text: str) -> dict[str, Any]:
+def _sensor_values(path: Path, text: str) -> dict[str, Any]:
     values = parse_yaml(text)
     if not isinstance(values, dict):
         raise CalibrationError(f"expected keys and values, found {type(values).__name__}")
     if "T_BS" not in values:
-        foreign = recognise(text)
-        if foreign is not None and foreign.kind != EUROC_SENSOR:
-            raise CalibrationError(f"expected EuRoC's sensor.yaml, but this is {foreign.kind}")
+        kind = kind_of(Source(path, text.encode()))
+        if kind is not None and kind != EUROC_SENSOR:
+            raise CalibrationError(f"expected EuRoC's sensor.yaml, but this is {kind}")
     kind = values.get("camera_model", "pinhole")
     if kind != "pinhole":
         lens_model(kind)
@@ -255,7 +329,7 @@ def _read_images(
     folder, table = camera_folder / "data", camera_folder / "data.csv"
     on_disk = {path.stem: path for path in list_files(folder)}
     if not on_disk:
-        raise DatasetError(f"expected images (*.png, *.jpg) in {folder}, found none")
+        raise DatasetError(f"expected images ({IMAGE_KINDS}) in {folder}, found none")
     listed = table.is_file()
     entries, unknown = (
         _read_table(table)
@@ -315,13 +389,30 @@ def _stem(name: str) -> str:
 
 
 def _read_ground_truth(
-    mav: Path, times: NDArray[np.float64], T_body_camera: NDArray[np.float64], camera: str
+    layout: AslLayout, times: NDArray[np.float64], T_body_camera: NDArray[np.float64], camera: str
 ) -> Trajectory | None:
-    path = mav / "state_groundtruth_estimate0" / "data.csv"
+    path = layout.ground_truth
     if not path.is_file():
         return None
-    truth = read_ground_truth(path, times, "body", True, "ns")
-    return None if truth is None else _carry(truth, T_body_camera, camera)
+    truth = read_ground_truth(path, times + layout.clock_ahead_s, "body", True, "ns")
+    if truth is None:
+        return None
+    truth = in_clock_of_images(truth, layout.clock_ahead_s)
+    return carried_truth(truth, T_body_camera, f"{camera} ({layout.carried})")
+
+
+def in_clock_of_images(truth: Trajectory, ahead_s: float) -> Trajectory:
+    """Convert the stamps of a ground truth to the clock of the images, and tell it.
+
+    Args:
+        truth: the ground truth.
+        ahead_s: time by which its clock is ahead of that of the images, seconds.
+    """
+    if ahead_s == 0:
+        return truth
+    text = "the ground truth is %.4g ms %s the images (timeshift_cam_imu): its stamps are corrected"
+    notice(_LOG, "truth_clock", text, 1e3 * abs(ahead_s), "ahead of" if ahead_s > 0 else "behind")
+    return replace(truth, timestamps=truth.timestamps - ahead_s)
 
 
 def _own_pose(table: Path) -> NDArray[np.float64]:

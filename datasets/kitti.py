@@ -22,7 +22,7 @@ from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles
 from .calibration.checks import report_baseline, report_doubts
-from .images.decoding import image_size, list_files
+from .images.decoding import IMAGE_KINDS, image_size, list_files
 from .paths import check_sequence_name, choose_sequence, contents, reason, subfolders
 from .timestamps import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
 
@@ -77,8 +77,8 @@ def open_kitti(
         images, right, rows, alone = _pair(images, folder / f"image_{cameras + 1}", rows, name)
         unpaired = [LeftOut(float(times[row]), "no right image") for row in alone]
     elif sensor == "auto" and (folder / f"image_{cameras + 1}").is_dir():
-        text = "%s: image_%d has no images (*.png, *.jpg): mono"
-        notice(_LOG, "unused_stream", text, name, cameras + 1)
+        text = "%s: image_%d has no images (%s): mono"
+        notice(_LOG, "unused_stream", text, name, cameras + 1, IMAGE_KINDS)
     order, left_out = order_frames(times[rows], f"{name} times.txt")
     files = FrameFiles(
         timestamps=times[rows][order],

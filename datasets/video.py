@@ -13,20 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError, StampError
-from spslam.frame import ColorImage, Frame
+from spslam.frame import Frame
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK
 from spslam.notices import counted, notice
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
 
-from .base import BaseSequence, recorded_rows
+from .base import BaseSequence
 from .calibration.calibration import Calibration, find_calibration
 from .calibration.checks import size_advice
-from .calibration.lens_view import lens_view
 from .images.decoding import to_color, to_grey
+from .masks.mask_images import RawView
 from .timestamps import Timing
+from .views import Views
 
 _LOG = logging.getLogger(__name__)
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts"),
+    *(".m2ts", ".wmv", ".flv", ".ogv"),
+)
 # Relative difference of the video's and the calibration's rate above which a notice is given.
 _RATE_TOLERANCE = 0.01
 # Frames read at the beginning to find the rate, and whether the video has time stamps.
@@ -78,7 +82,9 @@ class VideoSequence(BaseSequence):
                 "expected a video file, "
                 f"found {'a folder' if path.exists() else 'nothing'} at {path}"
             )
-        given = find_calibration(calibration, [path.parent], f"the video {path}")
+        given = find_calibration(
+            calibration, [path.parent], f"the video {path}", lambda: _stored_size(path)
+        )
         self._path = path
         self._lock = threading.Lock()
         self._capture = open_video(path)
@@ -91,9 +97,10 @@ class VideoSequence(BaseSequence):
         else:
             fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
         camera = replace(given.camera, fps=fps)
-        self._view = lens_view(camera)
-        shown = camera if self._view is None else self._view.camera
-        super().__init__(f"video {path.stem}", "mono", shown, str(path), dataset="video")
+        self._views = Views(camera)
+        name = f"video {path.stem}"
+        super().__init__(name, "mono", self._views.camera, str(path), dataset="video")
+        self.calibrated_masks = given.masks
         self.time_unit = "container"
         if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
             self.time_unit = "frames"
@@ -133,16 +140,11 @@ class VideoSequence(BaseSequence):
                 stamp,
                 EQUAL_STAMP if stamp == latest else STEPPED_BACK,
             )
-        colors, image = to_color(pixels), to_grey(pixels, f"frame {index}")
-        maps = None if self._view is None else self._view.maps
-        return Frame(
-            index,
-            stamp,
-            self.camera,
-            image if self._view is None else self._view.image(image),
-            color=None if colors is None else ColorImage(colors, maps),
-            recorded_rows=recorded_rows(self.camera, maps),
-        )
+        return self._views.frame(index, stamp, to_grey(pixels, f"frame {index}"), to_color(pixels))
+
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how images of frames are made from those of the video."""
+        return self._views.raw_views()
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         self._go_to(index)
@@ -221,6 +223,18 @@ class VideoSequence(BaseSequence):
             count += 1
         self._rewind()
         return count
+
+
+def _stored_size(path: Path) -> tuple[int, int]:
+    """Return width and height, pixels, of a video."""
+    capture = open_video(path, quiet=True)
+    try:
+        return (
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        )
+    finally:
+        capture.release()
 
 
 def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:

@@ -83,6 +83,13 @@ class Frame:
             return "stereo"
         return "mono" if self.depth is None else "rgbd"
 
+    @property
+    def used_image(self) -> NDArray[np.uint8]:
+        """`image` for statistics: masked pixels have the mean grey level of the others."""
+        if self.mask is None or self.mask.all() or not self.mask.any():
+            return self.image
+        return np.where(self.mask, self.image, np.uint8(self.image[self.mask].mean()))
+
 
 @dataclass(frozen=True, eq=False)
 class Features:

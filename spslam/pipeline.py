@@ -17,13 +17,14 @@ from spslam.process.machine import process_age_s
 from spslam.process.signals import results_kept
 from spslam.reports.writers import OUTPUTS, write_results
 from spslam.run.input_checks import InputChecks
-from spslam.run.metric_scale import ScaleRequest, Scaling, apply_scale
+from spslam.run.metric_scale import ScaleRequest, Scaling, TagSize, apply_scale
 from spslam.run.metrics import Metrics, RunRecord
 from spslam.run.no_pose import no_pose_error
 from spslam.run.output import OutputFolder, RunLog
 from spslam.run.prefetch import prepared, track_prefetched
 from spslam.run.results import Results
 from spslam.run.sample_frames import FrameSamples
+from spslam.run.tag_scale import TagSightings
 from spslam.visualization.viewer import Viewer, Viewers
 
 if TYPE_CHECKING:
@@ -113,11 +114,13 @@ def run(
             sequence.sensor,
         )
         samples = FrameSamples()
-        record = track_all(slam, sequence, Viewers(viewer, samples), on_frame, stop, realtime)
+        tags = TagSightings(scale.dictionary) if isinstance(scale, TagSize) else None
+        viewers = Viewers(viewer, samples, *([] if tags is None else [tags]))
+        record = track_all(slam, sequence, viewers, on_frame, stop, realtime)
         _check_worth_writing(sequence, record)
         try:
             slam.finish()
-            scaling = apply_scale(scale, slam, _stamps(record), sequence.ground_truth)
+            scaling = apply_scale(scale, slam, _stamps(record), sequence.ground_truth, tags)
             results = Results.of(
                 slam, sequence, record, labels, scaling, samples.chosen(), log.notices
             )

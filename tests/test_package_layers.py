@@ -61,6 +61,7 @@ HEAVY = {
     "h5py": "spslam",
     "kornia": "frontend spslam",
     "pycolmap": "spslam",
+    "OpenEXR": "datasets",
     "rosbags": "datasets spslam",
     "pyrealsense2": "datasets",
     "depthai": "datasets",

@@ -56,6 +56,11 @@ def report_doubts(camera: Camera, origin: str) -> bool:
     return bool(doubts)
 
 
+def is_plausible_baseline(baseline_m: float) -> bool:
+    """Return whether two cameras of a pair can stand that far apart, metres."""
+    return _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M
+
+
 def report_baseline(baseline_m: float, origin: str) -> None:
     """Give a notice if a baseline seems to be in another unit than metres.
 
@@ -63,7 +68,7 @@ def report_baseline(baseline_m: float, origin: str) -> None:
         baseline_m: the baseline as it was read; pairs with a baseline of 0 are refused elsewhere.
         origin: where the baseline is from, in words.
     """
-    if baseline_m == 0 or _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M:
+    if baseline_m == 0 or is_plausible_baseline(baseline_m):
         return
     text = "%s: the two cameras stand %.6g m apart: is it in metres, not in %s?"
     meant = "millimetres" if baseline_m > _WIDE_BASELINE_M else "kilometres"

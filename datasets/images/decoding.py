@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,20 @@ from spslam.io.files import visible_files
 from spslam.io.given_files import NO_ARRAYS, read_given
 from spslam.notices import counted, notice
 
+from .containers import JPEG_START, PNG_SIGNATURE, container_fault
+from .exr import read_exr_depth
+
 _LOG = logging.getLogger(__name__)
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-# First bytes of PNG and JPEG files, and the end marker of JPEG files.
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_START = b"\xff\xd8\xff"
-_JPEG_END = b"\xff\xd9"
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".bmp", ".tif", ".tiff", ".webp"),
+)
+# The same for messages.
+IMAGE_KINDS = "*.png, *.jpg, *.pgm, *.ppm, *.pnm, *.bmp, *.tif, *.webp"
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".npy", ".exr")
 # Search this many bytes at the beginning of a file for Exif data; a JPEG segment has 64 kB at most.
 _EXIF_WITHIN = 1 << 17
 # Bytes before the Exif data, by the first bytes of the file.
-_EXIF_MARKS = {_JPEG_START: b"Exif\x00\x00", _PNG_SIGNATURE: b"eXIf"}
+_EXIF_MARKS = {JPEG_START: b"Exif\x00\x00", PNG_SIGNATURE: b"eXIf"}
 # Exif's tag of the orientation, and its type, a 16-bit integer.
 _ORIENTATION_TAG = 0x0112
 _EXIF_SHORT = 3
@@ -44,7 +46,7 @@ def list_files(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a PNG or JPEG file as a (H, W) uint8 grey image.
+    """Read an image file as a (H, W) uint8 grey image.
 
     16 bits are scaled to 8 by the full range. The images of a sequence are read by a
     `grey_levels.GreyReader` instead, which scales by the range that the images fill.
@@ -56,7 +58,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Read a PNG or JPEG file as a (H, W) grey image, uint8 or uint16 as in the file.
+    """Read an image file as a (H, W) grey image, uint8 or uint16 as in the file.
 
     Raises:
         FrameError: the file is missing, cut short, damaged, or no image.
@@ -65,7 +67,7 @@ def read_grey(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def read_pixels(path: Path) -> NDArray[Any]:
-    """Read a PNG or JPEG file as it is: (H, W) or (H, W, channels), blue first.
+    """Read an image file as it is: (H, W) or (H, W, channels), blue first.
 
     Raises:
         FrameError: the file is missing, cut short, damaged, or no image.
@@ -78,19 +80,6 @@ def to_color(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         return None
     return np.asarray(pixels[:, :, :3], dtype=np.uint8)
-
-
-def read_color(path: Path) -> NDArray[np.uint8] | None:
-    """Read a PNG or JPEG file as (H, W, 3) uint8, red first; None if it is grey or has 16 bits.
-
-    Raises:
-        FrameError: the file is missing, cut short, damaged, or no image.
-    """
-    pixels = _decode(path)
-    codes = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in codes:
-        return None
-    return np.asarray(cv2.cvtColor(pixels, codes[pixels.shape[2]]), dtype=np.uint8)
 
 
 def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -142,7 +131,8 @@ def read_raw_depth(path: Path) -> NDArray[Any]:
     Raises:
         FrameError: the file is missing, cut short, damaged, or holds no depth.
     """
-    raw = _read_npy(path) if path.suffix.lower() == ".npy" else _decode(path)
+    readers = {".npy": _read_npy, ".exr": _read_exr}
+    raw = readers.get(path.suffix.lower(), _decode)(path)
     if raw.ndim == 3 and raw.shape[2] == 1:
         raw = raw[:, :, 0]
     if raw.ndim != 2 or raw.size == 0 or raw.dtype.itemsize < 2 or raw.dtype.kind not in "uif":
@@ -268,21 +258,37 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(path: Path) -> NDArray[Any]:
-    data = _read_bytes(path)
+    return decode_image(_read_bytes(path), path.name)
+
+
+def decode_image(data: bytes, name: str) -> NDArray[Any]:
+    """Decode the bytes of a PNG or JPEG file as they are: (H, W) or (H, W, channels), blue first.
+
+    Args:
+        data: the whole file.
+        name: of the image, for messages.
+
+    Raises:
+        FrameError: the image is cut short, damaged, or no image.
+    """
     # Check the container: OpenCV returns a half grey or black image for a file that ends early.
-    fault = _fault(data)
+    fault = container_fault(data)
     if fault is not None:
-        raise FrameError(f"{path.name}: {fault} ({counted(len(data), 'byte')})")
+        raise FrameError(f"{name}: {fault} ({counted(len(data), 'byte')})")
     try:
         # IMREAD_UNCHANGED also ignores a photo's orientation tag: the calibration is of the sensor.
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise FrameError(f"{path.name}: cannot be decoded ({error.err or error.msg})") from None
+        raise FrameError(f"{name}: cannot be decoded ({error.err or error.msg})") from None
     if pixels is None:
         raise FrameError(
-            f"{path.name}: is no image that OpenCV can decode ({counted(len(data), 'byte')})"
+            f"{name}: is no image that OpenCV can decode ({counted(len(data), 'byte')})"
         )
     return np.asarray(pixels)
+
+
+def _read_exr(path: Path) -> NDArray[Any]:
+    return read_exr_depth(_read_bytes(path), path.name)
 
 
 def _read_npy(path: Path) -> NDArray[Any]:
@@ -292,43 +298,3 @@ def _read_npy(path: Path) -> NDArray[Any]:
     except NO_ARRAYS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FrameError(f"{path.name}: is no NumPy array ({reason})") from None
-
-
-def _fault(data: bytes) -> str | None:
-    """Return what is wrong with the container of an image file; None if nothing."""
-    if not data:
-        return "the file is empty"
-    if data.startswith(_PNG_SIGNATURE):
-        return _png_fault(data)
-    if data.startswith(_JPEG_START):
-        return _jpeg_fault(data)
-    return None
-
-
-def _png_fault(data: bytes) -> str | None:
-    view, offset = memoryview(data), len(_PNG_SIGNATURE)
-    while offset + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, offset)
-        end = offset + 12 + length
-        if end > len(data):
-            break
-        if zlib.crc32(view[offset + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
-            return "the PNG file is damaged (a checksum is wrong)"
-        if kind == b"IEND":
-            return None
-        offset = end
-    return "the PNG file is cut short"
-
-
-def _jpeg_fault(data: bytes) -> str | None:
-    # Search for the end marker after the start of the scan: an embedded preview has its own one.
-    offset = 2
-    while offset + 4 <= len(data) and data[offset] == 0xFF:
-        marker = data[offset + 1]
-        if marker == 0xFF:  # fill byte
-            offset += 1
-        elif marker == 0xDA:  # start of scan
-            return None if data.rfind(_JPEG_END, offset) >= 0 else "the JPEG file is cut short"
-        else:
-            offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
-    return "the JPEG file is cut short or damaged"

@@ -63,18 +63,8 @@ _SMALLEST_TIME_STEP = 5
 _SAME_RATE = 0.2
 # Image formats that are not read; a notice names them.
 _OTHER_SUFFIXES = (
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".pgm",
-    ".ppm",
-    ".exr",
-    ".raw",
-    ".heic",
-    ".gif",
-    ".jp2",
-    ".avif",
+    *(".exr", ".hdr", ".npy", ".pfm", ".gif", ".jp2", ".avif", ".jxl", ".heic", ".heif"),
+    *(".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
 )
 
 

@@ -20,7 +20,7 @@ from ..calibration.calibration import Calibration, find_calibration
 from ..calibration.rectify import StereoRectifier, rectified_camera
 from ..paths import contents, unused_streams
 from ..timestamps import Timing, nominal_fps, pair_by_time, report_unpaired
-from .decoding import DEPTH_SUFFIXES, IMAGE_SUFFIXES, list_files
+from .decoding import DEPTH_SUFFIXES, IMAGE_KINDS, IMAGE_SUFFIXES, image_size, list_files
 from .depth_files import depth_units
 from .image_names import TimedImages, time_images
 
@@ -73,13 +73,18 @@ def open_images(
     if images_folder is None:
         found = contents(folder) if folder.is_dir() else "no such folder"
         raise DatasetError(
-            f"expected images (*.png, *.jpg) in {folder} or its left/ subfolder, found {found}"
+            f"expected images ({IMAGE_KINDS}) in {folder} or its left/ subfolder, found {found}"
         )
     _tell_others(folder, images_folder)
     places = [folder, images_folder, path]
     if images_folder.name in _FOLDERS:  # the path may be left/ itself
         places.append(images_folder.parent)
-    given = find_calibration(calibration, places, f"the image folder {folder}")
+    given = find_calibration(
+        calibration,
+        places,
+        f"the image folder {folder}",
+        lambda: image_size(list_files(images_folder)),
+    )
     sides = images_folder.parent if images_folder.name in _FOLDERS else folder
     kind = _choose_sensor(sides, sensor, given)
     name = f"images {folder.name}"
@@ -102,9 +107,12 @@ def open_images(
         depth_units=depth_units(given.depth_scale, _DEPTH_UNITS_PER_METRE),
         time_unit=left.unit,
         left_out=tuple(left_out),
+        bayer=given.bayer,
     )
     camera = replace(camera, fps=nominal_fps(left.times, given.camera.fps))
-    return FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    opened = FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    opened.calibrated_masks = given.masks
+    return opened
 
 
 def _image_folder(folder: Path) -> Path | None:

@@ -29,19 +29,25 @@ from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
+from spslam.cli.cameras import calibration as cli_calibration
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
     CommandGroup,
+    DepthTopicOption,
     ExtractorOption,
+    MaskOption,
     MaxFramesOption,
     PairWithinOption,
     RerunOption,
+    RightTopicOption,
     SetOption,
     StartOption,
     StrideOption,
     TimeUnitOption,
     TimeUnitValue,
+    TopicOption,
+    TruthTopicOption,
     WeightsOption,
     resolve_config,
 )
@@ -108,6 +114,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_bench.app)
+app.add_typer(cli_calibration.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_map.app)
 app.add_typer(cli_plugin.app)
@@ -128,7 +135,8 @@ PathArgument = Annotated[
         metavar="PATH",
         show_default=False,
         help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
-        "depth/ for RGB-D), a video, or a built-in world: demo, demo-small, demo-loop, demo-twins.",
+        "depth/ for RGB-D), a video, a ROS bag, or a built-in world: demo, demo-small, demo-loop, "
+        "demo-twins.",
     ),
 ]
 SensorOption = Annotated[
@@ -165,7 +173,8 @@ ScaleOption = Annotated[
         show_default=False,
         help="Makes the map of a single camera metric: height=1.65 (metres above the ground "
         "plane), distance=A:B:2.5 (metres between the camera positions at frames A and B), "
-        "ground-truth=A:B (the same from the true poses).",
+        "ground-truth=A:B (the same from the true poses), tag=0.16 (side of the AprilTags or ArUco "
+        "markers in the scene, metres).",
     ),
 ]
 
@@ -195,8 +204,9 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="Format of PATH: kitti, tum, euroc, images, video, demo or a plug-in's; auto "
-            "recognises it.",
+            help="Format of PATH: kitti, tum, euroc, images, video, ros, demo, another one of "
+            "docs/datasets.md, a layout (a name of spslam data layouts, or a YAML file) or a "
+            "plug-in's; auto recognises it.",
         ),
     ] = "auto",
     sequence: Annotated[
@@ -213,7 +223,7 @@ def run(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Camera calibration (YAML) for images and videos.",
+            help="Camera calibration (YAML) for images, videos and bags.",
         ),
     ] = None,
     config: ConfigOption = None,
@@ -257,6 +267,11 @@ def run(
     ] = None,
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
     pair_within: PairWithinOption = 0.02,
+    mask: MaskOption = None,
+    topic: TopicOption = None,
+    right_topic: RightTopicOption = None,
+    depth_topic: DepthTopicOption = None,
+    truth_topic: TruthTopicOption = None,
     realtime: Annotated[
         bool,
         typer.Option(
@@ -273,8 +288,8 @@ def run(
             metavar="KIND:KEY=VALUE,…",
             show_default=False,
             help="Add a disturbance to the recording, to test the run: still:frames=70, "
-            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be "
-            "repeated.",
+            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8, jump:at=150,to=20 or "
+            "body:fraction=0.2; may be repeated.",
         ),
     ] = None,
     outputs: Annotated[
@@ -295,6 +310,7 @@ def run(
     spslam run /data/kitti --sequence 00
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
+    spslam run walk.bag --topic /camera/image_raw
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
 
     ^C stops after the current frame and writes the results; a second ^C discards them. SIGTERM and
@@ -302,9 +318,15 @@ def run(
     143 by SIGTERM, 129 by SIGHUP.
     """
     from spslam.config import config_for
-    from spslam.datasets import open_sequence
+    from spslam.datasets import auto_masked, open_sequence
     from spslam.run.output import RunLog
 
+    topics = {
+        "topic": topic,
+        "right_topic": right_topic,
+        "depth_topic": depth_topic,
+        "truth_topic": truth_topic,
+    }
     mode = _mode(map_file, localize, extend)
     chosen = _outputs(outputs, extend)
     with RunLog() as log:
@@ -319,9 +341,13 @@ def run(
             stride=stride,
             time_unit=time_unit.value,
             pair_within_s=pair_within,
+            mask=None if mask == "auto" else mask,
+            **topics,
         )
         if disturbances:
             frames = _disturbed(frames, disturbances)
+        if mask == "auto":
+            frames = auto_masked(frames)
         config_name = config or config_for(frames.dataset, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
         labels = {
@@ -339,7 +365,7 @@ def run(
             )
         labels["pace"] = "realtime" if realtime else "offline"
         labels |= _input_labels(
-            path, dataset, sequence, calibration, time_unit.value, str(pair_within)
+            path, dataset, sequence, calibration, time_unit.value, str(pair_within), mask, topics
         )
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
@@ -375,16 +401,23 @@ def _input_labels(
     calibration: Path | None,
     time_unit: str,
     pair_within: str,
+    mask: str | None,
+    topics: dict[str, str | None],
 ) -> dict[str, str]:
     """Return how the recording was opened, so that an export finds its images again."""
     place = Path(path).absolute()
     given = {
         "input_path": str(place) if place.exists() else path,
-        "input_dataset": dataset,
+        # The path of a layout is relative to this folder, its name is not.
+        "input_dataset": str(Path(dataset).expanduser().absolute())
+        if dataset.lower().endswith((".yaml", ".yml"))
+        else dataset,
         "input_sequence": sequence,
         "input_calibration": None if calibration is None else str(calibration.absolute()),
         "input_time_unit": time_unit,
         "input_pair_within_s": pair_within,
+        "input_mask": mask if mask in (None, "auto") else str(Path(mask).absolute()),
+        **{f"input_{key}": value for key, value in topics.items()},
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -520,6 +553,7 @@ def _run(
     outputs: tuple[str, ...],
 ) -> None:
     from spslam.cli.console import ProgressLine, print_result
+    from spslam.datasets import write_masks
     from spslam.map.io import HeldMap, load_map
     from spslam.pipeline import run as run_sequence
     from spslam.run.output import OutputFolder, default_output
@@ -543,6 +577,8 @@ def _run(
         if map_file is not None and extend:
             held = HeldMap(map_file)
         with cleaned_up(output.discard):
+            if labels.get("input_mask") == "auto":
+                write_masks(frames, output.partial)
             saved = None if map_file is None else load_map(map_file)
             localization_only = saved is not None and not extend
             slam = Slam.from_config(

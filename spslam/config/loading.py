@@ -58,9 +58,13 @@ def config_names(folder: str = "") -> list[str]:
     return sorted(entry.name[:-5] for entry in entries if entry.name.endswith(".yaml"))
 
 
+# Data sets that were recorded like another one: by a car at 10 Hz, by a drone or hand at 20 Hz.
+_SAME_VEHICLE = {"kitti_raw": "kitti", "kitti360": "kitti", "tumvi": "euroc", "uzhfpv": "euroc"}
+
+
 def config_for(dataset: str, sensor: str) -> str:
     """The built-in configuration for a data set and sensor; `default` if neither has its own."""
-    name = f"{dataset}_{sensor}"
+    name = f"{_SAME_VEHICLE.get(dataset, dataset)}_{sensor}"
     return name if name in config_names() else "default"
 
 

@@ -98,7 +98,16 @@ class DepthImages:
         )
 
     def measured(self, frame: Frame) -> Float32Array:
-        """Return the depth (H, W) of a frame before pixels are left out; 0 where unknown."""
+        """Return the depth (H, W) of a frame before pixels are left out; 0 if unknown or masked."""
+        depth = self._measured(frame)
+        if frame.mask is None:
+            return depth
+        mask = frame.mask.astype(np.uint8)
+        if self._maps is not None:
+            mask = np.asarray(cv2.remap(mask, *self._maps, cv2.INTER_NEAREST), np.uint8)
+        return np.where(mask > 0, depth, np.float32(0))
+
+    def _measured(self, frame: Frame) -> Float32Array:
         if self._stereo is not None:
             if frame.image_right is None:
                 return np.zeros(frame.image.shape, np.float32)

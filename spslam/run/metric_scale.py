@@ -1,7 +1,8 @@
 """The metric scale of a mono map, from a known length: `--scale`.
 
 The length is `height=1.65` (camera above the ground plane, metres), `distance=A:B:METRES` (between
-the camera positions at two frames) or `ground-truth=A:B` (the same distance from the true poses).
+the camera positions at two frames), `ground-truth=A:B` (the same distance from the true poses) or
+`tag=0.16` (side of the AprilTags or ArUco markers in the scene, metres).
 The scale is applied once, after the run.
 """
 
@@ -11,6 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from spslam.errors import ConfigError, ScaleError, SpslamError
@@ -21,6 +23,7 @@ from spslam.map.map import Map
 from spslam.map.submaps import submap_numbers
 from spslam.notices import counted, plural
 from spslam.run.ground_plane import ground_heights
+from spslam.run.tag_scale import TagSightings
 from spslam.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Valid forms of --scale, for error messages.
-_EXPECTED = "height=METRES, distance=FRAME:FRAME:METRES or ground-truth=FRAME:FRAME"
+_EXPECTED = (
+    "height=METRES, distance=FRAME:FRAME:METRES, ground-truth=FRAME:FRAME or "
+    "tag=METRES[:DICTIONARY]"
+)
 # Minimum fraction and number of keyframes with a ground plane: tables and shelves are planes, too.
 _LEAST_FRACTION, _LEAST_KEYFRAMES = 0.5, 3
 # Maximum median deviation of the heights, fraction of their median.
@@ -64,7 +70,18 @@ class TrueDistance:
     second: int
 
 
-ScaleRequest = CameraHeight | KnownDistance | TrueDistance
+@dataclass(frozen=True)
+class TagSize:
+    """The AprilTags or ArUco markers in the scene have sides of `metres`.
+
+    `dictionary` is OpenCV's name of their dictionary; None: one of `TAG_DICTIONARIES`.
+    """
+
+    metres: float
+    dictionary: str | None = None
+
+
+ScaleRequest = CameraHeight | KnownDistance | TrueDistance | TagSize
 
 
 @dataclass(frozen=True)
@@ -94,7 +111,7 @@ def parse_scale(text: str) -> ScaleRequest:
     """Parse the value of `--scale`.
 
     Raises:
-        ConfigError: it has none of the three forms, or impossible numbers.
+        ConfigError: it has none of the four forms, or impossible numbers.
     """
     kind, _, values = text.partition("=")
     cells = values.split(":")
@@ -105,6 +122,8 @@ def parse_scale(text: str) -> ScaleRequest:
             return KnownDistance(*_frames(cells[:2]), _metres(cells[2]))
         if kind == "ground-truth" and len(cells) == 2:
             return TrueDistance(*_frames(cells))
+        if kind == "tag" and len(cells) in (1, 2):
+            return TagSize(_metres(cells[0]), _dictionary(cells[1]) if len(cells) == 2 else None)
     except ValueError as error:
         raise ConfigError(f"--scale {one_line(text)}: {error} (expected {_EXPECTED})") from None
     raise ConfigError(f"--scale: expected {_EXPECTED}, found {one_line(text)!r}")
@@ -126,7 +145,7 @@ def check_scale(request: ScaleRequest, sequence: Sequence, frames: range) -> Non
             f"--scale is for a single camera, found {sequence.sensor}, which is metric: "
             "leave it out or give --sensor mono"
         )
-    if isinstance(request, CameraHeight):
+    if isinstance(request, (CameraHeight, TagSize)):
         return
     for frame in (request.first, request.second):
         if frame not in frames:
@@ -146,6 +165,7 @@ def estimate_scale(
     trajectory: Trajectory,
     stamps: dict[int, float],
     ground_truth: Trajectory | None = None,
+    tags: TagSightings | None = None,
 ) -> MetricScale:
     """Estimate the metric scale of a submap.
 
@@ -156,12 +176,16 @@ def estimate_scale(
         trajectory: poses of the frames in this submap, map units.
         stamps: time of each frame by its index, seconds.
         ground_truth: true poses, metres.
+        tags: the tags in the keyframes, for `TagSize`.
 
     Raises:
-        ScaleError: too few keyframes show the ground plane, or a frame has no pose.
+        ScaleError: too few keyframes show the ground plane, a frame has no pose, or no tag was
+            seen well.
     """
     if isinstance(request, CameraHeight):
         return _from_ground(request, slam_map, submap)
+    if isinstance(request, TagSize):
+        return _from_tags(request, slam_map, submap, tags or TagSightings())
     frames = (request.first, request.second)
     units = _distance(trajectory, _seconds(frames, stamps), frames, "pose in the main submap")
     if units <= _SHORTEST_FRACTION * trajectory.path_length_m:
@@ -193,6 +217,7 @@ def apply_scale(
     slam: Slam,
     stamps: dict[int, float],
     ground_truth: Trajectory | None,
+    tags: TagSightings | None = None,
 ) -> Scaling:
     """Apply the metric scale to the main submap of a finished run.
 
@@ -203,6 +228,7 @@ def apply_scale(
         slam: the system with the map.
         stamps: time of each frame that was read by its index, seconds.
         ground_truth: true poses, metres.
+        tags: the tags in the keyframes, for `TagSize`.
     """
     if request is not None:
         try:
@@ -211,7 +237,7 @@ def apply_scale(
                     "localization does not change the scale of the map: leave --scale out"
                 )
             found = estimate_scale(
-                request, slam.map, slam.main_submap, slam.trajectory(), stamps, ground_truth
+                request, slam.map, slam.main_submap, slam.trajectory(), stamps, ground_truth, tags
             )
             slam.rescale(found.factor, found.description + _which_submap(slam))
         except SpslamError as error:
@@ -261,6 +287,25 @@ def _from_ground(request: CameraHeight, slam_map: Map, submap: int) -> MetricSca
     )
 
 
+def _from_tags(request: TagSize, slam_map: Map, submap: int, tags: TagSightings) -> MetricScale:
+    table = slam_map.keyframes
+    rows = np.flatnonzero(table["submap"] == submap)
+    found = tags.measure({int(table["frame"][row]): table["T_world_cam"][row] for row in rows})
+    if not len(found.sides):
+        raise ScaleError(
+            f"{counted(found.seen, 'tag was', 'tags were')} found in the keyframes, none of them "
+            "in three that look at it from different sides: move around a flat AprilTag or ArUco "
+            "marker, or give its dictionary (tag=METRES:DICT_…)"
+        )
+    if found.spread > _MOST_SPREAD:
+        raise ScaleError(
+            f"the sides of {len(found.sides)} tags differ by ± {100 * found.spread:.0f} %, "
+            f"expected at most {100 * _MOST_SPREAD:.0f} %: tags of several sizes? Leave one size"
+        )
+    which = found.names[0] if len(found.names) == 1 else f"{len(found.names)} tags"
+    return MetricScale(request.metres / found.median, f"side {request.metres:g} m of {which}")
+
+
 def _seconds(frames: tuple[int, int], stamps: dict[int, float]) -> list[float]:
     for frame in frames:
         if frame not in stamps:
@@ -293,6 +338,16 @@ def _metres(text: str) -> float:
             f"metres must be a number from {_LEAST_M:g} to {_MOST_M:g}, found {one_line(text)!r}"
         )
     return value
+
+
+def _dictionary(name: str) -> str:
+    full = name if name.startswith("DICT_") else f"DICT_{name}"
+    known = sorted(key for key in dir(cv2.aruco) if key.startswith("DICT_"))
+    if full not in known:
+        raise ValueError(
+            f"the dictionary must be one of OpenCV's ({', '.join(known)}), found {one_line(name)!r}"
+        )
+    return full
 
 
 def _frames(cells: list[str]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from spslam.run.ground_plane import find_ground, ground_heights
 from spslam.run.metric_scale import (
     CameraHeight,
     KnownDistance,
+    TagSize,
     TrueDistance,
     check_scale,
     estimate_scale,
@@ -177,6 +178,9 @@ def test_scale_options_are_parsed() -> None:
     assert parse_scale("height=1.65") == CameraHeight(1.65)
     assert parse_scale("distance=3:40:2.5") == KnownDistance(3, 40, 2.5)
     assert parse_scale("ground-truth=0:99") == TrueDistance(0, 99)
+    assert parse_scale("tag=0.16") == TagSize(0.16)
+    assert parse_scale("tag=0.16:DICT_5X5_100") == TagSize(0.16, "DICT_5X5_100")
+    assert parse_scale("tag=0.16:APRILTAG_36h11") == TagSize(0.16, "DICT_APRILTAG_36h11")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,8 @@ def test_scale_options_are_parsed() -> None:
     ["", "1.65", "height", "height=", "height=tall", "height=0", "height=-1", "height=inf",
      "height=nan", "height=1:2", "distance=1:2", "distance=1:1:3", "distance=-1:2:3",
      "distance=a:2:3", "distance=1:2:0",
-     "ground-truth=1", "ground-truth=1:1", "ground-truth=1.5:2", "width=2"],
+     "ground-truth=1", "ground-truth=1:1", "ground-truth=1.5:2", "width=2",
+     "tag=", "tag=0", "tag=0.16:9X9", "tag=1:2:3"],
 )  # fmt: skip
 def test_invalid_scale_options_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(ConfigError, match=r"--scale.*expected .*height=METRES") as caught:

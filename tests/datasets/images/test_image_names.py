@@ -105,14 +105,14 @@ def test_images_with_other_names_are_left_out_and_counted(
     path = folder(lambda i: f"img{i:04d}.png")
     write(path / "cover.png", picture(99))
     (path / "._img0000.png").write_bytes(b"attributes")
-    (path / "img0003.bmp").write_bytes(b"another format")
+    (path / "img0003.heic").write_bytes(b"another format")
     with caplog.at_level(logging.WARNING):
         sequence = open_sequence(path)
     assert len(sequence) == COUNT and [entry.reason for entry in sequence.left_out] == [
         "stray name"
     ]
     assert "1 image is left out: their names (cover.png) follow another pattern" in caplog.text
-    assert "1 file is left out: .bmp is not read" in caplog.text
+    assert "1 file is left out: .heic is not read" in caplog.text
 
 
 def test_dates_before_the_number_belong_to_one_recording(

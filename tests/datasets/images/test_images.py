@@ -233,7 +233,7 @@ def test_one_image_is_read_and_an_empty_folder_is_refused(folder: Callable, tmp_
     assert len(list(sequence)) == 1 and sequence.camera.fps == 10.0
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        DatasetError, match=r"expected images \(\*\.png, \*\.jpg\) in .*, found an empty folder"
+        DatasetError, match=r"expected images \(\*\.png, \*\.jpg, .*\) in .*, found an empty folder"
     ):
         open_sequence(tmp_path / "empty", dataset="images")
     with pytest.raises(DatasetError, match="no such folder"):

@@ -1,0 +1,1 @@
+"""Read reconstructions as recordings: images with intrinsics and poses."""
