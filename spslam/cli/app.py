@@ -29,6 +29,7 @@ from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
+from spslam.cli.cameras import check as cli_check
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -113,6 +114,7 @@ app.add_typer(cli_map.app)
 app.add_typer(cli_plugin.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
+app.command()(cli_check.check)
 app.command()(cli_export.export)
 app.command("export-trajectory")(cli_trajectory.export_trajectory)
 app.command()(cli_features.features)
