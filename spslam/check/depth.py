@@ -28,8 +28,11 @@ _LEAST_EDGES = 150
 _CLEAR = 5.0
 # Shift above which depth is not registered, fraction of the width.
 _SHIFTED = 0.011
-# Ratio of the correlation at another delay to that at none above which depth is late.
-_LATER = 1.15
+# Ratio of the correlation at another delay to that at none above which depth is late: for a note,
+# and for a warning (of two frames or more: less is common between sensors).
+_LATER, _MUCH_LATER = 1.15, 1.5
+# Least motion in a frame step to judge it, pixels.
+_LEAST_MOTION_PX = 1.0
 # Fraction of depths beyond the range that is used for a warning.
 _BEYOND = 0.5
 # Fraction of pixels with a depth for a warning.
@@ -61,9 +64,14 @@ class DepthEvidence:
                 some = frame.depth[::4, ::4]
                 self.known.append(float(np.mean(some > 0)))
                 self.samples.append(some[some > 0])
-        middle = len(clip) // 2
+        inner = range(_LAGS, len(clip) - _LAGS, _LAGS - 1) or [len(clip) // 2]
+        for row in inner:
+            self._compare(clip, row)
+
+    def _compare(self, clip: Sequence[Frame], middle: int) -> None:
+        """Correlate the edges of a depth image with those of the images around it."""
         depth = clip[middle].depth
-        if depth is None or len(clip) < 2:
+        if depth is None:
             return
         self.width = depth.shape[1]
         edges = depth_edges(depth)
@@ -77,7 +85,7 @@ class DepthEvidence:
                 image = image_edges(clip[middle + lag].image, edges.shape)
                 found[lag] = correlate(image, edges)
         # Compare delays only with clips that have all of them.
-        if len(found) == 2 * _LAGS + 1 or not self.correlation:
+        if len(found) == 2 * _LAGS + 1 or len(self.correlation) < 2 * _LAGS + 1:
             for lag, values in found.items():
                 self.correlation[lag] = self.correlation.get(lag, 0.0) + values
 
@@ -115,7 +123,7 @@ def correlate(image: FloatArray, edges: FloatArray) -> FloatArray:
 
 
 def check_depth(
-    seen: DepthEvidence, limits: DepthConfig, scale: float | None, moving: bool
+    seen: DepthEvidence, limits: DepthConfig, scale: float | None, motion_px: float
 ) -> Iterator[Finding]:
     """Yield the findings about depth images.
 
@@ -123,13 +131,13 @@ def check_depth(
         seen: what was measured.
         limits: range of depths that is used.
         scale: units per metre of the depth files; None if unknown.
-        moving: whether the camera moves, which tells a delay.
+        motion_px: usual motion in a frame step, pixels: less than that may also be a delay.
     """
     if not seen.known:
         return
-    found = [*_range(seen, limits, scale), *_registration(seen), *_delay(seen, moving)]
+    found = [*_range(seen, limits, scale), *_registration(seen, motion_px), *_delay(seen, motion_px)]
     yield from found
-    if not found:
+    if not any(finding.level in ("warning", "error") for finding in found):
         depth = np.concatenate(seen.samples)
         used = float(np.mean((depth >= limits.min_m) & (depth <= limits.max_m)))
         yield Finding(
@@ -200,43 +208,47 @@ def _peak(values: FloatArray) -> tuple[float, float, float]:
     return float(row - _REACH), float(column - _REACH), clear
 
 
-def _registration(seen: DepthEvidence) -> Iterator[Finding]:
+def _registration(seen: DepthEvidence, motion_px: float) -> Iterator[Finding]:
     if 0 not in seen.correlation:
         return
     rows, columns, clear = _peak(seen.correlation[0])
     shift = float(np.hypot(rows, columns)) * seen.factor
-    if clear >= _CLEAR and shift > _SHIFTED * seen.width:
-        yield Finding(
-            "depth",
-            "not_registered",
-            "warning",
-            f"edges of the depth fit those of the image when moved by "
-            f"{columns * seen.factor:.0f} px to the right and {rows * seen.factor:.0f} px down",
-            f"at most {_SHIFTED * seen.width:.0f} px",
-            "register the depth images to the colour camera (align_depth)",
-            shift,
-        )
-
-
-def _delay(seen: DepthEvidence, moving: bool) -> Iterator[Finding]:
-    if not moving or len(seen.correlation) < 2 * _LAGS + 1:
+    if clear < _CLEAR or shift <= _SHIFTED * seen.width:
         return
-    near = {
-        lag: float(_central(values)) for lag, values in seen.correlation.items()
-    }
+    explained = shift <= motion_px
+    yield Finding(
+        "depth",
+        "not_registered",
+        "note" if explained else "warning",
+        f"edges of the depth fit those of the image when moved by "
+        f"{columns * seen.factor:.0f} px to the right and {rows * seen.factor:.0f} px down",
+        f"at most {_SHIFTED * seen.width:.0f} px",
+        f"the camera moves by {motion_px:.0f} px a frame: depth and image are of different moments"
+        if explained
+        else "register the depth images to the colour camera (align_depth)",
+        shift,
+    )
+
+
+def _delay(seen: DepthEvidence, motion_px: float) -> Iterator[Finding]:
+    if motion_px < _LEAST_MOTION_PX or len(seen.correlation) < 2 * _LAGS + 1:
+        return
+    near = {lag: _central(values) for lag, values in seen.correlation.items()}
     best = max(near, key=near.__getitem__)
     clear = _peak(seen.correlation[best])[2]
-    if best != 0 and clear >= _CLEAR and near[best] > _LATER * max(near[0], 1e-9):
-        yield Finding(
-            "depth",
-            "depth_delay",
-            "warning",
-            f"depth images fit the colour images of {abs(best)} "
-            f"frame{'s' if abs(best) > 1 else ''} {'later' if best > 0 else 'earlier'}",
-            "the same moment",
-            "pair depth and colour by their exposure times",
-            float(best),
-        )
+    gain = near[best] / max(near[0], 1e-9)
+    if best == 0 or clear < _CLEAR or gain <= _LATER:
+        return
+    yield Finding(
+        "depth",
+        "depth_delay",
+        "warning" if abs(best) > 1 and gain > _MUCH_LATER else "note",
+        f"depth images fit the colour images of {abs(best)} "
+        f"frame{'s' if abs(best) > 1 else ''} {'later' if best > 0 else 'earlier'}",
+        "the same moment",
+        "pair depth and colour by their exposure times",
+        float(best),
+    )
 
 
 def _central(values: FloatArray) -> float:

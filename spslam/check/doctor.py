@@ -10,7 +10,7 @@ import numpy as np
 from spslam.check.depth import DepthEvidence, check_depth
 from spslam.check.findings import Finding, Level, Report
 from spslam.check.fixed import FixedEvidence, check_fixed
-from spslam.check.lens import check_lens
+from spslam.check.lens import check_lens, with_rotations
 from spslam.check.motion import MotionEvidence, check_motion
 from spslam.check.pictures import PictureEvidence, check_pictures
 from spslam.check.sampling import Sample, all_stamps, read_clips
@@ -74,9 +74,10 @@ def examine(sequence: Sequence, config: Config, notices: Iterable[Notice] = ()) 
     report.add(check_motion(motion, sequence.sensor, picked))
     report.add(check_stereo(stereo))
     scale = getattr(sequence, "depth_scale", None)
-    report.add(check_depth(depth, config.depth, scale, not motion.stands_still))
-    report.add(check_lens(motion.views, sequence.camera))
-    report.add(check_truth(sequence.ground_truth, np.array(sample.stamps), motion.views, truth))
+    report.add(check_depth(depth, config.depth, scale, motion.usual_px))
+    turned = with_rotations(motion.views, sequence.camera)
+    report.add(check_lens(turned, sequence.camera))
+    report.add(check_truth(sequence.ground_truth, np.array(sample.stamps), turned, truth))
     report.seconds = perf_counter() - begin
     return report
 

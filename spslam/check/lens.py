@@ -7,9 +7,11 @@ its standard deviation must be small, and the matches must fit clearly better wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from spslam import geometry
 from spslam.camera import Camera
 from spslam.check.findings import Finding
 from spslam.check.lens_fit import (
@@ -75,6 +77,24 @@ def check_lens(views: Sequence[View], camera: Camera) -> Iterator[Finding]:
             best = camera.fx * float(np.exp(focal.values[FOCAL]))
             text += f", focal length {best:.0f} ± {100 * sigma:.1f} % fits best ({camera.fx:.0f})"
         yield Finding("camera", "lens", "ok", text, value=base.rms_px)
+
+
+def with_rotations(views: Sequence[View], camera: Camera) -> list[View]:
+    """Return pairs with the rotation of their essential matrix where there is enough parallax.
+
+    The rotation without a translation, which they have before, takes over part of the translation.
+    """
+    near = [view for view in views if view.parallax_deg >= _PARALLAX]
+    if not near:
+        return list(views)
+    turns = LensFit([view.matches for view in near], camera).fit(()).motions[0]
+    better = {id(view): R for view, R in zip(near, turns, strict=True)}
+    found = []
+    for view in views:
+        R = better.get(id(view), view.R)
+        angle = np.degrees(np.linalg.norm(geometry.so3_log(R)))
+        found.append(replace(view, R=R, rotation_deg=float(angle)))
+    return found
 
 
 def _informative(views: Sequence[View]) -> list[View]:

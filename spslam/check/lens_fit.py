@@ -25,7 +25,9 @@ _PRIOR = np.array([0.7, 0.5, 0.2, 0.2, 1.5])
 # Steps of the finite differences: parameters of the lens, of a motion.
 _STEP = 1e-5
 # Largest number of steps, and relative decrease of the cost at which the fit ends.
-_STEPS, _ENOUGH = 30, 1e-4
+_STEPS, _ENOUGH = 20, 3e-4
+# Largest number of dampings that are tried in a step.
+_TRIALS = 6
 # Smallest standard deviation of a match, fraction of the width of the image (0.1 px of 640).
 _LEAST_SIGMA = 0.1 / 640
 
@@ -61,7 +63,8 @@ class Lens:
     Attributes:
         values: (5,): logarithm of the factor of the focal length; radial distortion beyond that of
             the camera (relative displacement at one focal length from the centre); shift of the
-            principal point, fractions of the width; read-out time of all rows, frame steps.
+            principal point, fractions of the width; read-out time of all rows beyond that of the
+            camera, frame steps.
         sigma: (5,) their standard deviations; 0 where not fitted.
         cost: robust cost at the end.
         rms_px: robust standard deviation of the residuals at the end, pixels.
@@ -86,6 +89,8 @@ class LensFit:
 
     def __init__(self, pairs: list[PairMatches], camera: Camera) -> None:
         self._camera = camera
+        # The calibration's own read-out time, frame steps.
+        self._readout = camera.readout_s * camera.fps
         self._pair: IntArray = np.repeat(np.arange(len(pairs)), [len(p.first) for p in pairs])
         self._count = len(pairs)
         first = np.concatenate([p.first for p in pairs])
@@ -109,37 +114,29 @@ class LensFit:
             self._rows = [rows[seen] for rows in self._rows]
             self._points = [points[seen] for points in self._points]
             self._velocities = [velocity[seen] for velocity in self._velocities]
+        # First match of each pair; pairs without matches are left out.
+        _, self._pair = np.unique(self._pair, return_inverse=True)
+        self._count = int(self._pair.max()) + 1
+        self._begin: IntArray = np.searchsorted(self._pair, np.arange(self._count))
 
     def fit(self, free: tuple[int, ...], start: Lens | None = None) -> Lens:
         """Fit all motions and the `free` parameters of the lens, from a start or from nothing."""
         lens = np.zeros(PARAMETERS) if start is None else start.values.copy()
         R, t = self._start(lens) if start is None else start.motions
-        sigma = self._sigma(self._residuals(lens, R, t))
-        columns = len(free) + 5 * self._count
-        damping, cost = 1e-3, np.inf
+        damping = 1e-3
         for _ in range(_STEPS):
             residuals = self._residuals(lens, R, t)
-            sigma = max(self._sigma(residuals), 0.0)
+            sigma = self._sigma(residuals)
             cost = self._cost(residuals, sigma, lens)
-            J = self._jacobian(lens, R, t, residuals, free)
-            weight = 1.0 / (1.0 + (residuals / (2 * sigma)) ** 2) / sigma**2
-            H = J.T @ (J * weight[:, None])
-            g = J.T @ (residuals * weight)
-            prior = 1.0 / _PRIOR[list(free)] ** 2
-            H[range(len(free)), range(len(free))] += prior
-            g[: len(free)] += prior * lens[list(free)]
-            better = False
-            for _ in range(6):
-                step = -np.linalg.solve(
-                    H + damping * np.diag(np.diag(H)) + 1e-9 * np.eye(columns), g
-                )
+            H, g = self._normal(lens, R, t, residuals, sigma, free)
+            for _ in range(_TRIALS):
+                step = -np.linalg.solve(H + damping * np.diag(np.diag(H)), g)
                 tried = self._moved(lens, R, t, step, free)
                 new = self._cost(self._residuals(*tried), sigma, tried[0])
                 if new < cost:
-                    better = True
                     break
                 damping *= 5.0
-            if not better:
+            else:
                 break
             lens, R, t = tried
             damping = max(damping / 5.0, 1e-7)
@@ -149,24 +146,39 @@ class LensFit:
         sigma = self._sigma(residuals)
         deviations = np.zeros(PARAMETERS)
         if free:
-            J = self._jacobian(lens, R, t, residuals, free)
-            weight = 1.0 / (1.0 + (residuals / (2 * sigma)) ** 2) / sigma**2
-            H = J.T @ (J * weight[:, None]) + 1e-9 * np.eye(columns)
-            H[range(len(free)), range(len(free))] += 1.0 / _PRIOR[list(free)] ** 2
+            H, _ = self._normal(lens, R, t, residuals, sigma, free)
             deviations[list(free)] = np.sqrt(np.diag(np.linalg.inv(H))[: len(free)])
-        return Lens(
-            lens,
-            deviations,
-            self._cost(residuals, sigma, lens),
-            sigma,
-            len(residuals),
-            (R, t),
-        )
+        cost = self._cost(residuals, sigma, lens)
+        return Lens(lens, deviations, cost, sigma, len(residuals), (R, t))
 
-    def pair_deviations(self, lens: Lens) -> FloatArray:
-        """Median absolute residual (P,) of each pair, pixels."""
-        residuals = np.abs(self._residuals(lens.values, *lens.motions))
-        return np.array([np.median(residuals[self._pair == k]) for k in range(self._count)])
+    def _normal(
+        self,
+        lens: FloatArray,
+        R: FloatArray,
+        t: FloatArray,
+        residuals: FloatArray,
+        sigma: float,
+        free: tuple[int, ...],
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return matrix and right side of the normal equations: free parameters, then motions."""
+        of_lens, of_motion = self._jacobians(lens, R, t, residuals, free)
+        weight = 1.0 / (1.0 + (residuals / (2 * sigma)) ** 2) / sigma**2
+        count, size = len(free), len(free) + 5 * self._count
+        H, g = 1e-9 * np.eye(size), np.zeros(size)
+        prior = 1.0 / _PRIOR[list(free)] ** 2
+        H[:count, :count] += of_lens.T @ (of_lens * weight[:, None]) + np.diag(prior)
+        g[:count] = of_lens.T @ (residuals * weight) + prior * lens[list(free)]
+        weighted = of_motion * weight[:, None]
+        # Matches are in the order of their pairs: sum up each pair.
+        own = np.add.reduceat(of_motion[:, :, None] * weighted[:, None, :], self._begin)
+        mixed = np.add.reduceat(of_lens[:, :, None] * weighted[:, None, :], self._begin)
+        side = np.add.reduceat(weighted * residuals[:, None], self._begin)
+        for pair in range(self._count):
+            at = slice(count + 5 * pair, count + 5 * pair + 5)
+            H[at, at] += own[pair]
+            H[:count, at], H[at, :count] = mixed[pair], mixed[pair].T
+            g[at] = side[pair]
+        return H, g
 
     # -- the model ---------------------------------------------------------------------------------
 
@@ -178,7 +190,8 @@ class LensFit:
         ):
             ratio = np.array([1.0, self._camera.fx / self._camera.fy])
             shift = lens[[CENTRE_X, CENTRE_Y]] * self._camera.width / self._camera.fx
-            xy = points - shift * ratio - velocity * (lens[READOUT] * rows)[:, None]
+            late = (self._readout + lens[READOUT]) * rows
+            xy = points - shift * ratio - velocity * late[:, None]
             square = np.sum(xy**2, axis=1)
             bend = 1.0 + lens[RADIAL] * square
             xy = xy * (bend * np.exp(-lens[FOCAL]))[:, None]
@@ -188,7 +201,16 @@ class LensFit:
 
     def _residuals(self, lens: FloatArray, R: FloatArray, t: FloatArray) -> FloatArray:
         """Sampson distances (N,), pixels of the image."""
-        (first, second), (scale_first, scale_second) = self._rays(lens)
+        return self._distances(lens, self._rays(lens), R, t)
+
+    def _distances(
+        self,
+        lens: FloatArray,
+        rays: tuple[list[FloatArray], list[FloatArray]],
+        R: FloatArray,
+        t: FloatArray,
+    ) -> FloatArray:
+        (first, second), (scale_first, scale_second) = rays
         E = (geometry.hat(t) @ R)[self._pair]
         line_second = np.einsum("nij,nj->ni", E, first)
         line_first = np.einsum("nji,nj->ni", E, second)
@@ -215,28 +237,28 @@ class LensFit:
             self._residuals(lens.values, *lens.motions), sigma, np.zeros(PARAMETERS)
         )
 
-    def _jacobian(
+    def _jacobians(
         self,
         lens: FloatArray,
         R: FloatArray,
         t: FloatArray,
         residuals: FloatArray,
         free: tuple[int, ...],
-    ) -> FloatArray:
-        J = np.zeros((len(residuals), len(free) + 5 * self._count))
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return derivatives of residuals (N,) by the lens (N, F) and by their motion (N, 5)."""
+        of_lens = np.zeros((len(residuals), len(free)))
         for column, parameter in enumerate(free):
             changed = lens.copy()
             changed[parameter] += _STEP
-            J[:, column] = (self._residuals(changed, R, t) - residuals) / _STEP
-        rows = np.arange(len(residuals))
-        for part in range(5):
+            of_lens[:, column] = (self._residuals(changed, R, t) - residuals) / _STEP
+        of_motion = np.zeros((len(residuals), 5))
+        rays = self._rays(lens)
+        for column in range(5):
             step = np.zeros((self._count, 5))
-            step[:, part] = _STEP
-            changed_R, changed_t = _moved_motions(R, t, step)
-            J[rows, len(free) + 5 * self._pair + part] = (
-                self._residuals(lens, changed_R, changed_t) - residuals
-            ) / _STEP
-        return J
+            step[:, column] = _STEP
+            moved = _moved_motions(R, t, step)
+            of_motion[:, column] = (self._distances(lens, rays, *moved) - residuals) / _STEP
+        return of_lens, of_motion
 
     def _moved(
         self,

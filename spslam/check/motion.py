@@ -35,24 +35,32 @@ class MotionEvidence:
         motion: median motion of each step, fraction of the width.
         still: fraction of the tracked points that stand still, of each clip.
         views: pairs of frames of all clips.
+        width: of the images, pixels.
     """
 
     survived: list[float] = field(default_factory=list)
     motion: list[float] = field(default_factory=list)
     still: list[float] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
+    width: int = 0
 
     def add(self, clip: Sequence[Frame], tracks: Tracks, views: list[View]) -> None:
         """Measure the motion of a clip."""
         width = clip[0].camera.width
         self.survived += [float(value) for value in tracks.survived[1:] if np.isfinite(value)]
         self.motion += [float(value) / width for value in tracks.motion[1:]]
+        self.width = width
         self.views += views
         last = max(row for row in range(len(clip)) if tracks.alive(row).any()) if len(clip) else 0
         alive = tracks.alive(last)
         if last > 0 and alive.sum() >= 20:
             moved = np.linalg.norm(tracks.pixels[last] - tracks.pixels[0], axis=1)[alive]
             self.still.append(float(np.mean(moved < _STILL_MOTION * width)))
+
+    @property
+    def usual_px(self) -> float:
+        """Upper quartile of the motion in a frame step, pixels."""
+        return float(np.quantile(self.motion, 0.75)) * self.width if self.motion else 0.0
 
     @property
     def stands_still(self) -> bool:

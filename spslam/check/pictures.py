@@ -14,8 +14,10 @@ from spslam.frame import Frame
 from spslam.slam.loss_diagnosis import image_statistics, reduce_image
 from spslam.typing import FloatArray, UInt8Array
 
-# Grey levels at and below, and at and above which a pixel tells nothing.
-_BLACK, _WHITE = 8, 250
+# Grey level at and above which a pixel is over-exposed.
+_WHITE = 250
+# Measure the finest details of every third frame of a clip: it is slow.
+_DETAIL_EVERY = 3
 # Brightness, grey levels, below which images are dark.
 _DARK = 25.0
 # Fraction of white pixels above which images are over-exposed.
@@ -49,7 +51,8 @@ class PictureEvidence:
     """Measures of each examined image.
 
     Attributes:
-        brightness, white, low, high, sharpness, fine, comb, features: of each image.
+        brightness, white, low, high, sharpness, comb, features: of each image.
+        fine: of every third image.
         jumps: relative change of brightness of tracked points in each step.
         repeated: whether each image is the same as the one before.
         motion: motion since the frame before, pixels; 0 for the first of a clip.
@@ -70,7 +73,7 @@ class PictureEvidence:
     def add(self, clip: Sequence[Frame], tracks: Tracks) -> None:
         """Measure the images of a clip."""
         for row, frame in enumerate(clip):
-            self._add_image(frame.image)
+            self._add_image(frame.image, row % _DETAIL_EVERY == 0)
             self.motion.append(float(tracks.motion[row]))
             if row == 0:
                 continue
@@ -84,7 +87,7 @@ class PictureEvidence:
                 ratio = (tracks.levels[row, both] + 1.0) / (tracks.levels[row - 1, both] + 1.0)
                 self.jumps.append(float(np.log(np.median(ratio))))
 
-    def _add_image(self, image: UInt8Array) -> None:
+    def _add_image(self, image: UInt8Array, in_detail: bool) -> None:
         statistics = image_statistics(reduce_image(image))
         some = image[::3, ::3]
         low, high = np.percentile(some, [2, 98])
@@ -94,7 +97,8 @@ class PictureEvidence:
         self.white.append(float(np.mean(some >= _WHITE)))
         self.low.append(float(low))
         self.high.append(float(high))
-        self.fine.append(fine_detail(image))
+        if in_detail:
+            self.fine.append(fine_detail(image))
         self.comb.append(comb_ratio(image))
         detector = cv2.FastFeatureDetector_create(_FAST, True)
         self.features.append(len(detector.detect(small, None)))

@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 # Number of clips, and frames of each: enough motion for two-view geometry at 30 frames a second.
 CLIPS, CLIP_FRAMES = 8, 12
 # Time after which no further clip is read, seconds.
-READING_LIMIT_S = 16.0
+READING_LIMIT_S = 12.0
 
 
 @dataclass
@@ -67,7 +67,7 @@ def read_clips(
     """
     begin = perf_counter()
     length = len(sequence)
-    for start in _inside_out(clip_starts(length)):
+    for start in _order(clip_starts(length), sequence.time_unit == "container"):
         clip: list[Frame] = []
         for row in range(start, min(start + CLIP_FRAMES, length)):
             if perf_counter() - begin > limit_s and sample.frames >= CLIP_FRAMES:
@@ -95,9 +95,17 @@ def all_stamps(sequence: Sequence) -> FloatArray | None:
     return None if stamps is None else stamps[np.array(rows, dtype=np.int64)]
 
 
-def _inside_out(starts: list[int]) -> list[int]:
-    """Return the starts in order; a video can only be read forwards."""
-    return sorted(starts)
+def _order(starts: list[int], forwards: bool) -> list[int]:
+    """Return the order of reading: a part of the clips already covers the whole recording.
+
+    Args:
+        starts: first row of each clip.
+        forwards: whether the recording can only be read forwards (videos).
+    """
+    if forwards:
+        return starts
+    step = 3
+    return [start for first in range(step) for start in starts[first::step]]
 
 
 def _read(sequence: Sequence, row: int, sample: Sample) -> Frame | None:

@@ -14,14 +14,14 @@ from spslam.notices import counted
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S, TimeSummary, summarize_times
 from spslam.typing import FloatArray
 
-# Jitter, as a fraction of the median step, above which the stamps are doubted, and above which the
-# images were picked by hand or program.
-_JITTER, _PICKED = 0.15, 0.35
+# Jitter, as a fraction of the median step, above which the stamps are doubted.
+_JITTER = 0.2
+# Images are a selection, for example of keyframes, if the median step is longer than this, seconds,
+# and the quartiles of the steps are farther apart than this fraction of it.
+_PICKED_STEP_S, _PICKED = 0.25, 0.25
 # Gaps: a warning if one is longer than this, seconds, and at least this many median steps; or if
 # more than this fraction of the steps are gaps.
 _LONG_GAP_S, _LONG_GAP_STEPS, _MANY_GAPS = 0.4, 4.0, 0.05
-# Fraction of steps that are gaps above which the images were picked.
-_PICKED_GAPS = 0.2
 # Largest relative difference of the rate of the stamps and that of the calibration.
 _RATE = 0.15
 # Largest fraction of images that are left out without a warning.
@@ -35,11 +35,8 @@ def are_picked(stamps: FloatArray) -> bool:
     steps = np.diff(stamps)
     if len(steps) < 4:
         return False
-    summary = summarize_times(stamps, "s")
-    return bool(
-        summary.gaps > _PICKED_GAPS * len(steps)
-        or summary.jitter_s > _PICKED * float(np.median(steps))
-    )
+    early, median, late = np.quantile(steps, [0.25, 0.5, 0.75])
+    return bool(median > _PICKED_STEP_S and late - early > _PICKED * median)
 
 
 def check_stamps(sequence: Sequence, sample: Sample) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from spslam.typing import BoolArray, FloatArray
 # Fewest matches of a pair, and the number below which a shorter time between its frames is tried.
 LEAST_MATCHES, _WANTED = 50, 120
 # Most matches of a pair that are kept.
-_MOST = 130
+_MOST = 100
 # Largest distance to an epipolar line in RANSAC, fraction of the width (1.5 px of 640): wide,
 # because a wrong lens model also moves matches off their lines.
 _INLIER = 1.5 / 640
