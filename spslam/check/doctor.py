@@ -75,8 +75,14 @@ def examine(sequence: Sequence, config: Config, notices: Iterable[Notice] = ()) 
     report.add(check_stereo(stereo))
     scale = getattr(sequence, "depth_scale", None)
     report.add(check_depth(depth, config.depth, scale, motion.usual_px))
-    turned = with_rotations(motion.views, sequence.camera)
-    report.add(check_lens(turned, sequence.camera))
+    # Points of interlaced frames are of two moments.
+    views = [] if "interlaced" in report.topics("warning") else motion.views
+    turned = with_rotations(views, sequence.camera)
+    lens = [*check_lens(turned, sequence.camera)]
+    report.add(lens)
+    if any(finding.level == "warning" for finding in lens):
+        # Motions by a wrong camera model say nothing about the ground truth.
+        turned, truth = [], TruthEvidence()
     report.add(check_truth(sequence.ground_truth, np.array(sample.stamps), turned, truth))
     report.seconds = perf_counter() - begin
     return report

@@ -29,9 +29,11 @@ from spslam.check.views import View
 _MOST_VIEWS, _LEAST_VIEWS, _LEAST_MATCHES = 12, 3, 250
 # Least parallax of a pair, degrees: without parallax, the epipolar geometry is undetermined.
 _PARALLAX = 0.2
-# Least gain: decrease of the robust cost per match (1 for a match that is one standard deviation
-# away and then fits) with one group of parameters.
-_GAIN = 0.04
+# Least gain: decrease of the robust cost per match (about 1 if matches that were one standard
+# deviation away then fit) by one group of parameters; by the first parameter of the group.
+_GAIN = {FOCAL: 0.12, RADIAL: 0.04, READOUT: 0.05, CENTRE_X: 0.12}
+# A group earlier in the list is preferred if its gain is at least this fraction of the largest.
+_ALMOST = 0.8
 # Least ratio of a number to its standard deviation.
 _SIGNIFICANT = 5.0
 # Least change that is a finding: of the focal length (relative), of the displacement by distortion
@@ -43,8 +45,11 @@ _FOCAL_SIGMA = 0.06
 _READOUT, _LONGEST_READOUT = 0.15, 1.05
 # Standard deviation of the focal length up to which it is printed.
 _KNOWN = 0.05
-# Groups of parameters in the order in which equal gains are preferred.
+# Fewest pairs and matches to judge the shutter, which also takes up errors of few points.
+_SHUTTER_VIEWS, _SHUTTER_MATCHES = 4, 350
+# Groups of parameters in the order of preference.
 _GROUPS = ((FOCAL,), (RADIAL,), (READOUT,), (CENTRE_X, CENTRE_Y))
+_GROUPS_WITHOUT_SHUTTER = ((FOCAL,), (RADIAL,), (CENTRE_X, CENTRE_Y))
 
 
 def check_lens(views: Sequence[View], camera: Camera) -> Iterator[Finding]:
@@ -66,7 +71,8 @@ def check_lens(views: Sequence[View], camera: Camera) -> Iterator[Finding]:
         return
     fit = LensFit([view.matches for view in chosen], camera)
     base = fit.fit(())
-    steps = _select(fit, base)
+    shutter = len(chosen) >= _SHUTTER_VIEWS and matches >= _SHUTTER_MATCHES
+    steps = _select(fit, base, _GROUPS if shutter else _GROUPS_WITHOUT_SHUTTER)
     found = [finding for group, lens in steps for finding in _describe(group, lens, camera)]
     yield from found
     if not found:
@@ -105,23 +111,25 @@ def _informative(views: Sequence[View]) -> list[View]:
     return good[:_MOST_VIEWS]
 
 
-def _select(fit: LensFit, base: Lens) -> list[tuple[tuple[int, ...], Lens]]:
-    """Choose groups of parameters one by one, each time the one that helps most."""
+def _select(
+    fit: LensFit, base: Lens, groups: Sequence[tuple[int, ...]]
+) -> list[tuple[tuple[int, ...], Lens]]:
+    """Choose the group of parameters that helps most, and after a rolling shutter one more."""
     chosen: tuple[int, ...] = ()
     steps: list[tuple[tuple[int, ...], Lens]] = []
     best = base
-    while len(steps) < 2:
+    while not steps or steps[-1][0] == (READOUT,):
         tried = {
-            group: fit.fit((*chosen, *group), best) for group in _GROUPS if group[0] not in chosen
+            group: fit.fit((*chosen, *group), best) for group in groups if group[0] not in chosen
         }
         gains = {
             group: (fit.cost(best, lens.rms_px) - fit.cost(lens, lens.rms_px)) / lens.count
             for group, lens in tried.items()
         }
-        group = max(gains, key=gains.__getitem__)
+        group = next(name for name, gain in gains.items() if gain >= _ALMOST * max(gains.values()))
         lens = tried[group]
         significant = np.abs(lens.values[list(group)]) > _SIGNIFICANT * lens.sigma[list(group)]
-        if gains[group] < _GAIN or not significant.any():
+        if gains[group] < _GAIN[group[0]] or not significant.any():
             break
         chosen, best = (*chosen, *group), lens
         steps.append((group, lens))

@@ -23,10 +23,10 @@ _DARK = 25.0
 # Fraction of white pixels above which images are over-exposed.
 _OVEREXPOSED = 0.25
 # Difference of the 2nd and 98th percentile of grey levels below which an image is flat.
-_FLAT = 24.0
+_FLAT = 16.0
 # Ratio of the contrast of the finest details to that of details twice as large, below which an
-# image is blurred as a whole.
-_BLURRED = 0.22
+# image is blurred as a whole: 1/3 for an edge that is much blurred, 0.6 to 0.9 for sharp images.
+_BLURRED = 0.48
 # Sharpness relative to the median of the recording below which a single image is blurred, and the
 # fraction of such images above which it is a warning.
 _BLURRED_FRAME, _BLURRED_FRAMES = 0.5, 0.2
@@ -232,7 +232,7 @@ def _features(seen: PictureEvidence) -> Iterator[Finding]:
     yield Finding(
         "images",
         "few_features",
-        "error" if features < _TOO_FEW else "warning",
+        "error" if features < _TOO_FEW and np.median(seen.fine) >= _BLURRED else "warning",
         f"{features:.0f} corners an image (median)",
         f"at least {_FEW}",
         "show surfaces with texture, add light, or use a higher resolution",

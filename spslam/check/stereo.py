@@ -129,7 +129,7 @@ def _late(seen: StereoEvidence) -> tuple[int, float, float] | None:
         both = [(offsets[0], offsets[lag]) for offsets in seen.lags if lag and lag in offsets]
         # Pairs without vertical motion fit at any lag: those with a difference decide.
         telling = [(own, other) for own, other in both if abs(own - other) > _BY_PX]
-        if len(telling) < min(_PAIRS, len(seen.lags)):
+        if len(telling) < max(min(_PAIRS, len(seen.lags)), 2):
             continue
         better = float(np.mean([other < own for own, other in telling]))
         before, after = (float(value) for value in np.median(telling, axis=0))
