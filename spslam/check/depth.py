@@ -135,7 +135,11 @@ def check_depth(
     """
     if not seen.known:
         return
-    found = [*_range(seen, limits, scale), *_registration(seen, motion_px), *_delay(seen, motion_px)]
+    found = [
+        *_range(seen, limits, scale),
+        *_registration(seen, motion_px),
+        *_delay(seen, motion_px),
+    ]
     yield from found
     if not any(finding.level in ("warning", "error") for finding in found):
         depth = np.concatenate(seen.samples)
@@ -145,8 +149,7 @@ def check_depth(
             "depth",
             "ok",
             f"median {np.median(depth):.2g} m, {100 * np.median(seen.known):.0f} % of the pixels "
-            f"have depth, {100 * used:.0f} % of it in the range that is used"
-            + _shift_text(seen),
+            f"have depth, {100 * used:.0f} % of it in the range that is used" + _shift_text(seen),
             value=float(np.median(depth)),
         )
 

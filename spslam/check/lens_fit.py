@@ -95,18 +95,14 @@ class LensFit:
         self._count = len(pairs)
         first = np.concatenate([p.first for p in pairs])
         second = np.concatenate([p.second for p in pairs])
-        self._rows = [
-            (pixels[:, 1] / (camera.height - 1.0) - 0.5) for pixels in (first, second)
-        ]
+        self._rows = [(pixels[:, 1] / (camera.height - 1.0) - 0.5) for pixels in (first, second)]
         velocities = [
             np.concatenate([p.velocity_first for p in pairs]),
             np.concatenate([p.velocity_second for p in pairs]),
         ]
         focal = np.array([camera.fx, camera.fy])
         centre = np.array([camera.cx, camera.cy])
-        self._points = [
-            (camera.undistort(pixels) - centre) / focal for pixels in (first, second)
-        ]
+        self._points = [(camera.undistort(pixels) - centre) / focal for pixels in (first, second)]
         self._velocities = [velocity / focal for velocity in velocities]
         seen = np.isfinite(self._points[0]).all(1) & np.isfinite(self._points[1]).all(1)
         if not seen.all():
@@ -185,9 +181,7 @@ class LensFit:
     def _rays(self, lens: FloatArray) -> tuple[list[FloatArray], list[FloatArray]]:
         """Directions (N, 3) with z = 1 in both frames, and the magnification (N,) of the lens."""
         rays, scales = [], []
-        for points, velocity, rows in zip(
-            self._points, self._velocities, self._rows, strict=True
-        ):
+        for points, velocity, rows in zip(self._points, self._velocities, self._rows, strict=True):
             ratio = np.array([1.0, self._camera.fx / self._camera.fy])
             shift = lens[[CENTRE_X, CENTRE_Y]] * self._camera.width / self._camera.fx
             late = (self._readout + lens[READOUT]) * rows
@@ -223,9 +217,7 @@ class LensFit:
         return result
 
     def _sigma(self, residuals: FloatArray) -> float:
-        return max(
-            1.4826 * float(np.median(np.abs(residuals))), _LEAST_SIGMA * self._camera.width
-        )
+        return max(1.4826 * float(np.median(np.abs(residuals))), _LEAST_SIGMA * self._camera.width)
 
     def _cost(self, residuals: FloatArray, sigma: float, lens: FloatArray) -> float:
         cauchy = 4.0 * np.log1p((residuals / (2 * sigma)) ** 2).sum()
@@ -233,9 +225,7 @@ class LensFit:
 
     def cost(self, lens: Lens, sigma: float) -> float:
         """Robust cost of a fit at a given standard deviation of the matches, pixels."""
-        return self._cost(
-            self._residuals(lens.values, *lens.motions), sigma, np.zeros(PARAMETERS)
-        )
+        return self._cost(self._residuals(lens.values, *lens.motions), sigma, np.zeros(PARAMETERS))
 
     def _jacobians(
         self,
@@ -324,9 +314,7 @@ def rotation_only(first: FloatArray, second: FloatArray) -> FloatArray:
     return R
 
 
-def _moved_motions(
-    R: FloatArray, t: FloatArray, step: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _moved_motions(R: FloatArray, t: FloatArray, step: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Turn rotations (P, 3, 3) and unit directions (P, 3) by small steps (P, 5)."""
     moved_R = geometry.so3_exp(step[:, :3]) @ R
     # Two directions perpendicular to t.

@@ -130,9 +130,7 @@ def _parallax(seen: MotionEvidence, sensor: Sensor, picked: bool) -> Iterator[Fi
             f"{100 * min(seen.still):.0f} % of the points stay in place in every clip: "
             "the camera does not move",
             "motion sideways" if sensor == "mono" else "",
-            "move the camera by a tenth of the distance to the scene"
-            if sensor == "mono"
-            else "",
+            "move the camera by a tenth of the distance to the scene" if sensor == "mono" else "",
             min(seen.still),
         )
         return

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import numpy as np
 
-from spslam.errors import FrameError
+from spslam.errors import FrameError, StampError
 from spslam.frame import Frame
 from spslam.interfaces import Sequence
 from spslam.typing import FloatArray
@@ -19,7 +19,9 @@ _LOG = logging.getLogger(__name__)
 # Number of clips, and frames of each: enough motion for two-view geometry at 30 frames a second.
 CLIPS, CLIP_FRAMES = 8, 12
 # Time after which no further clip is read, seconds.
-READING_LIMIT_S = 12.0
+READING_LIMIT_S = 11.0
+# Fewest frames that are read however long it takes.
+_LEAST_FRAMES = 8
 
 
 @dataclass
@@ -70,7 +72,7 @@ def read_clips(
     for start in _order(clip_starts(length), sequence.time_unit == "container"):
         clip: list[Frame] = []
         for row in range(start, min(start + CLIP_FRAMES, length)):
-            if perf_counter() - begin > limit_s and sample.frames >= CLIP_FRAMES:
+            if perf_counter() - begin > limit_s and sample.frames >= _LEAST_FRAMES:
                 sample.cut_short = True
                 break
             frame = _read(sequence, row, sample)
@@ -109,8 +111,6 @@ def _order(starts: list[int], forwards: bool) -> list[int]:
 
 
 def _read(sequence: Sequence, row: int, sample: Sample) -> Frame | None:
-    from spslam.errors import StampError
-
     try:
         frame = sequence[row]
     except StampError as error:

@@ -130,9 +130,7 @@ def _rate(
         )
 
 
-def _steps(
-    summary: TimeSummary, step: float, stamps: FloatArray, whole: bool
-) -> Iterator[Finding]:
+def _steps(summary: TimeSummary, step: float, stamps: FloatArray, whole: bool) -> Iterator[Finding]:
     steps = np.diff(stamps)
     if len(steps) < _LEAST:
         return

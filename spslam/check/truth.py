@@ -77,7 +77,7 @@ class TruthEvidence:
         seen = camera.undistort(tracks.pixels[row, both][known])
         fine = np.isfinite(points).all(1) & np.isfinite(seen).all(1)
         cv2.setRNGSeed(0)
-        found, turn, move, inliers = cv2.solvePnPRansac(
+        found, _, move, inliers = cv2.solvePnPRansac(
             points[fine], seen[fine], camera.K, None, reprojectionError=3.0 * camera.width / 640
         )
         if not found or inliers is None or len(inliers) < _POINTS:
@@ -142,7 +142,8 @@ def check_truth(
             "ground truth",
             "truth",
             "ok",
-            f"{100 * matched:.0f} % of the frames have a true pose" + _agreement(truth, views, seen),
+            f"{100 * matched:.0f} % of the frames have a true pose"
+            + _agreement(truth, views, seen),
         )
 
 
@@ -213,17 +214,19 @@ def _explanation(
         shift = min(shifts, key=shifts.__getitem__)
         if shifts[shift] < _FITS:
             return f"its clock is off: it fits when {-shift:+.2f} s are added to its stamps"
+    # Turned axes, and mirrored images, change rotation vectors by a rotation (determinant +1).
+    fits = {}
     for axes in permutations(range(3)):
         for signs in product((1.0, -1.0), repeat=3):
-            changed = theirs[:, list(axes)] * signs
-            if _difference(ours, changed) < _FITS:
-                names = ", ".join(
-                    f"{'-' if sign < 0 else ''}{'xyz'[axis]}"
-                    for axis, sign in zip(axes, signs, strict=True)
-                )
-                mirrored = np.linalg.det(np.eye(3)[list(axes)] * np.array(signs)[:, None]) < 0
-                kind = "the images are mirrored, or its axes are" if mirrored else "its axes are"
-                return f"{kind} turned: rotations fit about its {names} (expected: x, y, z)"
+            if np.linalg.det(np.eye(3)[list(axes)] * np.array(signs)) > 0:
+                fits[axes, signs] = _difference(ours, theirs[:, list(axes)] * signs)
+    (axes, signs), difference = min(fits.items(), key=lambda item: item[1])
+    if difference < _FITS:
+        names = ", ".join(
+            f"{'-' if sign < 0 else ''}{'xyz'[axis]}"
+            for axis, sign in zip(axes, signs, strict=True)
+        )
+        return f"rotations fit about its {names}: its axes are turned, or the images are mirrored"
     return "it is of another recording, clock or body (axes of the camera: x right, z forward)"
 
 

@@ -46,7 +46,7 @@ from spslam.cli.options import (
     WeightsOption,
     resolve_config,
 )
-from spslam.errors import ConfigError, RunStoppedError, ScaleError
+from spslam.errors import ConfigError, InputError, NoPoseError, RunStoppedError, ScaleError
 from spslam.notices import notice, shown_notices
 from spslam.process.failures import line_of
 from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
@@ -354,20 +354,24 @@ def run(
             else _scale(scale, frames, range(start, start + stride * len(frames), stride))
         )
         watch = partial(open_viewer, viewer, rerun, frames)
-        _run(
-            frames,
-            resolved,
-            labels,
-            out,
-            watch,
-            log,
-            map_file,
-            extend,
-            request,
-            cache,
-            realtime,
-            chosen,
-        )
+        try:
+            _run(
+                frames,
+                resolved,
+                labels,
+                out,
+                watch,
+                log,
+                map_file,
+                extend,
+                request,
+                cache,
+                realtime,
+                chosen,
+            )
+        except (InputError, NoPoseError) as error:
+            command = cli_check.command_line(labels, sensor.value, start, max_frames, stride)
+            raise type(error)(f"{error}; {command} says what is wrong") from None
 
 
 def _input_labels(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +36,7 @@ def check(
     ] = "auto",
     sequence: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", show_default=False, help="Sequence below a dataset's root."
-        ),
+        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
     ] = None,
     sensor: Annotated[
         str, typer.Option(metavar="|".join(_SENSORS), help="Sensor to check.")
@@ -96,3 +96,34 @@ def check(
         write_atomic(json_file, f"{text}\n")
     if report.failed:
         raise typer.Exit(USELESS)
+
+
+def command_line(
+    labels: Mapping[str, str], sensor: str, start: int, max_frames: int | None, stride: int
+) -> str:
+    """Return the command that checks the recording of a run.
+
+    Args:
+        labels: of the run, with `input_path` and how the recording was opened.
+        sensor: value of the run's `--sensor`.
+        start: value of its `--start`.
+        max_frames: value of its `--max-frames`.
+        stride: value of its `--stride`.
+    """
+    values = {
+        "--dataset": labels.get("input_dataset", "auto"),
+        "--sequence": labels.get("input_sequence"),
+        "--sensor": sensor,
+        "--calibration": labels.get("input_calibration"),
+        "--time-unit": labels.get("input_time_unit", "auto"),
+        "--pair-within": labels.get("input_pair_within_s", "0.02"),
+        "--start": str(start),
+        "--max-frames": None if max_frames is None else str(max_frames),
+        "--stride": str(stride),
+    }
+    defaults = {"--pair-within": "0.02", "--start": "0", "--stride": "1"}
+    words = ["spslam", "check", labels["input_path"]]
+    for option, value in values.items():
+        if value is not None and value != defaults.get(option, "auto"):
+            words += [option, value]
+    return shlex.join(words)

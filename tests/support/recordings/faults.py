@@ -255,9 +255,7 @@ FAULTS: dict[str, Fault] = {
     "distortion of images that have none": Fault(
         lambda: Recording(
             "mono",
-            camera=lambda camera: replace(
-                camera, distortion_model="radtan", distortion=DISTORTION
-            ),
+            camera=lambda camera: replace(camera, distortion_model="radtan", distortion=DISTORTION),
         ),
         "distortion",
     ),
@@ -319,9 +317,7 @@ FAULTS: dict[str, Fault] = {
         lambda: _image(lambda image, _: cv2.GaussianBlur(image, (0, 0), 3.0)), "blur"
     ),
     "every third image blurred by motion": Fault(
-        lambda: _image(
-            lambda image, index: cv2.blur(image, (17, 1)) if index % 3 == 0 else image
-        ),
+        lambda: _image(lambda image, index: cv2.blur(image, (17, 1)) if index % 3 == 0 else image),
         "blurred_frames",
     ),
     "lamps that flicker": Fault(
@@ -354,9 +350,7 @@ FAULTS: dict[str, Fault] = {
         "time_unit",
     ),
     "mirrored images": Fault(lambda: _image(lambda image, _: image[:, ::-1]), "truth_axes"),
-    "ground truth of a body": Fault(
-        lambda: Recording("mono", truth=_axes_turned), "truth_axes"
-    ),
+    "ground truth of a body": Fault(lambda: Recording("mono", truth=_axes_turned), "truth_axes"),
     "ground truth inverted": Fault(
         lambda: Recording(
             "mono", truth=lambda truth: replace(truth, T_world_cam=inverse(truth.T_world_cam))
