@@ -19,8 +19,8 @@ from spslam.typing import BoolArray, FloatArray
 _WIDTH = 320
 # Frames of each clip that are compared.
 _FRAMES_OF_CLIP = 3
-# Fewest frames, and fewest clips unless the frames of one move enough.
-_LEAST_FRAMES = 6
+# Fewest frames: single gradients agree by chance.
+_LEAST_FRAMES = 12
 # Ratio of the sum of the gradients to the sum of their lengths above which they are the same, and
 # their least mean length, grey levels.
 _SAME_DIRECTION, _LEAST_GRADIENT = 0.85, 5.0
@@ -77,7 +77,8 @@ class FixedEvidence:
 
         def count(mask: BoolArray) -> FloatArray:
             blocks = mask[cut].reshape(rows, _SIDE, columns, _SIDE)
-            return blocks.sum(axis=(1, 3)).astype(np.float64)
+            total: FloatArray = blocks.sum(axis=(1, 3)).astype(np.float64)
+            return total
 
         textured = count(strong)
         fixed = count(strong & same)

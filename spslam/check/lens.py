@@ -26,7 +26,7 @@ from spslam.check.lens_fit import (
 from spslam.check.views import View
 
 # Most pairs that are used, and fewest pairs and matches for a judgement.
-_MOST_VIEWS, _LEAST_VIEWS, _LEAST_MATCHES = 12, 3, 250
+_MOST_VIEWS, _LEAST_VIEWS, _LEAST_MATCHES = 12, 4, 300
 # Least parallax of a pair, degrees: without parallax, the epipolar geometry is undetermined.
 _PARALLAX = 0.2
 # Least gain: decrease of the robust cost per match (about 1 if matches that were one standard
@@ -39,8 +39,8 @@ _SIGNIFICANT = 5.0
 # Least change that is a finding: of the focal length (relative), of the displacement by distortion
 # at the corners (fraction of the width), of the principal point (fraction of the width).
 _FOCAL, _BEND, _CENTRE = 0.08, 0.015, 0.06
-# Largest standard deviation of the focal length (relative) to judge it.
-_FOCAL_SIGMA = 0.06
+# Largest standard deviations of the focal length (relative) and of k1 to judge them.
+_FOCAL_SIGMA, _BEND_SIGMA = 0.06, 0.05
 # Read-out time, fraction of a frame step: least and largest one that is plausible.
 _READOUT, _LONGEST_READOUT = 0.15, 1.05
 # Standard deviation of the focal length up to which it is printed.
@@ -169,7 +169,7 @@ def _distortion(lens: Lens, camera: Camera) -> Iterator[Finding]:
     k, sigma = float(lens.values[RADIAL]), float(lens.sigma[RADIAL])
     corner = float(np.hypot(camera.width / camera.fx, camera.height / camera.fy)) / 2.0
     bend_px = abs(k) * corner**3 * camera.fx
-    if bend_px < _BEND * camera.width:
+    if bend_px < _BEND * camera.width or sigma > _BEND_SIGMA:
         return
     if camera.distortion_model == "none":
         advice = "calibrate the camera with its distortion, or undistort the images"

@@ -100,7 +100,7 @@ class PictureEvidence:
         if in_detail:
             self.fine.append(fine_detail(image))
         self.comb.append(comb_ratio(image))
-        detector = cv2.FastFeatureDetector_create(_FAST, True)
+        detector = cv2.FastFeatureDetector.create(_FAST, True)
         self.features.append(len(detector.detect(small, None)))
 
 

@@ -137,7 +137,8 @@ def _levels(image: UInt8Array, points: Float32Array) -> Float32Array:
     smooth = cv2.blur(image, (9, 9))
     column, row = np.rint(points).astype(np.int64).T
     column, row = np.clip(column, 0, image.shape[1] - 1), np.clip(row, 0, image.shape[0] - 1)
-    return smooth[row, column].astype(np.float32)
+    levels: Float32Array = smooth[row, column].astype(np.float32)
+    return levels
 
 
 def _flow(
