@@ -13,7 +13,7 @@ from spslam.check.fixed import FixedEvidence, check_fixed
 from spslam.check.lens import check_lens, with_rotations
 from spslam.check.motion import MotionEvidence, check_motion
 from spslam.check.pictures import PictureEvidence, check_pictures
-from spslam.check.sampling import Sample, all_stamps, read_clips
+from spslam.check.sampling import READING_LIMIT_S, Sample, all_stamps, read_clips
 from spslam.check.stamps import are_picked, check_stamps
 from spslam.check.stereo import StereoEvidence, check_stereo
 from spslam.check.tracks import track
@@ -35,13 +35,19 @@ _DOUBTS = {"calibration_doubt"}
 _REPEATED = {"unreadable_images", "duplicate_stamps", "equal_time_stamp", "clock_stepped_back"}
 
 
-def examine(sequence: Sequence, config: Config, notices: Iterable[Notice] = ()) -> Report:
+def examine(
+    sequence: Sequence,
+    config: Config,
+    notices: Iterable[Notice] = (),
+    limit_s: float = READING_LIMIT_S,
+) -> Report:
     """Examine a recording.
 
     Args:
         sequence: the recording.
         config: of the run for which it is checked.
         notices: what the reader reported when it opened the recording.
+        limit_s: time after which no further frame is read, seconds.
 
     Raises:
         DatasetError: not one frame can be decoded.
@@ -50,7 +56,7 @@ def examine(sequence: Sequence, config: Config, notices: Iterable[Notice] = ()) 
     report, sample = Report(sequence.name, length=len(sequence)), Sample()
     pictures, motion, fixed = PictureEvidence(), MotionEvidence(), FixedEvidence()
     stereo, depth, truth = StereoEvidence(), DepthEvidence(), TruthEvidence()
-    for clip in read_clips(sequence, sample):
+    for clip in read_clips(sequence, sample, limit_s):
         clip = _of_one_size(clip)
         tracks = track(clip)
         views = views_of(clip, tracks)
