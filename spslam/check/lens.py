@@ -176,7 +176,7 @@ def _distortion(lens: Lens, camera: Camera) -> Iterator[Finding]:
         left = "is left, although the calibration has none"
     else:
         advice = (
-            "are the images rectified already? Then leave out the distortion; else calibrate anew"
+            "are the images rectified already? Then leave out the distortion; else calibrate again"
         )
         left = f"is left after undistorting ({camera.distortion_model})"
     yield Finding(

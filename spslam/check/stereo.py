@@ -39,7 +39,7 @@ class StereoEvidence:
     Attributes:
         pairs: of the frames themselves.
         lags: of one left image of each clip, median absolute row offset, pixels, to the right
-            images of so many frames later.
+            images by how many frames later they are.
         bf: baseline times focal length, pixels times metres.
     """
 
@@ -150,7 +150,7 @@ def _rectification(seen: StereoEvidence) -> Iterator[Finding]:
             "error" if hopeless_rows(seen.pairs) else "warning",
             _own(rows),
             "below 0.8 px",
-            "calibrate the pair anew",
+            "calibrate the pair again",
         )
         return
     if not clear:
