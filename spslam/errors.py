@@ -60,6 +60,10 @@ class InputError(DatasetError):
     """The images contradict the settings of the run: every pose would be wrong."""
 
 
+class NoPoseError(DatasetError):
+    """A run tracked not one frame."""
+
+
 class CalibrationError(DatasetError):
     """A calibration is missing, incomplete or impossible."""
 

@@ -30,6 +30,7 @@ from spslam.cli import train as cli_training
 from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
 from spslam.cli.cameras import calibration as cli_calibration
+from spslam.cli.cameras import check as cli_check
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -51,7 +52,7 @@ from spslam.cli.options import (
     WeightsOption,
     resolve_config,
 )
-from spslam.errors import ConfigError, RunStoppedError, ScaleError
+from spslam.errors import ConfigError, InputError, NoPoseError, RunStoppedError, ScaleError
 from spslam.notices import notice, shown_notices
 from spslam.process.failures import line_of
 from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
@@ -120,6 +121,7 @@ app.add_typer(cli_map.app)
 app.add_typer(cli_plugin.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
+app.command()(cli_check.check)
 app.command()(cli_export.export)
 app.command("export-trajectory")(cli_trajectory.export_trajectory)
 app.command()(cli_features.features)
@@ -378,20 +380,24 @@ def run(
             else _scale(scale, frames, range(start, start + stride * len(frames), stride))
         )
         watch = partial(open_viewer, viewer, rerun, frames)
-        _run(
-            frames,
-            resolved,
-            labels,
-            out,
-            watch,
-            log,
-            map_file,
-            extend,
-            request,
-            cache,
-            realtime,
-            chosen,
-        )
+        try:
+            _run(
+                frames,
+                resolved,
+                labels,
+                out,
+                watch,
+                log,
+                map_file,
+                extend,
+                request,
+                cache,
+                realtime,
+                chosen,
+            )
+        except (InputError, NoPoseError) as error:
+            command = cli_check.command_line(labels, sensor.value, start, max_frames, stride)
+            raise type(error)(f"{error}; {command} says what is wrong") from None
 
 
 def _input_labels(
