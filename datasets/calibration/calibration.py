@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from spslam.camera import LARGEST_PX, Camera
-from spslam.errors import CalibrationError
+from spslam.errors import CalibrationError, MissingCalibrationError
 from spslam.geometry import orthonormalize
 from spslam.io.structured_text import one_line, shown
 from spslam.lens import lens
@@ -211,14 +211,15 @@ def find_calibration(given: str | Path | None, folders: list[Path], needed_for: 
         needed_for: the recording, for the message.
 
     Raises:
-        CalibrationError: there is no calibration, or it cannot be used.
+        MissingCalibrationError: there is no calibration.
+        CalibrationError: it cannot be used.
     """
     if given is not None:
         return load_calibration(given)
     for folder in folders:
         if (folder / CALIBRATION_NAME).is_file():
             return load_calibration(folder / CALIBRATION_NAME)
-    raise CalibrationError(
+    raise MissingCalibrationError(
         f"{needed_for} needs a calibration: give --calibration FILE or put {CALIBRATION_NAME} "
         f"(width height fx fy cx cy fps) into {folders[0]}; none was found there"
     )

@@ -321,7 +321,8 @@ class _ImageWriter:
 
     def tell(self) -> None:
         """Print which cameras were guessed."""
-        if self._choice.calibrated is not None or not self._images:
+        known = self._choice.calibrated or self._choice.guessed
+        if known is not None or not self._images:
             return
         text = (
             "no calibration: the focal length is guessed as 1.2 times the longer side, and COLMAP "
