@@ -21,6 +21,8 @@ from spslam.typing import FloatArray
 _LOG = logging.getLogger(__name__)
 # Rate at which frames are examined, 1/s, and the largest number of them.
 _RATE_HZ, _MOST_EXAMINED = 10.0, 600
+# Rate of images whose names count frames, 1/s: it is not known.
+ASSUMED_FPS = 30.0
 # Number of frames that are chosen, and the least number that is tried.
 MOST_FRAMES, LEAST_FRAMES = 60, 8
 # Motion of the image between two chosen frames, fractions of the diagonal: at least, at most.
@@ -88,7 +90,8 @@ def open_uncalibrated(
             write_atomic(
                 file,
                 f"width: {width}\nheight: {height}\nfx: {1.2 * max(width, height)}\n"
-                f"fy: {1.2 * max(width, height)}\ncx: {(width - 1) / 2}\ncy: {(height - 1) / 2}\n",
+                f"fy: {1.2 * max(width, height)}\ncx: {(width - 1) / 2}\ncy: {(height - 1) / 2}\n"
+                f"fps: {ASSUMED_FPS}\n",
                 durable=False,
             )
             return opened(file)

@@ -74,6 +74,10 @@ class Mapper:
         matcher: matches descriptors.
         max_descriptor_distance: maximum distance of a match.
         progress: called with the number of pairs that are matched, and of all.
+
+    Attributes:
+        size: width and height of the images, pixels.
+        names: names of the images.
     """
 
     def __init__(
@@ -87,9 +91,9 @@ class Mapper:
         self._library = load_pycolmap()
         self._folder = folder
         self._database = folder / "database.db"
-        self._size = features[0][1].image_size
+        self.size = features[0][1].image_size
         self.names = tuple(name for name, _ in features)
-        camera = _radial(Intrinsics.central(*self._size, 1.2 * max(self._size)))
+        camera = _radial(Intrinsics.central(*self.size, 1.2 * max(self.size)))
         choice = CameraChoice(per="all", guessed=camera)
         add_features(self._database, {}, features, choice)
         found = list(_matched(features, matcher, max_descriptor_distance, progress))
@@ -105,9 +109,20 @@ class Mapper:
             ),
         )
 
+    def flat_fraction(self) -> float:
+        """Return the fraction of the verified pairs that one homography explains."""
+        kinds = self._library.TwoViewGeometryConfiguration
+        flat = {kinds.PLANAR, kinds.PANORAMIC, kinds.PLANAR_OR_PANORAMIC}
+        solid = {kinds.CALIBRATED, kinds.UNCALIBRATED}
+        with _opened(self._library, self._database) as database:
+            _, found = database.read_two_view_geometries()
+        configs = [self._library.TwoViewGeometryConfiguration(pair.config) for pair in found]
+        verified = [config for config in configs if config in flat | solid]
+        return sum(config in flat for config in verified) / max(len(verified), 1)
+
     def models(self, focal: float, k1: float = 0.0) -> list[Model]:
         """Map the images, starting with this focal length, pixels; the largest model first."""
-        start = Intrinsics.central(*self._size, focal, k1)
+        start = Intrinsics.central(*self.size, focal, k1)
         with _opened(self._library, self._database) as database:
             (camera,) = database.read_all_cameras()
             camera.params = list(_radial(start).params)
@@ -139,7 +154,11 @@ class Mapper:
                     )
                 ),
             )
-        return [_model(reconstruction, self.names) for reconstruction in found.values()]
+        return [
+            _model(reconstruction, self.names)
+            for reconstruction in found.values()
+            if reconstruction.num_reg_images() >= _LEAST_IMAGES
+        ]
 
 
 def _matched(

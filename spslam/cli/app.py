@@ -29,6 +29,8 @@ from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
+from spslam.cli.cameras import calibrate as cli_calibrate
+from spslam.cli.cameras.own_calibration import OwnCalibration, find_own_calibration
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -45,7 +47,7 @@ from spslam.cli.options import (
     WeightsOption,
     resolve_config,
 )
-from spslam.errors import ConfigError, RunStoppedError, ScaleError
+from spslam.errors import ConfigError, MissingCalibrationError, RunStoppedError, ScaleError
 from spslam.notices import notice, shown_notices
 from spslam.process.failures import line_of
 from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
@@ -108,6 +110,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_bench.app)
+app.add_typer(cli_calibrate.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_map.app)
 app.add_typer(cli_plugin.app)
@@ -213,9 +216,17 @@ def run(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Camera calibration (YAML) for images and videos.",
+            help="Camera calibration (YAML) for images and videos; without one the camera is found "
+            "from the images, see spslam calibrate (extra colmap).",
         ),
     ] = None,
+    self_calibration: Annotated[
+        bool,
+        typer.Option(
+            "--self-calibration/--no-self-calibration",
+            help="Find the camera of images and videos without a calibration from the images.",
+        ),
+    ] = True,
     config: ConfigOption = None,
     overrides: SetOption = None,
     extractor: ExtractorOption = None,
@@ -294,6 +305,7 @@ def run(
     spslam run demo
     spslam run /data/kitti --sequence 00
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
+    spslam run walk.mp4
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
 
@@ -308,23 +320,32 @@ def run(
     mode = _mode(map_file, localize, extend)
     chosen = _outputs(outputs, extend)
     with RunLog() as log:
-        frames = open_sequence(
+        opened = partial(
+            open_sequence,
             path,
             dataset=dataset,
             sequence=sequence,
             sensor=sensor.value,
-            calibration=calibration,
             start=start,
             max_frames=max_frames,
             stride=stride,
             time_unit=time_unit.value,
             pair_within_s=pair_within,
         )
+        own: OwnCalibration | None = None
+        try:
+            frames = opened(calibration=calibration)
+        except MissingCalibrationError as error:
+            if not self_calibration:
+                raise
+            own = find_own_calibration(error, path, sequence, dataset, sensor.value, time_unit)
+            frames = opened(calibration=own.path)
+            calibration = own.path
         if disturbances:
             frames = _disturbed(frames, disturbances)
         config_name = config or config_for(frames.dataset, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
-        labels = {
+        labels: dict[str, Any] = {
             "dataset": frames.dataset,
             "extractor": resolved.features.extractor,
             "config": config_name,
@@ -341,6 +362,8 @@ def run(
         labels |= _input_labels(
             path, dataset, sequence, calibration, time_unit.value, str(pair_within)
         )
+        if own is not None:
+            labels |= own.labels
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
         if cache is not None:
@@ -365,6 +388,7 @@ def run(
             cache,
             realtime,
             chosen,
+            None if own is None else own.text,
         )
 
 
@@ -518,11 +542,13 @@ def _run(
     cache: Path | None,
     realtime: bool,
     outputs: tuple[str, ...],
+    own_calibration: str | None = None,
 ) -> None:
     from spslam.cli.console import ProgressLine, print_result
+    from spslam.io.files import write_atomic
     from spslam.map.io import HeldMap, load_map
     from spslam.pipeline import run as run_sequence
-    from spslam.run.output import OutputFolder, default_output
+    from spslam.run.output import CALIBRATION, OutputFolder, default_output
     from spslam.slam.system import Slam
 
     if (
@@ -553,6 +579,8 @@ def _run(
                 offline=not realtime,
             )
             labels = {**labels, "engine": slam.preprocessor.engine}
+            if own_calibration is not None:
+                write_atomic(output.partial / CALIBRATION, own_calibration, durable=False)
             viewer = watch()
             with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
                 outcome = run_sequence(

@@ -41,6 +41,7 @@ RENAMED_METRICS = {
     "body_fixed_share": "body_fixed_fraction",
 }
 CONFIG = "config.yaml"
+CALIBRATION = "calibration.yaml"
 # Files that identify the folder of a run.
 MARKERS = frozenset({METRICS, CONFIG})
 # Keys that metrics.json of every run has.
@@ -63,6 +64,7 @@ OUTPUT_NAMES = MARKERS | {
     "map.png",
     "report.html",
     "log.txt",
+    CALIBRATION,
 }
 # Files that `spslam mesh` writes into the folder of a finished run.
 MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
