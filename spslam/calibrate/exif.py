@@ -32,7 +32,9 @@ def focal_length_from_exif(path: Path, width: int, height: int) -> float | None:
             millimetres = focal_length_35mm(file.read(_WITHIN))
     except OSError:
         return None
-    return None if millimetres is None else millimetres / _FILM_DIAGONAL_MM * math.hypot(width, height)
+    return (
+        None if millimetres is None else millimetres / _FILM_DIAGONAL_MM * math.hypot(width, height)
+    )
 
 
 def focal_length_35mm(data: bytes) -> int | None:

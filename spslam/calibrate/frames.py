@@ -50,12 +50,15 @@ class Examined:
         motion: (N,) median motion of the points since the frame before, fractions of the diagonal;
             0 for the first.
         parallax: (N,) median distance of the points from the best homography, the same unit.
+        turn: (N,) length of the median vector of motion, the same unit: large where the camera
+            turns, small where it goes straight on and the points move apart.
     """
 
     index: NDArray[np.int64]
     sharpness: FloatArray
     motion: FloatArray
     parallax: FloatArray
+    turn: FloatArray
 
 
 def open_uncalibrated(
@@ -121,7 +124,7 @@ def examine(frames: Sequence, progress: Callable[[int, int], None] = ignore) -> 
         count = counted(len(frames), "frame")
         notice(_LOG, "examined_part", text, frames.name, _MOST_EXAMINED * stride, count)
         wanted = wanted[:_MOST_EXAMINED]
-    rows: list[tuple[int, float, float, float]] = []
+    rows: list[tuple[int, float, float, float, float]] = []
     before: Image | None = None
     for done, index in enumerate(wanted):
         try:
@@ -130,20 +133,20 @@ def examine(frames: Sequence, progress: Callable[[int, int], None] = ignore) -> 
             break
         except FrameError:
             continue
-        motion, parallax = (0.0, 0.0) if before is None else _measure(before, image)
-        rows.append((index, _sharpness(image), motion, parallax))
+        measured = (0.0, 0.0, 0.0) if before is None else _measure(before, image)
+        rows.append((index, _sharpness(image), *measured))
         before = image
         progress(done + 1, len(wanted))
     if len(rows) < 2:
         raise DatasetError(f"{frames.name}: expected at least two images, found {len(rows)}")
     table = np.array(rows)
-    return Examined(table[:, 0].astype(np.int64), table[:, 1], table[:, 2], table[:, 3])
+    return Examined(table[:, 0].astype(np.int64), *table[:, 1:].T)
 
 
 def choose(examined: Examined, most: int = MOST_FRAMES) -> NDArray[np.int64]:
     """Choose sharp frames that are evenly spread over the motion of the image.
 
-    If the recording moves more than `most` frames can follow, the part with the most motion and
+    If the recording moves more than `most` frames can follow, the part with the most turns and
     parallax is taken.
 
     Returns:
@@ -173,37 +176,39 @@ def read_chosen(frames: Sequence, indices: NDArray[np.int64]) -> Iterator[tuple[
 
 
 def _best_part(examined: Examined, way: FloatArray, length: float) -> tuple[int, int]:
-    """Return the first and last row of the part of this length with the most motion and parallax.
+    """Return the first and last row of the part of this length with the most turns and parallax.
 
-    Turning with parallax determines a focal length, going straight hardly does.
+    Turns with parallax determine a focal length; going straight on hardly does.
     """
     ends = np.minimum(np.searchsorted(way, way + length), len(way) - 1)
-    parallax = np.cumsum(examined.parallax)
+    parallax, turn = np.cumsum(examined.parallax), np.cumsum(examined.turn)
     starts = np.arange(len(way))
     full = way[ends] - way[starts] >= 0.9 * min(length, way[-1])
-    score = (parallax[ends] - parallax[starts]) * full
+    score = (turn[ends] - turn[starts]) * np.sqrt(parallax[ends] - parallax[starts]) * full
     first = int(np.argmax(score))
     return first, int(ends[first])
 
 
-def _measure(before: Image, image: Image) -> tuple[float, float]:
-    """Return motion and parallax between two reduced images, see `Examined`."""
+def _measure(before: Image, image: Image) -> tuple[float, float, float]:
+    """Return motion, parallax and turn between two reduced images, see `Examined`."""
     diagonal = float(np.hypot(*image.shape))
     corners = cv2.goodFeaturesToTrack(before, _CORNERS, 0.01, 8)
     if corners is None or len(corners) < _LEAST_TRACKED:
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     tracked, status, _ = cv2.calcOpticalFlowPyrLK(before, image, corners, np.empty(0))
     good = status.ravel() == 1
     first, second = corners.reshape(-1, 2)[good], tracked.reshape(-1, 2)[good]
     if len(first) < _LEAST_TRACKED:
         # Too fast to follow: a long step.
-        return _MOST_STEP, 0.0
+        return _MOST_STEP, 0.0, 0.0
     motion = float(np.median(np.linalg.norm(second - first, axis=1))) / diagonal
+    turn = float(np.linalg.norm(np.median(second - first, axis=0))) / diagonal
     H, _ = cv2.findHomography(first, second, cv2.RANSAC, _HOMOGRAPHY_PX)
     if H is None:
-        return motion, 0.0
+        return motion, 0.0, turn
     mapped = cv2.perspectiveTransform(first[:, None], H).reshape(-1, 2)
-    return motion, float(np.median(np.linalg.norm(mapped - second, axis=1))) / diagonal
+    parallax = float(np.median(np.linalg.norm(mapped - second, axis=1))) / diagonal
+    return motion, parallax, turn
 
 
 def _sharpness(image: Image) -> float:

@@ -25,9 +25,13 @@ from spslam.io.files import temporary_folder
 
 _LOG = logging.getLogger(__name__)
 # Each image is matched with the next ones and with some that are farther away.
-_NEIGHBOURS, _APART = 5, (7, 10, 14, 20, 30, 45)
+_NEIGHBOURS, _APART = 4, (6, 9, 14, 22, 35)
 # Maximum ratio of the nearest to the second-nearest distance of descriptors.
-_RATIO = 0.95
+_RATIO = 0.9
+# Least number of matches of a pair that is verified.
+_LEAST_MATCHES = 25
+# Maximum number of trials of RANSAC for a pair.
+_MOST_TRIALS = 1000
 # Least number of images of a model that is kept.
 _LEAST_IMAGES = 5
 # Least angle between the rays of the first pair, degrees; COLMAP's 16 refuses many recordings.
@@ -102,6 +106,8 @@ class Mapper:
         pairs.write_text("".join(f"{first} {second}\n" for first, second, _ in found))
         options = self._library.TwoViewGeometryOptions()
         options.ransac.random_seed = _SEED
+        options.ransac.max_num_trials = _MOST_TRIALS
+        options.detect_watermark = False
         _cancellable(
             self._library,
             lambda token: self._library.verify_matches(
@@ -176,7 +182,7 @@ def _matched(
         )
         rows = np.flatnonzero(matches0 >= 0)
         progress(done + 1, len(pairs))
-        if len(rows):
+        if len(rows) >= _LEAST_MATCHES:
             yield first, second, np.stack([rows, matches0[rows]], axis=1).astype(np.int32)
 
 

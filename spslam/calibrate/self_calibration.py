@@ -43,6 +43,9 @@ _LENS_SIGMA, _CENTRE_SIGMA = 0.1, 0.015
 # keypoint: errors of neighbouring observations are alike, and a hundred count as one.
 _OBSERVATION_PX = 10.0
 _FREE = ("f", "k1", "k2", "cx", "cy")
+# Least relative standard deviation of the focal length. Below it, what the model leaves out counts
+# for more than noise: tangential distortion, pixels that are not square, biases of keypoints.
+_LEAST_SIGMA = 0.002
 # Relative standard deviation of the focal length above which it is refused, and doubted.
 _REFUSED_SIGMA, _DOUBTED_SIGMA = 0.05, 0.02
 # Least median angle between the outer rays of a point, degrees.
@@ -172,7 +175,8 @@ def judge(adjusted: Adjusted, images: int, flat: float, frames: Sequence) -> Sel
         )
     return SelfCalibration(
         camera.camera(frames.camera.fps),
-        {name: adjusted.sigma(name) for name in adjusted.free},
+        {name: adjusted.sigma(name) for name in adjusted.free}
+        | {"f": math.hypot(adjusted.sigma("f"), _LEAST_SIGMA * camera["f"])},
         images,
         len(structure.names),
         len(structure.points),

@@ -54,9 +54,7 @@ def calibrate_recording(
     ] = None,
     sequence: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", show_default=False, help="Sequence below a dataset's root."
-        ),
+        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
     ] = None,
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Format of RECORDING; auto recognises it.")
