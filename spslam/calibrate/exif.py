@@ -25,7 +25,8 @@ def focal_length_from_exif(path: Path, width: int, height: int) -> float | None:
 
     Args:
         path: a JPEG or PNG file.
-        width, height: size of the image, pixels.
+        width: width of the image, pixels.
+        height: height of the image, pixels.
     """
     try:
         with path.open("rb") as file:

@@ -36,6 +36,8 @@ _MOST_TRIALS = 1000
 _LEAST_IMAGES = 5
 # Least angle between the rays of the first pair, degrees; COLMAP's 16 refuses many recordings.
 _FIRST_ANGLES = (8.0, 3.0)
+# First pairs that are tried; COLMAP's 200 take long where none is good.
+_FIRST_TRIALS = 30
 _SEED = 1
 # Seconds between two looks for ^C.
 _POLL_S = 0.1
@@ -148,6 +150,7 @@ class Mapper:
         options.extract_colors = False
         options.min_model_size = _LEAST_IMAGES
         options.max_num_models = 3
+        options.init_num_trials = _FIRST_TRIALS
         options.mapper.init_min_tri_angle = first_angle
         options.mapper.init_min_num_inliers = 50
         with temporary_folder("spslam-models-") as out:

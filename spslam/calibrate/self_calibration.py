@@ -50,9 +50,10 @@ _LEAST_SIGMA = 0.002
 _REFUSED_SIGMA, _DOUBTED_SIGMA = 0.05, 0.02
 # Least median angle between the outer rays of a point, degrees.
 _LEAST_PARALLAX_DEG = 1.5
-# Fraction of the pairs of images that one homography explains, above which the camera turns only,
-# or sees one plane only.
+# Fraction of the pairs of images that one homography explains, above which the camera seems to
+# turn only, or to see one plane only; and above which this is certain.
 _FLAT = 0.8
+_ALL_FLAT = 0.95
 # Thickness of the points about their best plane, fraction of their width, below which the scene
 # counts as a plane.
 _THIN = 0.01
@@ -133,6 +134,12 @@ def calibrate_frames(
             lambda done, of: progress("matching", done, of),
         )
         flat = matched.flat_fraction()
+        if flat > _ALL_FLAT:
+            raise _refused(
+                frames,
+                f"one homography explains {100 * flat:.0f} % of the pairs of images: the camera "
+                "only turns, or sees one plane only",
+            )
         model = _best_model(matched, frames, len(chosen), flat, progress)
     progress("adjusting", 0, 1)
     start = Intrinsics.central(width, height, model.intrinsics["f"], model.intrinsics["k1"])
@@ -209,16 +216,22 @@ def _reasons(structure: Structure, parallax: float, flat: float) -> list[str]:
     reasons = []
     R = structure.T_cam_world[:, :3, :3]
     turned = float(np.degrees(rotation_angle(R @ R[0].T).max()))
-    spread = np.linalg.svd(structure.points - np.median(structure.points, axis=0))[1]
     if parallax < _LEAST_PARALLAX_DEG:
         reasons.append(f"there is too little parallax ({parallax:.1f}°): walk, do not only turn")
     elif flat > _FLAT:
         reasons.append("one homography explains most pairs: the camera only turns, or sees a plane")
-    if spread[2] < _THIN * spread[1]:
+    if _thickness(structure.points) < _THIN:
         reasons.append("all points lie on one plane")
     if turned < _NO_TURN_DEG:
         reasons.append(f"the camera hardly turns ({turned:.1f}°), it moves straight on")
     return reasons
+
+
+def _thickness(points: FloatArray) -> float:
+    """Return the median distance of points (M, 3) from their plane, fraction of their spread."""
+    away = points - points.mean(axis=0)
+    along = np.abs(away @ np.linalg.svd(away, full_matrices=False)[2].T)
+    return float(np.median(along[:, 2]) / max(np.median(along[:, 1]), 1e-300))
 
 
 def _features(

@@ -41,7 +41,11 @@ def find_own_calibration(
 
     Args:
         missing: the error that says so; raised again where nothing can be found.
-        path, sequence, dataset, sensor, time_unit: options of `spslam run`.
+        path: argument of `spslam run`.
+        sequence: its option, like the following.
+        dataset: format of the recording.
+        sensor: a stereo pair is not self-calibrated.
+        time_unit: unit of the time stamps.
 
     Raises:
         CalibrationError: the images do not determine the camera, or pycolmap is not installed.

@@ -14,7 +14,7 @@ TRUE = Intrinsics(640, 480, np.array([520.0, 1.0, 316.0, 243.0, -0.2, 0.05, 0.0,
 
 
 def made_structure(
-    motion: Motion, seed: int, images: int = 24, points: int = 300, sigma_px: float = 0.5
+    motion: Motion, seed: int, images: int = 14, points: int = 160, sigma_px: float = 0.5
 ) -> Structure:
     """A camera that moves among points; the structure holds disturbed poses and points.
 
