@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from spslam.features.h5 import StoredFeatures
 from spslam.features.pairs import sequential_pairs
 from spslam.interfaces import Matcher
 from spslam.io.files import temporary_folder
+from spslam.process.signals import sigterm_kept
 
-_LOG = logging.getLogger(__name__)
 # Each image is matched with the next ones and with some that are farther away.
 _NEIGHBOURS, _APART = 4, (6, 9, 14, 22, 35)
 # Maximum ratio of the nearest to the second-nearest distance of descriptors.
@@ -61,7 +60,8 @@ def load_pycolmap() -> Any:
     import cv2  # noqa: F401
 
     try:
-        import pycolmap
+        with sigterm_kept():
+            import pycolmap
     except ImportError:
         raise MissingDependencyError(
             "self-calibration needs pycolmap: pip install 'spslam[colmap]'"
