@@ -151,6 +151,11 @@ class Mapper:
         options.min_model_size = _LEAST_IMAGES
         options.max_num_models = 3
         options.init_num_trials = _FIRST_TRIALS
+        # Rough adjustments are enough: `adjust` refines the result.
+        options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
+        options.ba_global_max_num_iterations = 20
+        options.ba_global_max_refinements = 2
+        options.ba_local_max_refinements = 1
         options.mapper.init_min_tri_angle = first_angle
         options.mapper.init_min_num_inliers = 50
         with temporary_folder("spslam-models-") as out:
