@@ -135,7 +135,8 @@ class _State:
     def _in_camera(self) -> FloatArray:
         s = self.structure
         T = s.T_cam_world[s.image]
-        return np.einsum("kij,kj->ki", T[:, :3, :3], s.points[s.point]) + T[:, :3, 3]
+        seen: FloatArray = np.einsum("kij,kj->ki", T[:, :3, :3], s.points[s.point]) + T[:, :3, 3]
+        return seen
 
     def cost(self) -> float:
         """Return the mean robust cost of an observation, pixels²; infinite behind a camera."""
@@ -264,7 +265,7 @@ class _Linear:
         grow = np.sqrt(np.maximum(np.diag(robust) / np.diag(model), 1.0))
         return model * grow[:, None] * grow
 
-    def _clustered(self, rows: FloatArray, V_inverse: FloatArray) -> FloatArray:
+    def _clustered(self, rows: FloatArray, V_inverse: NDArray[np.floating]) -> FloatArray:
         """Return the cluster-robust covariance of the parameters (P, P)."""
         # Influence of each residual on the parameters: rows^T (A - B V^-1 W^T)^T.
         back = (self._W.T @ rows).reshape(-1, 3, self._P)
@@ -277,7 +278,7 @@ class _Linear:
         count = len(sums)
         return sums.T @ sums * (count / max(count - 1, 1))
 
-    def _reduced(self, V_inverse: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _reduced(self, V_inverse: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
         M = self._points
         inverse = sparse.bsr_matrix(
             (V_inverse, np.arange(M), np.arange(M + 1)), shape=(3 * M, 3 * M)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spslam.calibrate.adjustment import Adjusted, Prior, adjust
 from spslam.calibrate.exif import focal_length_from_exif
@@ -235,7 +236,7 @@ def _thickness(points: FloatArray) -> float:
 
 
 def _features(
-    frames: Sequence, chosen: FloatArray, progress: Callable[[str, int, int], None]
+    frames: Sequence, chosen: NDArray[np.int64], progress: Callable[[str, int, int], None]
 ) -> tuple[list[tuple[str, StoredFeatures]], float]:
     """Extract the features of the chosen frames; return them and the distance of a match."""
     from spslam.config import FeatureConfig
