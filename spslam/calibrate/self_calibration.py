@@ -41,7 +41,7 @@ _MOST_POINTS = 1500
 # fraction of the longer side.
 _LENS_SIGMA, _CENTRE_SIGMA = 0.1, 0.015
 # Error of an observation against which these count, pixels. It is far larger than that of a
-# keypoint: errors of neighbouring observations are alike, and a hundred count as one.
+# keypoint: errors of neighbouring observations are correlated, and a hundred count as one.
 _OBSERVATION_PX = 10.0
 _FREE = ("f", "k1", "k2", "cx", "cy")
 # Least relative standard deviation of the focal length. Below it, what the model leaves out counts
