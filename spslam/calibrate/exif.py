@@ -11,11 +11,11 @@ from pathlib import Path
 _WITHIN = 1 << 17
 _MARK = b"Exif\x00\x00"
 # Tags (Exif 2.32, CIPA DC-008): pointer to the Exif directory, focal length of the same view on
-# 35 mm film.
+# a full-frame sensor.
 _EXIF_DIRECTORY, _FOCAL_LENGTH_35MM = 0x8769, 0xA405
 _SHORT, _LONG = 3, 4
-# Diagonal of a frame of 35 mm film, millimetres: 36 × 24.
-_FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)
+# Diagonal of a full-frame sensor, millimetres: 36 × 24.
+_FULL_FRAME_DIAGONAL_MM = math.hypot(36.0, 24.0)
 # Plausible values, millimetres.
 _SHORTEST_MM, _LONGEST_MM = 5, 2000
 
@@ -34,12 +34,14 @@ def focal_length_from_exif(path: Path, width: int, height: int) -> float | None:
     except OSError:
         return None
     return (
-        None if millimetres is None else millimetres / _FILM_DIAGONAL_MM * math.hypot(width, height)
+        None
+        if millimetres is None
+        else millimetres / _FULL_FRAME_DIAGONAL_MM * math.hypot(width, height)
     )
 
 
 def focal_length_35mm(data: bytes) -> int | None:
-    """Return the focal length of the same view on 35 mm film, millimetres; None if it is unknown.
+    """Return the focal length of the same view on a full-frame sensor, millimetres; None if it is unknown.
 
     Args:
         data: the beginning of a JPEG file, or of a PNG file with Exif data.

@@ -29,7 +29,7 @@ def test_data_without_a_focal_length_give_none(data: bytes) -> None:
     assert focal_length_35mm(data) is None
 
 
-def test_the_diagonal_of_film_gives_pixels(tmp_path: Path) -> None:
+def test_the_diagonal_of_a_full_frame_gives_pixels(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(exif("<", 36))
     # 36 mm on a diagonal of 43.27 mm; the image's diagonal is 5000 px.
