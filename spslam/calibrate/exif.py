@@ -10,8 +10,8 @@ from pathlib import Path
 # Bytes at the beginning of a file in which Exif data are searched.
 _WITHIN = 1 << 17
 _MARK = b"Exif\x00\x00"
-# Tags (Exif 2.32, CIPA DC-008): pointer to the Exif directory, focal length of the same view on
-# a full-frame sensor.
+# Tags (Exif 2.32, CIPA DC-008): pointer to the Exif directory, focal length of the same view on a
+# full-frame sensor.
 _EXIF_DIRECTORY, _FOCAL_LENGTH_35MM = 0x8769, 0xA405
 _SHORT, _LONG = 3, 4
 # Diagonal of a full-frame sensor, millimetres: 36 × 24.
@@ -41,7 +41,7 @@ def focal_length_from_exif(path: Path, width: int, height: int) -> float | None:
 
 
 def focal_length_35mm(data: bytes) -> int | None:
-    """Return the focal length of the same view on a full-frame sensor, millimetres; None if it is unknown.
+    """Return the focal length of the same view on a full-frame sensor, millimetres, or None.
 
     Args:
         data: the beginning of a JPEG file, or of a PNG file with Exif data.
