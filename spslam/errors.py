@@ -68,6 +68,10 @@ class CalibrationError(DatasetError):
     """A calibration is missing, incomplete or impossible."""
 
 
+class MissingCalibrationError(CalibrationError):
+    """A recording has no calibration; self-calibration may find one."""
+
+
 class FetchError(SpslamError):
     """A public sequence is unknown, or cannot be downloaded or unpacked."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from spslam.camera import LARGEST_PX, Camera
-from spslam.errors import CalibrationError
+from spslam.errors import CalibrationError, MissingCalibrationError
 from spslam.geometry import orthonormalize
 from spslam.io.structured_text import one_line, shown
 from spslam.lens import lens
@@ -290,11 +290,12 @@ def find_calibration(
         image_size: see `load_calibration`.
 
     Raises:
-        CalibrationError: there is no calibration, or it cannot be used.
+        MissingCalibrationError: there is no calibration.
+        CalibrationError: it cannot be used.
     """
     path = Path(given) if given is not None else search_calibration(folders)
     if path is None:
-        raise CalibrationError(
+        raise MissingCalibrationError(
             f"{needed_for} needs a calibration: give --calibration FILE or put {CALIBRATION_NAME} "
             f"(width height fx fy cx cy fps) into {folders[0]}; none was found there"
         )

@@ -126,7 +126,9 @@ class LensFit:
             cost = self._cost(residuals, sigma, lens)
             H, g = self._normal(lens, R, t, residuals, sigma, free)
             for _ in range(_TRIALS):
-                step: FloatArray = -np.linalg.solve(H + damping * np.diag(np.diag(H)), g)
+                step: FloatArray = -np.asarray(
+                    np.linalg.solve(H + damping * np.diag(np.diag(H)), g), dtype=np.float64
+                )
                 tried = self._moved(lens, R, t, step, free)
                 new = self._cost(self._residuals(*tried), sigma, tried[0])
                 if new < cost:

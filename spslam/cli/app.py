@@ -29,8 +29,10 @@ from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
+from spslam.cli.cameras import calibrate as cli_calibrate
 from spslam.cli.cameras import calibration as cli_calibration
 from spslam.cli.cameras import check as cli_check
+from spslam.cli.cameras.own_calibration import OwnCalibration, find_own_calibration
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
@@ -52,7 +54,14 @@ from spslam.cli.options import (
     WeightsOption,
     resolve_config,
 )
-from spslam.errors import ConfigError, InputError, NoPoseError, RunStoppedError, ScaleError
+from spslam.errors import (
+    ConfigError,
+    InputError,
+    MissingCalibrationError,
+    NoPoseError,
+    RunStoppedError,
+    ScaleError,
+)
 from spslam.notices import notice, shown_notices
 from spslam.process.failures import line_of
 from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
@@ -116,6 +125,7 @@ app = typer.Typer(
 
 app.add_typer(cli_bench.app)
 app.add_typer(cli_calibration.app)
+app.add_typer(cli_calibrate.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_map.app)
 app.add_typer(cli_plugin.app)
@@ -225,9 +235,17 @@ def run(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Camera calibration (YAML) for images, videos and bags.",
+            help="Camera calibration for images, videos and bags, of spslam or another program; "
+            "without one the camera is found from the images, see spslam calibrate (extra colmap).",
         ),
     ] = None,
+    self_calibration: Annotated[
+        bool,
+        typer.Option(
+            "--self-calibration/--no-self-calibration",
+            help="Find the camera of images and videos without a calibration from the images.",
+        ),
+    ] = True,
     config: ConfigOption = None,
     overrides: SetOption = None,
     extractor: ExtractorOption = None,
@@ -311,6 +329,7 @@ def run(
     spslam run demo
     spslam run /data/kitti --sequence 00
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
+    spslam run walk.mp4
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
     spslam run walk.bag --topic /camera/image_raw
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
@@ -332,12 +351,12 @@ def run(
     mode = _mode(map_file, localize, extend)
     chosen = _outputs(outputs, extend)
     with RunLog() as log:
-        frames = open_sequence(
+        opened = partial(
+            open_sequence,
             path,
             dataset=dataset,
             sequence=sequence,
             sensor=sensor.value,
-            calibration=calibration,
             start=start,
             max_frames=max_frames,
             stride=stride,
@@ -346,13 +365,22 @@ def run(
             mask=None if mask == "auto" else mask,
             **topics,
         )
+        own: OwnCalibration | None = None
+        try:
+            frames = opened(calibration=calibration)
+        except MissingCalibrationError as error:
+            if not self_calibration:
+                raise
+            own = find_own_calibration(error, path, sequence, dataset, sensor.value, time_unit)
+            frames = opened(calibration=own.path)
+            calibration = own.path
         if disturbances:
             frames = _disturbed(frames, disturbances)
         if mask == "auto":
             frames = auto_masked(frames)
         config_name = config or config_for(frames.dataset, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
-        labels = {
+        labels: dict[str, Any] = {
             "dataset": frames.dataset,
             "extractor": resolved.features.extractor,
             "config": config_name,
@@ -369,6 +397,8 @@ def run(
         labels |= _input_labels(
             path, dataset, sequence, calibration, time_unit.value, str(pair_within), mask, topics
         )
+        if own is not None:
+            labels |= own.labels
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
         if cache is not None:
@@ -394,6 +424,7 @@ def run(
                 cache,
                 realtime,
                 chosen,
+                None if own is None else own.text,
             )
         except (InputError, NoPoseError) as error:
             command = cli_check.command_line(labels, sensor.value, start, max_frames, stride)
@@ -557,12 +588,14 @@ def _run(
     cache: Path | None,
     realtime: bool,
     outputs: tuple[str, ...],
+    own_calibration: str | None = None,
 ) -> None:
     from spslam.cli.console import ProgressLine, print_result
     from spslam.datasets import write_masks
+    from spslam.io.files import write_atomic
     from spslam.map.io import HeldMap, load_map
     from spslam.pipeline import run as run_sequence
-    from spslam.run.output import OutputFolder, default_output
+    from spslam.run.output import CALIBRATION, OutputFolder, default_output
     from spslam.slam.system import Slam
 
     if (
@@ -595,6 +628,8 @@ def _run(
                 offline=not realtime,
             )
             labels = {**labels, "engine": slam.preprocessor.engine}
+            if own_calibration is not None:
+                write_atomic(output.partial / CALIBRATION, own_calibration, durable=False)
             viewer = watch()
             with interrupt_as_flag() as interrupted, ProgressLine(len(frames)) as line:
                 outcome = run_sequence(

@@ -30,10 +30,12 @@ class CameraChoice:
     Attributes:
         calibrated: the calibrated camera of all images; None: guess.
         per: which images share a camera; None: all with a calibration, otherwise none.
+        guessed: first guess of the camera of all images, for self-calibration; None: by their size.
     """
 
     calibrated: Camera | None = None
     per: CameraPer | None = None
+    guessed: ColmapCamera | None = None
 
     def group(self, name: str, size: tuple[int, int]) -> tuple[str, tuple[int, int]]:
         """Return a key that is equal for images that share a camera.
@@ -77,6 +79,8 @@ def colmap_camera(choice: CameraChoice, name: str, size: tuple[int, int]) -> Col
             model.
     """
     camera = choice.calibrated
+    if choice.guessed is not None:
+        return choice.guessed
     if camera is None:
         focal = _GUESSED_FOCAL * max(size)
         guessed = (focal, size[0] / 2, size[1] / 2, 0.0)

@@ -44,6 +44,7 @@ CONFIG = "config.yaml"
 # Masks that `--mask auto` found, and its value in metrics.json.
 MASKS = ("mask.png", "mask_right.png")
 AUTO_MASK = "auto"
+CALIBRATION = "calibration.yaml"
 # Files that identify the folder of a run.
 MARKERS = frozenset({METRICS, CONFIG})
 # Keys that metrics.json of every run has.
@@ -67,6 +68,7 @@ OUTPUT_NAMES = MARKERS | {
     "report.html",
     "log.txt",
     *MASKS,
+    CALIBRATION,
 }
 # Files that `spslam mesh` writes into the folder of a finished run.
 MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
