@@ -26,7 +26,7 @@ from spslam.notices import notice
 from ..images.bayer import BayerPattern
 from .checks import is_plausible_baseline, is_rigid, report_baseline, report_doubts
 from .formats.registry import is_ours, kind_of, read_rig
-from .formats.rig import FoundCamera, Rig
+from .formats.rig import Rig
 from .formats.source import Source
 from .mask_paths import MaskPaths
 from .yaml_text import parse_yaml
@@ -394,29 +394,11 @@ def _cameras(rig: Rig) -> tuple[Camera, Camera | None]:
     cameras = []
     for found in rig.cameras:
         try:
-            cameras.append(_camera(found))
+            cameras.append(found.camera(_DEFAULT_FPS))
         except CalibrationError as error:
             name = f"{found.name}: " if len(rig.cameras) > 1 and found.name else ""
             raise CalibrationError(f"this is {rig.kind}: {name}{error}") from None
     return cameras[0], cameras[1] if len(cameras) > 1 else None
-
-
-def _camera(found: FoundCamera) -> Camera:
-    assert found.size is not None
-    model, coefficients = lens(found.model, found.coefficients)
-    fx, fy, cx, cy = found.intrinsics
-    return Camera(
-        width=found.size[0],
-        height=found.size[1],
-        fx=fx,
-        fy=fy,
-        cx=cx,
-        cy=cy,
-        distortion_model=model,
-        distortion=coefficients,
-        fps=found.fps if found.fps is not None else _DEFAULT_FPS,
-        readout_s=found.readout_s,
-    )
 
 
 def _validated(values: Any) -> _CalibrationFile:

@@ -45,7 +45,7 @@ def read_kalibr(source: Source) -> Rig:
     """Read the first two cameras; `T_cn_cnm1` is the inverse of T_left_right."""
     given = _cameras(source.values)
     names = list(given)
-    left = _camera(names[0], given[names[0]])
+    left = kalibr_camera(names[0], given[names[0]])
     rest = names[1:]
     if not rest:
         return Rig(KIND, (left,))
@@ -54,7 +54,7 @@ def read_kalibr(source: Source) -> Rig:
         missing = f"no T_cn_cnm1 relates {names[1]} to {names[0]}: only {names[0]} is read"
         return Rig(KIND, (left,), remarks=(missing,))
     more = (f"{', '.join(rest[1:])} not used",) if rest[1:] else ()
-    return Rig(KIND, (left, _camera(names[1], given[names[1]])), T, remarks=more)
+    return Rig(KIND, (left, kalibr_camera(names[1], given[names[1]])), T, remarks=more)
 
 
 def write_kalibr(calibration: Calibration) -> str:
@@ -82,7 +82,12 @@ def _cameras(values: Values) -> dict[str, Values]:
     }
 
 
-def _camera(name: str, given: Values) -> FoundCamera:
+def kalibr_camera(name: str, given: Values) -> FoundCamera:
+    """Read one camera of a camchain.
+
+    Raises:
+        CalibrationError: a value is missing or impossible.
+    """
     kind = str(given.get("camera_model", "pinhole")).lower()
     bent = str(given.get("distortion_model", "none")).lower()
     bent = "none" if bent == "" else bent

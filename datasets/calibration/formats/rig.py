@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.camera import Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import inverse, make_transform
+from spslam.lens import lens
 
 # COLMAP and others measure cx and cy from the corner of the first pixel, spslam from its centre:
 # the difference in pixels.
@@ -52,6 +54,24 @@ class FoundCamera:
             object.__setattr__(self, "coefficients", self.coefficients[:least])
             if least == 0:
                 object.__setattr__(self, "model", None)
+
+    def camera(self, default_fps: float) -> Camera:
+        """Make the camera; `default_fps` is its rate, 1/s, where the file gives none.
+
+        Raises:
+            CalibrationError: the size is unknown, or a value is impossible.
+        """
+        if self.size is None:
+            raise CalibrationError("the file does not give the size of the images")
+        model, coefficients = lens(self.model, self.coefficients)
+        return Camera(
+            *self.size,
+            *self.intrinsics,
+            model,
+            coefficients,
+            fps=self.fps if self.fps is not None else default_fps,
+            readout_s=self.readout_s,
+        )
 
 
 @dataclass(frozen=True, eq=False)
