@@ -1,4 +1,4 @@
-"""Read recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos, built-in worlds."""
+"""Read recordings as frames: KITTI, TUM RGB-D, EuRoC, image folders, videos, bags, worlds."""
 
 from .base import BaseSequence
 from .euroc import left_camera_ground_truth
@@ -6,14 +6,17 @@ from .factory import SENSORS, dataset_names, open_sequence
 from .images.pictures import read_pictures
 from .live.address import read_camera
 from .live.kinds import is_live
+from .masks.auto import auto_masked, write_masks
 
 __all__ = [
     "SENSORS",
     "BaseSequence",
+    "auto_masked",
     "dataset_names",
     "is_live",
     "left_camera_ground_truth",
     "open_sequence",
     "read_camera",
     "read_pictures",
+    "write_masks",
 ]

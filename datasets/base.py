@@ -8,29 +8,39 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import RATES_HZ, Camera
 from spslam.errors import DatasetError, FrameError, StampError
-from spslam.frame import ColorImage, Frame, Sensor
+from spslam.frame import Frame, Sensor
 from spslam.interfaces import LeftOut, Sequence
 from spslam.notices import counted, notice
 from spslam.trajectory import Trajectory
 
 from .calibration.checks import size_advice
+from .calibration.mask_paths import MaskPaths
 from .calibration.rectify import StereoRectifier
 from .images.bayer import BayerPattern
-from .images.decoding import estimate_orientation, image_size, read_color
+from .images.decoding import estimate_orientation, image_size, read_pixels, to_color
 from .images.depth_files import MILLIMETRES, DepthReader, DepthUnits
 from .images.grey_levels import GreyReader
+from .masks.mask_images import RawView
+from .masks.masks import Masks
+from .views import Views
 
 _LOG = logging.getLogger(__name__)
 
 
 class BaseSequence(ABC):
-    """Base class of a `spslam.interfaces.Sequence`; a reader adds `__len__` and `_read`."""
+    """Base class of a `spslam.interfaces.Sequence`; a reader adds `__len__` and `_read`.
+
+    Attributes:
+        masks: put on every frame; None: frames stay as they are read.
+        calibrated_masks: the masks that the recording's calibration names; None: none.
+    """
 
     def __init__(
         self,
@@ -51,6 +61,8 @@ class BaseSequence(ABC):
         self.skipped: list[tuple[int, str]] = []
         self.time_unit = "s"
         self.left_out: list[LeftOut] = []
+        self.masks: Masks | None = None
+        self.calibrated_masks: MaskPaths | None = None
         self._late: dict[int, StampError] = {}
         self._reported = (0, 0)
 
@@ -74,6 +86,23 @@ class BaseSequence(ABC):
         """
         return index < len(self)
 
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from raw images."""
+        same = RawView(self.camera.width, self.camera.height)
+        return same, same
+
+    def image_names(self, right: bool = False) -> list[str] | None:
+        """Return the file name of each frame's (right) image; None if images have no names."""
+        return None
+
+    def mask_metrics(self) -> dict[str, Any]:
+        """Return the source of the masks and the masked fraction, for `metrics.json`."""
+        none = {"mask_source": None, "masked_fraction": 0.0, "frames_without_mask": 0}
+        return none if self.masks is None else self.masks.metrics()
+
+    def _masked(self, frame: Frame) -> Frame:
+        return frame if self.masks is None else self.masks.on(frame)
+
     def _original_index(self, index: int) -> int:
         """Return the `Frame.index` of the frame at `index`."""
         return index
@@ -90,7 +119,7 @@ class BaseSequence(ABC):
             raise IndexError(
                 f"{self.name} has {counted(len(self), 'frame')}, frame {index} was requested"
             )
-        return self._read(position)
+        return self._masked(self._read(position))
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield every frame that can be decoded and is later than the frames before it.
@@ -115,7 +144,7 @@ class BaseSequence(ABC):
             except IndexError:
                 break
             decoded += 1
-            yield frame
+            yield self._masked(frame)
         if decoded == 0:
             reason = self.skipped[0][1] if self.skipped else "it is empty"
             raise DatasetError(
@@ -164,6 +193,7 @@ class FrameFiles:
         right: N paths of the right images, or None.
         depth: N paths of depth files registered to `images`, or None.
         depth_units: units of the depth files per metre.
+        depth_reader: reader of depth files of other encodings; None: PNG, TIFF or NPY files.
         time_unit, left_out: see `Sequence`.
         bayer: pattern of grey images that are mosaics of a colour sensor; None: they are grey.
     """
@@ -173,6 +203,7 @@ class FrameFiles:
     right: list[Path] | None = None
     depth: list[Path] | None = None
     depth_units: DepthUnits = MILLIMETRES
+    depth_reader: DepthReader | None = None
     time_unit: str = "s"
     left_out: tuple[LeftOut, ...] = ()
     bayer: BayerPattern | None = None
@@ -191,7 +222,9 @@ class FrameFiles:
 class FileSequence(BaseSequence):
     """Frames from image files, rectified while reading when a `rectifier` is given.
 
-    `camera` is the camera of `Frame.image`: with a rectifier, the rectified left camera.
+    `camera` is the camera of `Frame.image`: with a rectifier, the rectified left camera. Without
+    a rectifier, images of a wide lens are undistorted while reading (`lens_view`), and the
+    attribute `camera` is the pinhole camera of the view.
     """
 
     def __init__(
@@ -205,16 +238,16 @@ class FileSequence(BaseSequence):
         *,
         dataset: str,
     ) -> None:
-        super().__init__(name, files.sensor, camera, source, ground_truth, dataset=dataset)
+        self._views = Views(camera, rectifier, paired=files.right is not None)
+        super().__init__(
+            name, files.sensor, self._views.camera, source, ground_truth, dataset=dataset
+        )
         self.time_unit, self.left_out = files.time_unit, list(files.left_out)
         self._files = files
         if files.images:
             estimate_orientation(files.images[0])
-        self._rectifier = rectifier
-        raw = (rectifier.left, rectifier.right) if rectifier is not None else (camera, camera)
-        self._left_size, self._right_size = ((c.width, c.height) for c in raw)
         self._images = GreyReader(name, files.images, files.right or [], bayer=files.bayer)
-        self._depth = DepthReader(name, files.depth_units)
+        self._depth = files.depth_reader or DepthReader(name, files.depth_units)
 
     @property
     def depth_scale(self) -> float | None:
@@ -223,6 +256,15 @@ class FileSequence(BaseSequence):
 
     def __len__(self) -> int:
         return len(self._files)
+
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from raw images."""
+        return self._views.raw_views()
+
+    def image_names(self, right: bool = False) -> list[str] | None:
+        """Return the file name of each frame's (right) image."""
+        files = self._files.right if right else self._files.images
+        return None if files is None else [path.name for path in files]
 
     @property
     def timestamps(self) -> NDArray[np.float64]:
@@ -238,38 +280,25 @@ class FileSequence(BaseSequence):
         Raises:
             FrameError: the file cannot be decoded.
         """
-        colors = read_color(self._files.images[index])
-        if colors is None or self._rectifier is None:
-            return colors
-        return self._rectifier.rectify(colors, colors)[0]
+        decoded = to_color(read_pixels(self._files.images[index]))
+        return None if decoded is None else self._views.color(decoded)
 
     def _read(self, index: int) -> Frame:
-        files = self._files
+        files, views = self._files, self._views
         path = files.images[index]
         image, decoded = self._images.read_both(path)
         right, decoded_right, depth = None, None, None
         _check_size(
-            "image" if files.right is None else "left image", path, image.shape, self._left_size
+            "image" if files.right is None else "left image", path, image.shape, views.left_size
         )
         if files.right is not None:
             right, decoded_right = self._images.read_both(files.right[index])
-            _check_size("right image", files.right[index], right.shape, self._right_size)
-            if self._rectifier is not None:
-                image, right = self._rectifier.rectify(image, right)
+            _check_size("right image", files.right[index], right.shape, views.right_size)
         if files.depth is not None:
             depth = self._depth.read(files.depth[index])
-            _check_size("depth image", files.depth[index], depth.shape, self._left_size)
-        rectifier = self._rectifier
-        return Frame(
-            index,
-            float(files.timestamps[index]),
-            self.camera,
-            image,
-            right,
-            depth,
-            _color(decoded, None if rectifier is None else rectifier.maps_left),
-            _color(decoded_right, None if rectifier is None else rectifier.maps_right),
-        )
+            _check_size("depth image", files.depth[index], depth.shape, views.left_size)
+        stamp = float(files.timestamps[index])
+        return views.frame(index, stamp, image, decoded, right, decoded_right, depth)
 
 
 class SlicedSequence(BaseSequence):
@@ -312,6 +341,22 @@ class SlicedSequence(BaseSequence):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from raw images."""
+        whole = self._whole
+        return whole.raw_views() if isinstance(whole, BaseSequence) else super().raw_views()
+
+    def image_names(self, right: bool = False) -> list[str] | None:
+        """Return the file name of each frame's (right) image; None if images have no names."""
+        names = self._whole.image_names(right) if isinstance(self._whole, BaseSequence) else None
+        return None if names is None else [names[row] for row in self._rows]
+
+    def mask_metrics(self) -> dict[str, Any]:
+        """Return the source of the masks and the masked fraction, for `metrics.json`."""
+        if self.masks is None and isinstance(self._whole, BaseSequence):
+            return self._whole.mask_metrics()
+        return super().mask_metrics()
+
     @property
     def _rows(self) -> range:
         return range(self._start, len(self._whole), self._stride)[: self._most]
@@ -349,13 +394,6 @@ class SlicedSequence(BaseSequence):
     def _read(self, index: int) -> Frame:
         frame = self._whole[self._rows[index]]
         return frame if frame.camera is self.camera else replace(frame, camera=self.camera)
-
-
-def _color(
-    decoded: NDArray[np.uint8] | None,
-    maps: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
-) -> ColorImage | None:
-    return None if decoded is None else ColorImage(decoded, maps)
 
 
 def _check_size(what: str, path: Path, shape: tuple[int, ...], expected: tuple[int, int]) -> None:

@@ -28,7 +28,9 @@ from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
 from .calibration.checks import is_rigid, report_baseline, report_doubts
-from .calibration.foreign import EUROC_SENSOR, recognise
+from .calibration.formats.euroc_sensor import KIND as EUROC_SENSOR
+from .calibration.formats.registry import kind_of
+from .calibration.formats.source import Source
 from .calibration.rectify import StereoRectifier
 from .calibration.yaml_text import parse_yaml, read_text
 from .images.decoding import IMAGE_KINDS, list_files
@@ -258,7 +260,7 @@ def _read_sensor(path: Path) -> SensorEntry:
         )
     text = read_text(path)
     try:
-        values = _sensor_values(text)
+        values = _sensor_values(path, text)
         width, height = _numbers(values, "resolution", 2)
         fx, fy, cx, cy = _numbers(values, "intrinsics", 4)
         coefficients = _numbers(values, _DISTORTION, None) if _DISTORTION in values else ()
@@ -282,14 +284,14 @@ def _read_sensor(path: Path) -> SensorEntry:
     return SensorEntry(camera, orthonormalize(T))
 
 
-def _sensor_values(text: str) -> dict[str, Any]:
+def _sensor_values(path: Path, text: str) -> dict[str, Any]:
     values = parse_yaml(text)
     if not isinstance(values, dict):
         raise CalibrationError(f"expected keys and values, found {type(values).__name__}")
     if "T_BS" not in values:
-        foreign = recognise(text)
-        if foreign is not None and foreign.kind != EUROC_SENSOR:
-            raise CalibrationError(f"expected EuRoC's sensor.yaml, but this is {foreign.kind}")
+        kind = kind_of(Source(path, text.encode()))
+        if kind is not None and kind != EUROC_SENSOR:
+            raise CalibrationError(f"expected EuRoC's sensor.yaml, but this is {kind}")
     kind = values.get("camera_model", "pinhole")
     if kind != "pinhole":
         lens_model(kind)

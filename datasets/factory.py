@@ -16,7 +16,7 @@ from typing import cast, get_args
 
 from spslam.errors import DatasetError, SpslamError
 from spslam.frame import Sensor
-from spslam.interfaces import DatasetReader, Sequence, SequenceRequest
+from spslam.interfaces import DatasetReader, Sequence, SequenceRequest, Topics
 from spslam.plugins import describe_failure, describe_plugin, find_plugins, make_plugin
 from spslam.timestamps import TimeUnitChoice
 
@@ -26,12 +26,17 @@ from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
 from .kitti_360 import is_kitti_360, open_kitti_360
 from .kitti_raw import is_kitti_raw, open_kitti_raw
+from .layouts.library import is_layout_file, layout_names
+from .layouts.reader import is_layout, open_layout, open_named
 from .live.kinds import is_live
+from .masks.auto import AUTO, auto_masked, with_masks
 from .models.colmap import is_colmap, open_colmap
 from .models.image_query_list import is_image_query_list, open_image_query_list
 from .models.kapture import is_kapture, open_kapture
 from .models.nerfstudio import is_nerfstudio, open_nerfstudio
 from .paths import absolute, contents
+from .ros.bag import is_bag
+from .ros.sequence import open_ros
 from .timestamps import PAIR_WITHIN_S, Timing
 from .tum import is_tum, open_tum
 from .tum_vi import is_tum_vi, open_tum_vi
@@ -45,7 +50,8 @@ _KIND = "dataset"
 _LOG = logging.getLogger(__name__)
 _EXPECTED = (
     "KITTI (sequences/NN with image_0, calib.txt, times.txt), TUM RGB-D (rgb.txt), "
-    "EuRoC (mav0/cam0), another one of docs/datasets.md, "
+    "EuRoC (mav0/cam0), bags (*.bag, *.mcap, *.db3), a layout (see spslam data layouts), "
+    "another one of docs/datasets.md, "
     "images (*.png, *.jpg, *.tif …, or left/ with right/ or depth/)"
 )
 
@@ -57,13 +63,16 @@ class _BuiltIn:
     Attributes:
         recognises, open: see `DatasetReader`.
         takes_calibration: whether a calibration file may be given.
-        of_folders: whether its recordings are folders, not files.
+        of_folders, of_files: whether its recordings are folders, or files.
+        takes_topics: whether topics may be chosen.
     """
 
     recognises: Callable[[Path], bool]
     open: Callable[[Path, SequenceRequest], Sequence]
     takes_calibration: bool = False
     of_folders: bool = True
+    of_files: bool = False
+    takes_topics: bool = False
 
 
 def open_sequence(
@@ -78,6 +87,11 @@ def open_sequence(
     stride: int = 1,
     time_unit: str = "auto",
     pair_within_s: float = PAIR_WITHIN_S,
+    mask: str | Path | None = None,
+    topic: str | None = None,
+    right_topic: str | None = None,
+    depth_topic: str | None = None,
+    truth_topic: str | None = None,
 ) -> Sequence:
     """Open a recording.
 
@@ -86,7 +100,8 @@ def open_sequence(
             name of a built-in world (`demo`, `demo-small`, `demo-loop`, `demo-twins`; with other
             textures `demo@2`), or a live camera (`camera:0`, `realsense:`, `oak:`; see
             `live.address.open_live`). Write `./demo` for a folder of such a name.
-        dataset: format of the recording, one of `dataset_names`; `auto` recognises it.
+        dataset: format of the recording, one of `dataset_names`, or the path of a layout
+            (`my_layout.yaml`); `auto` recognises it.
         sequence: name of the sequence where `path` holds several, or a unique part of the name.
         sensor: `mono`, `stereo`, `rgbd`, or `auto`: stereo if possible, else RGB-D, else mono.
         calibration: YAML file for image folders, videos and TUM RGB-D of unknown cameras. Without
@@ -98,6 +113,13 @@ def open_sequence(
         time_unit: unit of the stamps in lists and names: `s`, `ms`, `us`, `ns`, `frames` (the
             stamps count frames), or `auto`.
         pair_within_s: largest time between left and right image, or image and depth, seconds.
+        mask: image whose white pixels are used, or folder with one for each image, in the size of
+            raw images (see `masks.mask_files.open_masks`); `auto` finds and masks what is fixed to
+            the camera. Without it, the `mask` of the calibration is used.
+        topic: topic of a bag with the (left) images; None: found by type and name, as the others.
+        right_topic: topic of a bag with the right images.
+        depth_topic: topic of a bag with the depth images.
+        truth_topic: topic of a bag with the poses of the ground truth.
 
     Raises:
         DatasetError: no format fits, or files are missing or hold something else than expected.
@@ -115,23 +137,36 @@ def open_sequence(
         None if calibration is None else Path(calibration),
         cast(TimeUnitChoice, time_unit),
         pair_within_s,
+        None if mask is None or mask == AUTO else Path(mask),
+        Topics(topic, right_topic, depth_topic, truth_topic),
     )
     if dataset == "auto" and is_live(path):
         from .live.address import open_live
 
-        return open_live(os.fspath(path), request, start, max_frames, stride)
+        if mask == AUTO:
+            raise DatasetError(
+                f"{path} is a live camera, and --mask auto looks at a recording first: give a mask "
+                "image, for example the mask.png of an earlier run"
+            )
+        live = open_live(os.fspath(path), request, start, max_frames, stride)
+        return with_masks(live, request.mask)
     try:
         whole = _open(path, dataset, request)
+        if mask != AUTO:
+            whole = with_masks(whole, request.mask)
     except OSError as error:  # a folder that may not be listed, a disk that fails
         raise DatasetError(f"{path} cannot be read: {error}") from None
-    if (start, max_frames, stride) == (0, None, 1):
-        return whole
-    return SlicedSequence(whole, start, max_frames, stride)
+    if (start, max_frames, stride) != (0, None, 1):
+        whole = SlicedSequence(whole, start, max_frames, stride)
+    return auto_masked(whole) if mask == AUTO else whole
 
 
 def dataset_names() -> list[str]:
-    """Return the values of `open_sequence`'s `dataset`: `auto`, built-in readers, plug-ins."""
-    return ["auto", *_BUILT_IN, _WORLD, *_plugins()]
+    """Return the values of `open_sequence`'s `dataset`: `auto`, readers, layouts, plug-ins.
+
+    The path of a layout's YAML file is accepted, too.
+    """
+    return list(dict.fromkeys(["auto", *_BUILT_IN, _WORLD, *_plugins(), *layout_names()]))
 
 
 def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
@@ -141,7 +176,7 @@ def _open(path: str | Path, dataset: str, request: SequenceRequest) -> Sequence:
     name, reader = _recognise(place) if dataset == "auto" else (dataset, _reader(dataset))
     if isinstance(reader, _BuiltIn):
         _check_request(name, reader, request)
-        if reader.of_folders and not place.is_dir():
+        if reader.of_folders and not reader.of_files and not place.is_dir():
             raise DatasetError(
                 f"expected a folder with {name}, "
                 f"found {'a file' if place.exists() else 'nothing'} at {place}"
@@ -153,6 +188,10 @@ def _reader(name: str) -> DatasetReader:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
     plugin = _plugins().get(name)
+    if plugin is None and (is_layout_file(name) or name in layout_names()):
+        return _BuiltIn(
+            is_layout, lambda path, request: open_named(name, path, request), takes_calibration=True
+        )
     if plugin is None:
         raise DatasetError(f"dataset must be one of {', '.join(dataset_names())}, found {name!r}")
     return _PluginReader(plugin)
@@ -163,6 +202,8 @@ def _check_request(name: str, reader: _BuiltIn, request: SequenceRequest) -> Non
         raise _own_calibration(name)
     if request.sequence is not None and not reader.of_folders:
         raise _no_sequences(name, request)
+    if request.topics.given and not reader.takes_topics:
+        raise _no_topics(name, request)
 
 
 def _own_calibration(name: str) -> DatasetError:
@@ -178,6 +219,11 @@ def _no_sequences(name: str, request: SequenceRequest) -> DatasetError:
     )
 
 
+def _no_topics(name: str, request: SequenceRequest) -> DatasetError:
+    option, topic = next(iter(request.topics.given.items()))
+    return DatasetError(f"{option} is for bags; {name} has no topics, found {topic!r}")
+
+
 def _recognise(place: Path) -> tuple[str, DatasetReader]:
     if not place.exists():
         raise DatasetError(
@@ -189,8 +235,8 @@ def _recognise(place: Path) -> tuple[str, DatasetReader]:
             return name, reader
     if not place.is_dir():
         raise DatasetError(
-            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}) and no list of images: "
-            "give a video or the folder of the images"
+            f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}), no bag (.bag .mcap "
+            ".db3) and no list of images: give one of these or the folder of the images"
         )
     raise DatasetError(f"{place} is not recognised: expected {_EXPECTED}, found {contents(place)}")
 
@@ -200,10 +246,14 @@ def _in_order(folder: bool) -> Iterator[tuple[str, DatasetReader]]:
 
     The reader of image folders comes last, because many folders of other formats hold images.
     """
-    named = [(name, reader) for name, reader in _BUILT_IN.items() if reader.of_folders == folder]
+    named = [(name, reader) for name, reader in _BUILT_IN.items() if _opens(reader, folder)]
     yield from ((name, reader) for name, reader in named if name != _IMAGES)
     yield from ((name, _PluginReader(plugin)) for name, plugin in _plugins().items())
     yield from ((name, reader) for name, reader in named if name == _IMAGES)
+
+
+def _opens(reader: _BuiltIn, folder: bool) -> bool:
+    return reader.of_folders if folder else reader.of_files
 
 
 def _plugins() -> dict[str, EntryPoint]:
@@ -272,6 +322,8 @@ def _open_world(name: str, request: SequenceRequest) -> Sequence:
         raise _own_calibration(_WORLD)
     if request.sequence is not None:
         raise _no_sequences(_WORLD, request)
+    if request.topics.given:
+        raise _no_topics(_WORLD, request)
     if not is_world(name):
         raise DatasetError(
             f"expected the name of a built-in world ({', '.join(_world_names())}), found {name!r}"
@@ -341,7 +393,10 @@ _BUILT_IN: dict[str, _BuiltIn] = {
     "imagelist": _BuiltIn(
         is_image_query_list, open_image_query_list, takes_calibration=True, of_folders=False
     ),
+    # Before TUM RGB-D, whose form several data sets have with other cameras.
+    "layout": _BuiltIn(is_layout, open_layout, takes_calibration=True),
     "tum": _BuiltIn(is_tum, _tum, takes_calibration=True),
     _IMAGES: _BuiltIn(is_images, _images, takes_calibration=True),
-    "video": _BuiltIn(is_video, _video, takes_calibration=True, of_folders=False),
+    "video": _BuiltIn(is_video, _video, takes_calibration=True, of_folders=False, of_files=True),
+    "ros": _BuiltIn(is_bag, open_ros, takes_calibration=True, of_files=True, takes_topics=True),
 }

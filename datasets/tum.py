@@ -20,7 +20,9 @@ from spslam.notices import notice
 from spslam.trajectory import Trajectory, read_ground_truth
 
 from .base import FileSequence, FrameFiles, check_image_size
-from .calibration.calibration import CALIBRATION_NAME, load_calibration
+from .calibration.calibration import CALIBRATION_NAME, load_calibration, search_calibration
+from .calibration.mask_paths import MaskPaths
+from .images.decoding import image_size
 from .images.depth_files import DepthUnits, depth_units
 from .images.lists import read_image_list
 from .paths import check_sequence_name, choose_sequence, contents, subfolders, unused_streams
@@ -109,7 +111,7 @@ def open_tum(
         raise DatasetError(
             f"RGB-D needs a list of depth images at {folder}/depth.txt, found {contents(folder)}"
         )
-    camera, units, origin = _find_camera(folder, calibration)
+    camera, units, origin, masks = _find_camera(folder, calibration)
     times, images, unit, left_out = _read_list(folder / "rgb.txt", timing, camera.fps)
     depth = None
     if has_depth and sensor != "mono":
@@ -134,9 +136,11 @@ def open_tum(
         times, images, depth=depth, depth_units=units, time_unit=unit, left_out=tuple(left_out)
     )
     camera = replace(camera, fps=nominal_fps(times, camera.fps))
-    return FileSequence(
+    opened = FileSequence(
         name, files, camera, str(folder), _read_ground_truth(folder, times), dataset="tum"
     )
+    opened.calibrated_masks = masks
+    return opened
 
 
 def _is_sequence(path: Path) -> bool:
@@ -156,15 +160,19 @@ def _find_sequence(path: Path, sequence: str | None) -> Path:
     return choose_sequence(path, choices, sequence)
 
 
-def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, DepthUnits, str]:
-    """Return the camera, the units of depth per metre, and their origin in words."""
+def _find_camera(
+    folder: Path, calibration: str | Path | None
+) -> tuple[Camera, DepthUnits, str, MaskPaths | None]:
+    """Return the camera, the units of depth per metre, their origin in words, and the masks."""
+    robots = _ROBOT.findall(folder.name)
     if calibration is None and (folder / CALIBRATION_NAME).is_file():
         calibration = folder / CALIBRATION_NAME
+    elif calibration is None and not robots:
+        calibration = search_calibration([folder])
     if calibration is not None:
-        own = load_calibration(calibration)
+        own = load_calibration(calibration, lambda: _image_size(folder))
         units = depth_units(own.depth_scale, _DEPTH_UNITS_PER_METRE)
-        return own.camera, units, f"calibration {own.path}"
-    robots = _ROBOT.findall(folder.name)
+        return own.camera, units, f"calibration {own.path}", own.masks
     if not robots:
         raise CalibrationError(
             f"the camera of {folder} is unknown: expected freiburg1, freiburg2 or freiburg3 "
@@ -174,7 +182,13 @@ def _find_camera(folder: Path, calibration: str | Path | None) -> tuple[Camera, 
         _CAMERAS[robots[0]],
         depth_units(None, _DEPTH_UNITS_PER_METRE),
         f"the calibration of freiburg{robots[0]}",
+        None,
     )
+
+
+def _image_size(folder: Path) -> tuple[int, int]:
+    _, names, _ = read_image_list(folder / "rgb.txt", "'timestamp filename'")
+    return image_size([folder / name for name in names])
 
 
 def _read_list(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError, FrameError, StampError
-from spslam.frame import ColorImage, Frame
+from spslam.frame import Frame
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK
 from spslam.notices import counted, notice
 from spslam.timestamps import FASTEST_STEP_S, SLOWEST_STEP_S
@@ -22,7 +22,9 @@ from .base import BaseSequence
 from .calibration.calibration import Calibration, find_calibration
 from .calibration.checks import size_advice
 from .images.decoding import to_color, to_grey
+from .masks.mask_images import RawView
 from .timestamps import Timing
+from .views import Views
 
 _LOG = logging.getLogger(__name__)
 VIDEO_SUFFIXES = (
@@ -42,6 +44,8 @@ def is_video(path: Path) -> bool:
 
 class VideoSequence(BaseSequence):
     """The frames of a video file, converted to grey, in the orientation of the sensor.
+
+    Frames of a wide lens are undistorted while reading (`lens_view`).
 
     A tag that asks players to turn the picture is reported in a notice and ignored, because the
     calibration belongs to the sensor.
@@ -78,7 +82,9 @@ class VideoSequence(BaseSequence):
                 "expected a video file, "
                 f"found {'a folder' if path.exists() else 'nothing'} at {path}"
             )
-        given = find_calibration(calibration, [path.parent], f"the video {path}")
+        given = find_calibration(
+            calibration, [path.parent], f"the video {path}", lambda: _stored_size(path)
+        )
         self._path = path
         self._lock = threading.Lock()
         self._capture = open_video(path)
@@ -90,9 +96,11 @@ class VideoSequence(BaseSequence):
             fps = given.fps
         else:
             fps = _rate(self._capture.get(cv2.CAP_PROP_FPS), stamps, given.fps, path)
-        super().__init__(
-            f"video {path.stem}", "mono", replace(given.camera, fps=fps), str(path), dataset="video"
-        )
+        camera = replace(given.camera, fps=fps)
+        self._views = Views(camera)
+        name = f"video {path.stem}"
+        super().__init__(name, "mono", self._views.camera, str(path), dataset="video")
+        self.calibrated_masks = given.masks
         self.time_unit = "container"
         if timing.unit == "frames" or (len(stamps) > 1 and not (np.diff(stamps) > 0).any()):
             self.time_unit = "frames"
@@ -132,14 +140,11 @@ class VideoSequence(BaseSequence):
                 stamp,
                 EQUAL_STAMP if stamp == latest else STEPPED_BACK,
             )
-        colors = to_color(pixels)
-        return Frame(
-            index,
-            stamp,
-            self.camera,
-            to_grey(pixels, f"frame {index}"),
-            color=None if colors is None else ColorImage(colors),
-        )
+        return self._views.frame(index, stamp, to_grey(pixels, f"frame {index}"), to_color(pixels))
+
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how images of frames are made from those of the video."""
+        return self._views.raw_views()
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
         self._go_to(index)
@@ -218,6 +223,18 @@ class VideoSequence(BaseSequence):
             count += 1
         self._rewind()
         return count
+
+
+def _stored_size(path: Path) -> tuple[int, int]:
+    """Return width and height, pixels, of a video."""
+    capture = open_video(path, quiet=True)
+    try:
+        return (
+            int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+            int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        )
+    finally:
+        capture.release()
 
 
 def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:

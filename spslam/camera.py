@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import CalibrationError
-from spslam.lens import (
-    COEFFICIENT_COUNTS,
-    DistortionModel,
-    bend_angles,
-    straighten_angles,
-    widest_slope,
-)
+from spslam.lens import COEFFICIENT_COUNTS, DistortionModel, coefficient_error
+from spslam.lens_models import central_scale, positions_of, rays_of, straight_radii, widest_slope
 
 # Number of fixed-point iterations that refine OpenCV's undistorted points.
 _UNDISTORT_ITERATIONS = 10
-# Maximum error of an undistorted point when it is distorted again, pixels; NaN beyond.
-_MAX_UNDISTORT_ERROR_PX = 0.5
-# Maximum angle from the optical axis at which a fisheye pixel is undistorted, radians; NaN beyond.
+# Error of an undistorted point when it is distorted again, pixels, above which `undistort` refines
+# it by Newton's method; and number of Newton steps.
+_ROUGH_PX, _NEWTON_STEPS = 1e-3, 10
+# Step of the numerical derivative of the distortion, pixels.
+_DERIVATIVE_PX = 1e-3
+# Maximum error of a refined point when it is distorted again, pixels; NaN beyond.
+_EXACT_PX = 1e-6
+# Maximum angle from the optical axis at which a pixel is undistorted, radians; NaN beyond.
 # Near 90 degrees the pinhole plane stretches without limit (the tangent of 89.9 degrees is 573).
 _WIDEST_UNDISTORTED = np.radians(89.9)
 # Maximum distance of a whole image from its optical axis, focal lengths (the tangent of 80
@@ -48,12 +48,14 @@ class Camera:
 
     Attributes:
         width, height: size of the image, pixels.
-        fx, fy: focal lengths, pixels.
+        fx, fy: focal lengths, pixels. Of `double_sphere`, `omni` and `fov` they are parameters of
+            the model: the scale at the principal point is `ideal_focal`.
         cx, cy: principal point, pixels. It may lie outside of a cropped image.
-        distortion_model: `none`, `radtan` (OpenCV's coefficients k1 k2 p1 p2
-            [k3 [k4 k5 k6 [s1 s2 s3 s4 [τx τy]]]]) or `equidistant` (fisheye k1 k2 k3 k4, Kannala
-            and Brandt, A generic camera model and calibration method, PAMI 2006).
-        distortion: coefficients of the distortion model.
+        distortion_model: `none`, `radtan` (OpenCV's), `equidistant` (Kannala-Brandt fisheye),
+            `double_sphere`, `eucm`, `ucm`, `omni` (Mei) or `fov` (ATAN); sources in
+            `spslam.lens_models`.
+        distortion: coefficients of the distortion model, in the order of
+            `spslam.lens.COEFFICIENT_COUNTS`.
         baseline_m: distance between the rectified left and right camera, metres. For RGB-D the
             baseline of the virtual stereo pair into which depth is converted; None for mono.
         fps: nominal frame rate, images per second.
@@ -121,6 +123,9 @@ class Camera:
                 f"distortion coefficients must be finite, at most {_LARGEST_COEFFICIENT:g}, "
                 f"found {self.distortion}"
             )
+        impossible = coefficient_error(self.distortion_model, self.distortion)
+        if impossible is not None:
+            raise CalibrationError(f"distortion model {impossible}")
         if (
             self.baseline_m is not None
             and not _BASELINES_M[0] <= self.baseline_m <= _BASELINES_M[1]
@@ -142,7 +147,7 @@ class Camera:
 
     @property
     def K(self) -> NDArray[np.float64]:
-        """The camera matrix (3, 3) float64, pixels."""
+        """The camera matrix (3, 3) float64 of fx, fy, cx and cy, pixels."""
         return np.array([[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]])
 
     @property
@@ -155,9 +160,16 @@ class Camera:
         """Baseline times focal length, pixels · metres: disparity = bf / depth; 0 for mono."""
         return self.fx * self.baseline_m if self.baseline_m is not None else 0.0
 
+    @property
+    def ideal_focal(self) -> tuple[float, float]:
+        """Focal lengths x and y of the undistorted camera, pixels: the scale at its centre."""
+        scale = central_scale(self.distortion_model, self.distortion)
+        return self.fx * scale, self.fy * scale
+
     def without_distortion(self) -> Camera:
-        """Return the same camera with an ideal lens."""
-        return replace(self, distortion_model="none", distortion=())
+        """Return the same camera with an ideal lens of focal lengths `ideal_focal`."""
+        fx, fy = self.ideal_focal
+        return replace(self, fx=fx, fy=fy, distortion_model="none", distortion=())
 
     def project(self, points_cam: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project points (..., 3) in camera coordinates, metres, to undistorted pixels (..., 2).
@@ -167,14 +179,14 @@ class Camera:
         z = points_cam[..., 2:3]
         with np.errstate(divide="ignore", invalid="ignore"):
             xy = np.where(z > 0, points_cam[..., :2] / z, np.nan)
-        pixels: NDArray[np.float64] = xy * (self.fx, self.fy) + (self.cx, self.cy)
+        pixels: NDArray[np.float64] = xy * self.ideal_focal + (self.cx, self.cy)
         return pixels
 
     def unproject(
         self, pixels: NDArray[np.float64], depth: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Points (..., 3), metres, of undistorted pixels (..., 2) with depths (...), metres."""
-        xy = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        xy = (pixels - (self.cx, self.cy)) / self.ideal_focal
         return np.concatenate([xy * depth[..., None], depth[..., None]], axis=-1)
 
     def bearings(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -186,13 +198,13 @@ class Camera:
     def undistort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
         """Undistort pixels (N, 2) of the image; returns (N, 2) float64.
 
-        A pixel without an undistorted position becomes NaN: more than 89.9 degrees off the axis of
-        an equidistant lens, or where the lens model folds back.
+        A pixel without an undistorted position becomes NaN: more than 89.9 degrees off the optical
+        axis, or where the lens model folds back.
         """
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         if self.distortion_model == "none" or len(points) == 0:
             return points.copy()
-        if self.distortion_model == "equidistant":
+        if self.distortion_model != "radtan":
             rays = self.lens_rays(points)
             seen = np.arctan2(np.hypot(rays[:, 0], rays[:, 1]), rays[:, 2]) <= _WIDEST_UNDISTORTED
             return self.project(np.where(seen[:, None], rays, np.nan))
@@ -206,33 +218,58 @@ class Camera:
             for _ in range(_UNDISTORT_ITERATIONS):
                 undistorted -= self.distort(undistorted) - points
             missed = np.linalg.norm(self.distort(undistorted) - points, axis=1)
-        undistorted[~(missed < _MAX_UNDISTORT_ERROR_PX)] = np.nan
+            slopes = np.linalg.norm((undistorted - (self.cx, self.cy)) / (self.fx, self.fy), axis=1)
+        rough = ~((missed < _ROUGH_PX) & (slopes <= widest_slope(self.distortion)))
+        undistorted[rough] = self._exactly_undistorted(points[rough])
         return undistorted
+
+    def _exactly_undistorted(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Undistort pixels (N, 2) of a radtan lens by Newton's method; NaN beyond the fold."""
+        if len(points) == 0:
+            return points
+        centre, focal = np.array([self.cx, self.cy]), np.array([self.fx, self.fy])
+        radius = np.linalg.norm((points - centre) / focal, axis=1)
+        straight = straight_radii(radius, self.distortion)
+        scale = np.divide(straight, radius, out=np.ones_like(radius), where=radius > 0)
+        found = centre + (points - centre) * scale[:, None]
+        aside = np.array([[_DERIVATIVE_PX, 0.0], [0.0, _DERIVATIVE_PX]])
+        with np.errstate(all="ignore"):
+            for _ in range(_NEWTON_STEPS):
+                x, y = (self.distort(found) - points).T
+                (a, c), (b, d) = (
+                    ((self.distort(found + step) - self.distort(found - step)).T)
+                    / (2.0 * _DERIVATIVE_PX)
+                    for step in aside
+                )
+                found = (
+                    found
+                    - np.stack([d * x - b * y, a * y - c * x], axis=1) / ((a * d - b * c)[:, None])
+                )
+            missed = np.linalg.norm(self.distort(found) - points, axis=1)
+            slope = np.linalg.norm((found - centre) / focal, axis=1)
+        good = (missed < _EXACT_PX) & (slope <= widest_slope(self.distortion))
+        return np.where(good[:, None], found, np.nan)
 
     def distort(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
         """Distort undistorted pixels (N, 2): the inverse of `undistort`; returns (N, 2) float64.
 
-        A pixel beyond the angle where an equidistant lens folds back becomes NaN.
+        A pixel that the lens cannot show becomes NaN; a radtan lens is not limited here.
         """
         points = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
         if self.distortion_model == "none" or len(points) == 0:
             return points.copy()
-        normalised = (points - (self.cx, self.cy)) / (self.fx, self.fy)
+        normalised = (points - (self.cx, self.cy)) / self.ideal_focal
         rays = np.concatenate([normalised, np.ones((len(points), 1))], axis=1)
-        return (
-            self._equidistant(rays)
-            if self.distortion_model == "equidistant"
-            else self._radtan(rays)
-        )
+        return self._radtan(rays) if self.distortion_model == "radtan" else self._bent(rays)
 
     def lens_pixels(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         """Project rays (N, 3) of any length through the lens to pixels (N, 2) of the image.
 
-        A ray that the lens cannot see becomes NaN: behind a camera that is no fisheye, or beyond
-        the angle where the lens model folds back.
+        A ray that the lens cannot see becomes NaN: behind a camera without distortion or with
+        radtan, or beyond the angle where the lens model folds back.
         """
-        if self.distortion_model == "equidistant":
-            return self._equidistant(rays)
+        if self.distortion_model not in ("none", "radtan"):
+            return self._bent(rays)
         ideal = self.project(rays)
         if self.distortion_model == "none" or len(rays) == 0:
             return ideal
@@ -244,16 +281,14 @@ class Camera:
     def lens_rays(self, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
         """Unit rays (N, 3) of pixels (N, 2) of the image; NaN where the lens sees no ray.
 
-        Pixels of an equidistant lens may be more than 90 degrees off its axis.
+        Rays of wide lenses may be more than 90 degrees off the axis.
         """
-        if self.distortion_model != "equidistant":
-            return self.bearings(self.undistort(pixels))
-        bent = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
-        radius = np.linalg.norm(bent, axis=1)
-        theta = straighten_angles(radius, self.distortion)
-        # sin θ / r → 1 at the centre, because θ → r for any lens.
-        scale = np.divide(np.sin(theta), radius, out=np.ones_like(radius), where=radius > 0)
-        return np.concatenate([bent * scale[:, None], np.cos(theta)[:, None]], axis=1)
+        if self.distortion_model == "none":
+            return self.bearings(pixels)
+        if self.distortion_model == "radtan":
+            return self.bearings(self._exactly_undistorted(pixels))
+        positions = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        return rays_of(self.distortion_model, self.distortion, positions)
 
     def _radtan(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         still = np.zeros(3)
@@ -262,18 +297,10 @@ class Camera:
         )
         return np.asarray(out, dtype=np.float64).reshape(-1, 2)
 
-    def _equidistant(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
-        # OpenCV's fisheye functions treat a ray as a line: they also project the scene behind the
-        # camera, mirrored.
-        across = np.hypot(rays[:, 0], rays[:, 1])
-        radius = bend_angles(np.arctan2(across, rays[:, 2]), self.distortion)
-        # A ray along the axis backwards has no direction in the image: NaN.
-        ahead = np.where(rays[:, 2] > 0, 1.0, np.nan)
-        scale = np.divide(radius, across, out=radius * 0.0 + ahead, where=across > 0)
-        pixels: NDArray[np.float64] = rays[:, :2] * scale[:, None] * (self.fx, self.fy) + (
-            self.cx,
-            self.cy,
-        )
+    def _bent(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Project rays (N, 3) through a lens that is neither ideal nor radtan."""
+        positions = positions_of(self.distortion_model, self.distortion, rays)
+        pixels: NDArray[np.float64] = positions * (self.fx, self.fy) + (self.cx, self.cy)
         return pixels
 
     def in_image(self, pixels: NDArray[np.float64], border: float = 0.0) -> NDArray[np.bool_]:

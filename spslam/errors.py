@@ -60,8 +60,16 @@ class InputError(DatasetError):
     """The images contradict the settings of the run: every pose would be wrong."""
 
 
+class NoPoseError(DatasetError):
+    """A run tracked not one frame."""
+
+
 class CalibrationError(DatasetError):
     """A calibration is missing, incomplete or impossible."""
+
+
+class MissingCalibrationError(CalibrationError):
+    """A recording has no calibration; self-calibration may find one."""
 
 
 class FetchError(SpslamError):

@@ -58,6 +58,10 @@ class Frame:
         image_right: (H, W) uint8, grey, the rectified right image; stereo only.
         depth: (H, W) float32, metres along z, registered to `image`; 0 where unknown; RGB-D only.
         color, color_right: `image` and `image_right` in colour; None where the source is grey.
+        mask, mask_right: (H, W) bool, which pixels of `image` and `image_right` are used; None: all
+            of them.
+        recorded_rows: (H, W) float32, the row of the recorded image that each pixel of `image`
+            shows, for the read-out times of a rolling shutter; None: its own row.
         captured_s: when a live camera took the images, seconds of `time.monotonic`; None for the
             frames of a recording.
     """
@@ -70,6 +74,9 @@ class Frame:
     depth: NDArray[np.float32] | None = None
     color: ColorImage | None = None
     color_right: ColorImage | None = None
+    mask: NDArray[np.bool_] | None = None
+    mask_right: NDArray[np.bool_] | None = None
+    recorded_rows: NDArray[np.float32] | None = None
     captured_s: float | None = None
 
     @property
@@ -78,6 +85,13 @@ class Frame:
         if self.image_right is not None:
             return "stereo"
         return "mono" if self.depth is None else "rgbd"
+
+    @property
+    def used_image(self) -> NDArray[np.uint8]:
+        """`image` for statistics: masked pixels have the mean grey level of the others."""
+        if self.mask is None or self.mask.all() or not self.mask.any():
+            return self.image
+        return np.where(self.mask, self.image, np.uint8(self.image[self.mask].mean()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +199,14 @@ def colors_at(frame: Frame, keypoints: NDArray[np.floating]) -> NDArray[np.uint8
         return frame.color.at(keypoints)
     column, row = _nearest(keypoints, frame.image.shape)
     return frame.image[row, column, None]
+
+
+def rows_at(frame: Frame, keypoints: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Rows (N,) of the recorded image that show keypoints (N, 2) of a frame's image."""
+    if frame.recorded_rows is None:
+        return keypoints[:, 1]
+    column, row = _nearest(keypoints, frame.image.shape)
+    return frame.recorded_rows[row, column]
 
 
 def _nearest(

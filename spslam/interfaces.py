@@ -112,6 +112,34 @@ class LiveSource(Protocol):
 
 
 @dataclass(frozen=True)
+class Topics:
+    """Topics of a bag that the user chose; None: found by their type and name.
+
+    Attributes:
+        image: the (left) images.
+        right: the right images.
+        depth: the depth images.
+        truth: the poses of the ground truth.
+    """
+
+    image: str | None = None
+    right: str | None = None
+    depth: str | None = None
+    truth: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The topics that were chosen, by option."""
+        values = {
+            "--topic": self.image,
+            "--right-topic": self.right,
+            "--depth-topic": self.depth,
+            "--truth-topic": self.truth,
+        }
+        return {option: name for option, name in values.items() if name is not None}
+
+
+@dataclass(frozen=True)
 class SequenceRequest:
     """The user's choices for opening a recording.
 
@@ -122,6 +150,8 @@ class SequenceRequest:
         time_unit: unit of the stamps in lists and file names: `s`, `ms`, `us`, `ns`, `frames` (the
             stamps count frames), or `auto`.
         pair_within_s: maximum time between the left and right image, or image and depth, seconds.
+        mask: path of a mask or of a folder of masks; None: the calibration's, or none.
+        topics: topics of a bag.
     """
 
     sequence: str | None
@@ -129,6 +159,8 @@ class SequenceRequest:
     calibration: Path | None
     time_unit: TimeUnitChoice
     pair_within_s: float
+    mask: Path | None = None
+    topics: Topics = Topics()
 
 
 class DatasetReader(Protocol):

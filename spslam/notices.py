@@ -116,3 +116,20 @@ def shown_notices(show: Callable[[Notice], None]) -> Iterator[NoticeHandler]:
         yield handler
     finally:
         logger.removeHandler(handler)
+
+
+@contextmanager
+def captured_notices() -> Iterator[NoticeHandler]:
+    """Collect the notices of spslam inside of the block, and show them to no other handler."""
+    handler = NoticeHandler()
+    logger = logging.getLogger("spslam")
+    others = [other for other in logger.handlers if isinstance(other, NoticeHandler)]
+    for other in others:
+        logger.removeHandler(other)
+    logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        for other in others:
+            logger.addHandler(other)

@@ -173,7 +173,7 @@ def test_baseline_and_focal_length_give_the_disparity() -> None:
         ({"fy": float("nan")}, "fx and fy"),
         ({"fy": -480.0}, r"camera's y axis points up \(as in ICL-NUIM\): give fy 480"),
         ({"cx": 7000.0}, "check the image size"),
-        ({"distortion_model": "fov"}, "one of none, radtan, equidistant"),
+        ({"distortion_model": "wavy"}, "one of none, radtan, equidistant"),
         ({"distortion": (0.1, 0.2)}, "takes 0 coefficients, found 2"),
         (
             {"distortion_model": "radtan", "distortion": (0.1,)},

@@ -1,12 +1,14 @@
-"""Read the calibration YAML of image folders, videos and RGB-D recordings.
+"""Read the calibration files of image folders, videos and RGB-D recordings.
 
-`calibration_example.yaml` shows every key.
+`calibration_example.yaml` shows every key of our own format; `formats` holds the others.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +17,35 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from spslam.camera import LARGEST_PX, Camera
-from spslam.errors import CalibrationError
+from spslam.errors import CalibrationError, MissingCalibrationError
 from spslam.geometry import orthonormalize
 from spslam.io.structured_text import one_line, shown
 from spslam.lens import lens
+from spslam.notices import notice
 
 from ..images.bayer import BayerPattern
-from .checks import is_rigid, report_baseline, report_doubts
-from .foreign import recognise
-from .yaml_text import parse_yaml, read_text
+from .checks import is_plausible_baseline, is_rigid, report_baseline, report_doubts
+from .formats.registry import is_ours, kind_of, read_rig
+from .formats.rig import Rig
+from .formats.source import Source
+from .mask_paths import MaskPaths
+from .yaml_text import parse_yaml
 
+_LOG = logging.getLogger(__name__)
 CALIBRATION_NAME = "calibration.yaml"
+# Kind of file of our own format, with its article.
+OUR_KIND = "a calibration of spslam"
+# Other usual names of calibration files beside a recording; a second file of a pair (right.yaml) is
+# read with the first one.
+_USUAL_NAMES = (
+    *("calibration.yml", "calibration.json", "calibration.xml", "calibration.txt"),
+    *("camera.yaml", "camera.yml", "camera.json", "camera.xml", "camera.txt"),
+    *("calib.yaml", "calib.yml", "calib.json", "calib.txt", "calib_cam_to_cam.txt"),
+    *("camera_info.yaml", "ost.yaml", "intrinsics.yaml", "intrinsics.yml", "intrinsics.json"),
+    *("intrinsics.xml", "intrinsics.txt", "intrinsic.json", "camera_intrinsic.json"),
+    *("transforms.json", "cameras.txt", "cameras.bin", "sensor.yaml"),
+    *("left.yaml", "cam0.yaml", "stereo.yaml", "stereo.yml", "camchain.yaml"),
+)
 # Nominal frames per second, 1/s, where the file gives no fps.
 _DEFAULT_FPS = 30.0
 # Focal lengths and principal points below these values are fractions of the image's size, not
@@ -86,10 +106,12 @@ class _Strict(BaseModel):
 
 class _Distortion(_Strict):
     model: str | None = Field(
-        None, description="lens model: radtan, equidistant, none, or another name for one of these"
+        None,
+        description="lens model: radtan, equidistant, double_sphere, eucm, ucm, omni, fov, none, "
+        "or another name for one of these",
     )
     coefficients: Annotated[list[_Finite], BeforeValidator(_flat)] = Field(
-        default=[], description="its coefficients, in OpenCV's order"
+        default=[], description="its coefficients, in the order of docs/camera.md"
     )
 
 
@@ -107,6 +129,9 @@ class _CameraEntry(_Strict):
         0.0, description="rolling shutter: seconds from the first row to the last"
     )
     distortion: _Distortion = Field(default_factory=_Distortion, description="lens distortion")
+    mask: str | None = Field(
+        None, description="mask image, or folder of masks, whose white pixels are used"
+    )
 
     def camera(self) -> Camera:
         if (
@@ -170,6 +195,8 @@ class Calibration:
             without `right`.
         depth_scale: units of depth images per metre; None if the file does not give them.
         bayer: pattern of grey images that are mosaics of a colour sensor; None: they are grey.
+        kind: kind of file, with its article.
+        masks: the masks that the file names; None: none.
     """
 
     path: Path
@@ -179,59 +206,199 @@ class Calibration:
     T_left_right: NDArray[np.float64] | None = None
     depth_scale: float | None = None
     bayer: BayerPattern | None = None
+    kind: str = OUR_KIND
+    masks: MaskPaths | None = None
 
 
-def load_calibration(path: str | Path) -> Calibration:
-    """Read and check a calibration file.
+def load_calibration(
+    path: str | Path,
+    image_size: Callable[[], tuple[int, int]] | None = None,
+    unit_m: float | None = None,
+) -> Calibration:
+    """Read and check a calibration file of spslam or of another program, by its content.
+
+    Args:
+        path: the file.
+        image_size: returns width and height of the images, pixels, for formats without them; None:
+            such files are refused.
+        unit_m: length of the unit of translations in a file of another program, metres; None:
+            metres.
 
     Raises:
-        CalibrationError: the file is missing, is no YAML, has an unknown or missing key or an
-            impossible value; the message names the key with its path.
+        CalibrationError: the file is missing, is no calibration, has an unknown or missing key or
+            an impossible value; the message names the key with its path.
     """
     path = Path(path)
-    text = read_text(path)
+    source = Source.open(path)
     try:
-        foreign = recognise(text)
-        if foreign is not None:
-            raise CalibrationError(foreign.advice())
-        entry = _validated(parse_yaml(text))
-        camera = entry.camera()
-        right = _right_camera(entry)
+        rig = read_rig(source)
+        if rig is None:
+            entry = _validated(parse_yaml(source.text))
+            fps, depth_scale, bayer = entry.fps, entry.depth_scale, entry.bayer
+            masks = _masks(entry, path.parent)
+            camera = entry.camera()
+            right = _right_camera(entry)
+            T = None if entry.T_left_right is None else np.array(entry.T_left_right)
+        else:
+            rig = _in_metres(_sized(rig, image_size), unit_m)
+            fps, depth_scale, bayer = rig.cameras[0].fps, rig.depth_scale, None
+            masks = None
+            camera, right = _cameras(rig)
+            T = rig.T_left_right
     except CalibrationError as error:
-        raise CalibrationError(f"calibration {path}: {error}") from None
+        text = str(error)
+        # The text's own faults name the file already.
+        named = text if text.startswith(f"calibration {path}") else f"calibration {path}: {text}"
+        raise CalibrationError(named) from None
+    if rig is not None:
+        notice(_LOG, "calibration_format", "calibration %s: %s", path, rig.describe(path.name))
     # Report doubts about one camera only: both cameras of a pair usually have the same fault.
     if not report_doubts(camera, f"calibration {path}") and right is not None:
         report_doubts(right, f"calibration {path}, right")
-    T_left_right = (
-        None if entry.T_left_right is None else orthonormalize(np.array(entry.T_left_right))
-    )
+    T_left_right = None if T is None else orthonormalize(T)
     if T_left_right is not None:
         report_baseline(
             float(np.linalg.norm(T_left_right[:3, 3])), f"calibration {path}, T_left_right"
         )
-    return Calibration(path, camera, entry.fps, right, T_left_right, entry.depth_scale, entry.bayer)
+    return Calibration(
+        path,
+        camera,
+        fps,
+        right,
+        T_left_right,
+        depth_scale,
+        bayer=bayer,
+        kind=OUR_KIND if rig is None else rig.kind,
+        masks=masks,
+    )
 
 
-def find_calibration(given: str | Path | None, folders: list[Path], needed_for: str) -> Calibration:
-    """Load the calibration `given`, else `calibration.yaml` in the first of `folders` with one.
+def find_calibration(
+    given: str | Path | None,
+    folders: list[Path],
+    needed_for: str,
+    image_size: Callable[[], tuple[int, int]] | None = None,
+) -> Calibration:
+    """Load the calibration `given`, else the one in the first of `folders` with one.
+
+    That is `calibration.yaml`, else the only file with a usual name of another program.
 
     Args:
         given: a calibration file, or None.
         folders: folders to search, at least one.
         needed_for: the recording, for the message.
+        image_size: see `load_calibration`.
 
     Raises:
-        CalibrationError: there is no calibration, or it cannot be used.
+        MissingCalibrationError: there is no calibration.
+        CalibrationError: it cannot be used.
     """
-    if given is not None:
-        return load_calibration(given)
+    path = Path(given) if given is not None else search_calibration(folders)
+    if path is None:
+        raise MissingCalibrationError(
+            f"{needed_for} needs a calibration: give --calibration FILE or put {CALIBRATION_NAME} "
+            f"(width height fx fy cx cy fps) into {folders[0]}; none was found there"
+        )
+    return load_calibration(path, image_size)
+
+
+def search_calibration(folders: list[Path]) -> Path | None:
+    """Return the calibration file in the first of `folders` with one; None if none has.
+
+    Raises:
+        CalibrationError: a folder has several calibrations of other programs.
+    """
     for folder in folders:
         if (folder / CALIBRATION_NAME).is_file():
-            return load_calibration(folder / CALIBRATION_NAME)
-    raise CalibrationError(
-        f"{needed_for} needs a calibration: give --calibration FILE or put {CALIBRATION_NAME} "
-        f"(width height fx fy cx cy fps) into {folders[0]}; none was found there"
-    )
+            return folder / CALIBRATION_NAME
+    for folder in dict.fromkeys(folders):
+        names = [folder / name for name in _USUAL_NAMES]
+        found = [path for path in [*names, *_camchains(folder)] if _is_calibration(path)]
+        if len(found) > 1:
+            raise CalibrationError(
+                f"{folder} holds several calibrations "
+                f"({', '.join(path.name for path in found)}): choose one by --calibration FILE"
+            )
+        if found:
+            notice(_LOG, "calibration_found", "using the calibration %s", found[0])
+            return found[0]
+    return None
+
+
+def _camchains(folder: Path) -> list[Path]:
+    # Kalibr names its results after the bag.
+    try:
+        return sorted(
+            path for path in folder.glob("*camchain*.yaml") if path.name not in _USUAL_NAMES
+        )
+    except OSError:
+        return []
+
+
+def _is_calibration(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        source = Source.open(path)
+        return is_ours(source) or kind_of(source) is not None
+    except CalibrationError:
+        return False
+
+
+def _sized(rig: Rig, image_size: Callable[[], tuple[int, int]] | None) -> Rig:
+    """Return the rig with the size of the images where the file does not give it."""
+    if all(camera.size is not None for camera in rig.cameras):
+        return rig
+    if image_size is None:
+        raise CalibrationError(
+            f"this is {rig.kind}, which does not give the size of the images: "
+            "add it by `spslam calibration convert FILE --size WIDTHxHEIGHT --out camera.yaml`"
+        )
+    size = image_size()
+    sized = rig.with_size(size)
+    remark = f"its size is taken as that of the images, {size[0]}x{size[1]}"
+    return replace(sized, remarks=(*rig.remarks, remark))
+
+
+def _in_metres(rig: Rig, unit_m: float | None) -> Rig:
+    """Return the rig with its translation in metres.
+
+    Raises:
+        CalibrationError: the pose is not rigid, or metres are not plausible and no unit is given.
+    """
+    if rig.T_left_right is None:
+        return rig
+    T = rig.T_left_right.copy()
+    T[:3, 3] *= 1.0 if unit_m is None else unit_m
+    if not is_rigid(T):
+        raise CalibrationError(
+            f"this is {rig.kind}: the right camera's pose is no rotation and translation in metres"
+        )
+    if unit_m is not None:
+        return replace(rig, T_left_right=T)
+    baseline = float(np.linalg.norm(T[:3, 3]))
+    if not rig.board_unit:
+        return rig
+    if not is_plausible_baseline(baseline):
+        raise CalibrationError(
+            f"this is {rig.kind}, whose T is in the unit of the board's squares: {baseline:.6g} m "
+            "is no baseline; give the unit by `spslam calibration convert FILE --unit 0.001 "
+            "--out camera.yaml` (millimetres)"
+        )
+    remark = f"T is taken as metres: a baseline of {baseline:.6g} m"
+    return replace(rig, remarks=(*rig.remarks, remark))
+
+
+def _cameras(rig: Rig) -> tuple[Camera, Camera | None]:
+    """Return the cameras of a rig; a fault names the kind of file and the camera."""
+    cameras = []
+    for found in rig.cameras:
+        try:
+            cameras.append(found.camera(_DEFAULT_FPS))
+        except CalibrationError as error:
+            name = f"{found.name}: " if len(rig.cameras) > 1 and found.name else ""
+            raise CalibrationError(f"this is {rig.kind}: {name}{error}") from None
+    return cameras[0], cameras[1] if len(cameras) > 1 else None
 
 
 def _validated(values: Any) -> _CalibrationFile:
@@ -253,6 +420,13 @@ def _right_camera(entry: _CalibrationFile) -> Camera | None:
         return entry.right.camera() if entry.right is not None else None
     except CalibrationError as error:
         raise CalibrationError(f"right: {error}") from None
+
+
+def _masks(entry: _CalibrationFile, folder: Path) -> MaskPaths | None:
+    """Return the masks that a calibration names, relative to its folder."""
+    sides = (entry.mask, None if entry.right is None else entry.right.mask)
+    left, right = (None if name is None else folder / name for name in sides)
+    return None if left is None and right is None else MaskPaths(left, right)
 
 
 def _describe(error: ValidationError) -> str:

@@ -19,14 +19,12 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import orthonormalize
 from spslam.io.structured_text import shown
-from spslam.lens import lens
 
 from .checks import is_rigid, report_doubts
+from .formats.kalibr import kalibr_camera
 from .yaml_text import parse_yaml, read_text
 
 _KEY = re.compile(r"cam\d+")
-# Parameters of the pinhole model: fx fy cx cy.
-_INTRINSICS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +77,7 @@ def read_camchain(path: Path, fps: float) -> CameraChain:
         for name, entry in entries.items():
             T, own = _pose(entry, name, T_before, bool(cameras))
             has_imu |= own
-            camera = _camera(entry, name, fps)
+            camera = kalibr_camera(name, entry).camera(fps)
             cameras.append(ChainCamera(camera, T, _shift(entry, name)))
             T_before = T
     except CalibrationError as error:
@@ -127,24 +125,6 @@ def _pose(
     if follows:
         raise CalibrationError(f"{name} has neither T_cam_imu nor T_cn_cnm1: where does it stand?")
     return np.eye(4), False
-
-
-def _camera(entry: dict[str, Any], name: str, fps: float) -> Camera:
-    kind = entry.get("camera_model", "pinhole")
-    intrinsics = _numbers(entry.get("intrinsics"), f"{name}.intrinsics")
-    size = _numbers(entry.get("resolution"), f"{name}.resolution")
-    if kind != "pinhole":
-        lens(kind, intrinsics[:-_INTRINSICS])  # raises a clear message for unsupported models
-        raise CalibrationError(f"{name}.camera_model: expected pinhole, found {shown(kind)}")
-    if len(intrinsics) != _INTRINSICS or len(size) != 2 or size[0] % 1 or size[1] % 1:
-        raise CalibrationError(
-            f"{name}: expected intrinsics fx fy cx cy and resolution width height, "
-            f"found {shown(entry.get('intrinsics'))} and {shown(entry.get('resolution'))}"
-        )
-    bent = _numbers(entry.get("distortion_coeffs", []), f"{name}.distortion_coeffs")
-    model, coefficients = lens(entry.get("distortion_model", "none"), bent)
-    fx, fy, cx, cy = intrinsics
-    return Camera(int(size[0]), int(size[1]), fx, fy, cx, cy, model, coefficients, fps=fps)
 
 
 def _shift(entry: dict[str, Any], name: str) -> float:

@@ -56,6 +56,11 @@ def report_doubts(camera: Camera, origin: str) -> bool:
     return bool(doubts)
 
 
+def is_plausible_baseline(baseline_m: float) -> bool:
+    """Return whether two cameras of a pair can stand that far apart, metres."""
+    return _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M
+
+
 def report_baseline(baseline_m: float, origin: str) -> None:
     """Give a notice if a baseline seems to be in another unit than metres.
 
@@ -63,7 +68,7 @@ def report_baseline(baseline_m: float, origin: str) -> None:
         baseline_m: the baseline as it was read; pairs with a baseline of 0 are refused elsewhere.
         origin: where the baseline is from, in words.
     """
-    if baseline_m == 0 or _NARROW_BASELINE_M <= baseline_m <= _WIDE_BASELINE_M:
+    if baseline_m == 0 or is_plausible_baseline(baseline_m):
         return
     text = "%s: the two cameras stand %.6g m apart: is it in metres, not in %s?"
     meant = "millimetres" if baseline_m > _WIDE_BASELINE_M else "kilometres"
@@ -146,11 +151,11 @@ def _principal_point(camera: Camera) -> str | None:
 
 
 def _field_of_view(camera: Camera) -> str | None:
-    ratio = camera.width / camera.fx
-    if camera.distortion_model == "equidistant":
-        degrees, widest = math.degrees(ratio), _WIDEST_FISHEYE
-    else:
+    ratio = camera.width / camera.ideal_focal[0]
+    if camera.distortion_model in ("none", "radtan"):
         degrees, widest = math.degrees(2.0 * math.atan(ratio / 2.0)), _WIDEST_PINHOLE
+    else:
+        degrees, widest = math.degrees(ratio), _WIDEST_FISHEYE
     if _NARROWEST <= degrees <= widest:
         return None
     return (
@@ -179,11 +184,7 @@ def _fold(camera: Camera) -> str | None:
     across, down = np.linspace(0, camera.width - 1, _GRID), np.linspace(0, camera.height - 1, _GRID)
     pixels = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
     # A wide lens also sees directions behind itself, which `undistort` cannot give.
-    places = (
-        camera.lens_rays(pixels)
-        if camera.distortion_model == "equidistant"
-        else camera.undistort(pixels)
-    )
+    places = camera.lens_rays(pixels)
     lost = float(np.mean(~np.isfinite(places).all(axis=1)))
     if lost <= _MOST_FOLDED:
         return None

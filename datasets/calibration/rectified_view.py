@@ -14,12 +14,11 @@ import numpy as np
 from spslam.camera import Camera
 from spslam.errors import CalibrationError
 from spslam.geometry import so3_exp, so3_log
-from spslam.lens import widest_angle
 from spslam.typing import FloatArray
 
 # Widest field of view across the longer side, radians. An image plane stretches the edges of wider
 # views, which costs resolution in the centre.
-_WIDEST_FIELD = math.radians(120.0)
+WIDEST_FIELD = math.radians(120.0)
 # Longest focal length that is tried, as a multiple of the focal length of the widest field.
 _LONGEST = 16.0
 # Steps of the bisection for the focal length.
@@ -30,7 +29,7 @@ _SHIFTS = (0.0, -0.02, 0.02, -0.045, 0.045)
 _WORTH_A_SHIFT = 0.99
 # Prefer the centred view unless its focal length is more than this multiple of the focal length of
 # the view around the direction in which the cameras look.
-_WORTH_THE_CENTRE = 1.25
+WORTH_THE_CENTRE = 1.25
 # Cameras that are nearer to each other than this, metres, count as in the same place.
 _SAME_PLACE_M = 1e-6
 # Points of the view that both lenses must fill: number along each side, and inside per axis.
@@ -88,7 +87,7 @@ def rectified_view(left: Camera, right: Camera, T_left_right: FloatArray) -> Rec
     The view has the size of the images. Its x axis is the baseline. Its z axis is the mean viewing
     direction of the two image centres, made perpendicular to the baseline. The principal point
     stays within 5 % of the centre of the view, unless the cameras look strongly along the baseline
-    and a centred view would need a focal length `_WORTH_THE_CENTRE` times as long.
+    and a centred view would need a focal length `WORTH_THE_CENTRE` times as long.
 
     Args:
         left: the unrectified left camera.
@@ -113,10 +112,10 @@ def rectified_view(left: Camera, right: Camera, T_left_right: FloatArray) -> Rec
     R_left = np.stack([x, np.cross(z, x), z])
     R_right = R_left @ R_left_right
     lenses = ((left, R_left), (right, R_right))
-    centred = _widest(lenses, 0.0)
+    centred = widest_view(lenses, (0.0, 0.0))
     along = float(look @ x / (look @ z))
-    aside = _widest(lenses, along) if abs(along) > 0.02 else None
-    if aside is not None and (centred is None or centred[0, 0] > _WORTH_THE_CENTRE * aside[0, 0]):
+    aside = widest_view(lenses, (along, 0.0)) if abs(along) > 0.02 else None
+    if aside is not None and (centred is None or centred[0, 0] > WORTH_THE_CENTRE * aside[0, 0]):
         centred = aside
     if centred is None:
         raise nothing
@@ -125,16 +124,22 @@ def rectified_view(left: Camera, right: Camera, T_left_right: FloatArray) -> Rec
 
 def field_across(camera: Camera) -> float:
     """Return the field of view along the middle row, radians; more than π for a wide lens."""
-    row = (camera.height - 1) / 2.0
-    rays = camera.lens_rays(np.array([[0.0, row], [camera.width - 1.0, row]]))
-    widest = (
-        widest_angle(camera.distortion)
-        if camera.distortion_model == "equidistant"
-        else math.pi / 2.0
-    )
-    ends = np.arctan2(rays[:, 0], rays[:, 2])
-    ends = np.where(np.isfinite(ends), ends, (-widest, widest))
-    return float(ends[1] - ends[0])
+    row = np.full(camera.width, (camera.height - 1) / 2.0)
+    return _field(camera, np.stack([np.arange(camera.width, dtype=np.float64), row], axis=1), 0)
+
+
+def field_down(camera: Camera) -> float:
+    """Return the field of view along the middle column, radians."""
+    column = np.full(camera.height, (camera.width - 1) / 2.0)
+    return _field(camera, np.stack([column, np.arange(camera.height, dtype=np.float64)], axis=1), 1)
+
+
+def _field(camera: Camera, pixels: FloatArray, axis: int) -> float:
+    """Return the angle, radians, that pixels (N, 2) in line span; 0 if the lens sees none."""
+    rays = camera.lens_rays(pixels)
+    angles = np.arctan2(rays[:, axis], rays[:, 2])
+    seen = angles[np.isfinite(angles)]
+    return float(seen.max() - seen.min()) if len(seen) else 0.0
 
 
 def _look(camera: Camera) -> FloatArray:
@@ -143,12 +148,14 @@ def _look(camera: Camera) -> FloatArray:
     return ray if np.isfinite(ray).all() else np.array([0.0, 0.0, 1.0])
 
 
-def _widest(lenses: tuple[tuple[Camera, FloatArray], ...], along: float) -> FloatArray | None:
-    """Find the camera matrix with the shortest focal length whose view both lenses fill.
+def widest_view(
+    lenses: tuple[tuple[Camera, FloatArray], ...], look: tuple[float, float]
+) -> FloatArray | None:
+    """Find the camera matrix with the shortest focal length whose view all lenses fill.
 
     Args:
-        lenses: unrectified cameras, each with its rotation to the rectified view.
-        along: the view is centred on the direction (`along`, 0, 1).
+        lenses: recorded cameras, each with its rotation to the view.
+        look: the view is centred on the direction (`look`, 1).
 
     Returns:
         Camera matrix (3, 3); None if no view is filled.
@@ -156,21 +163,19 @@ def _widest(lenses: tuple[tuple[Camera, FloatArray], ...], along: float) -> Floa
     camera = lenses[0][0]
     size = np.array([camera.width, camera.height], dtype=np.float64)
     grid = _grid(size)
-    shortest = float(size.max()) / 2.0 / math.tan(_WIDEST_FIELD / 2.0)
+    shortest = float(size.max()) / 2.0 / math.tan(WIDEST_FIELD / 2.0)
     best: tuple[float, FloatArray] | None = None
     shifts = np.stack(np.meshgrid(_SHIFTS, _SHIFTS), axis=-1).reshape(-1, 2)
     for shift in sorted(shifts, key=lambda shift: float(np.abs(shift).sum())):
         middle = (size - 1.0) / 2.0 + shift * size
 
         def filled(focal: float, middle: FloatArray = middle) -> bool:
-            rays = np.concatenate(
-                [(grid - middle) / focal + (along, 0.0), np.ones((len(grid), 1))], axis=1
-            )
+            rays = np.concatenate([(grid - middle) / focal + look, np.ones((len(grid), 1))], axis=1)
             return all(lens.in_image(lens.lens_pixels(rays @ R)).all() for lens, R in lenses)
 
         focal = _shortest(filled, shortest)
         if focal is not None and (best is None or focal < _WORTH_A_SHIFT * best[0]):
-            best = focal, middle - (focal * along, 0.0)
+            best = focal, middle - focal * np.array(look)
         if best is not None and best[0] == shortest:
             break
     if best is None:

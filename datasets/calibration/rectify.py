@@ -15,6 +15,7 @@ from spslam.errors import CalibrationError
 from spslam.geometry import inverse, make_transform
 from spslam.notices import notice
 
+from .lens_view import Maps, filled, lens_maps, remap, usable
 from .rectified_view import RectifiedView, check_side_by_side, field_across, rectified_view
 
 _LOG = logging.getLogger(__name__)
@@ -28,19 +29,15 @@ _MOST_OFF_CENTRE = 0.25
 _EMPTY_REPORTED = 0.001
 # Fraction of the rectified view without a picture above which the pair is refused.
 _MOST_EMPTY = 0.8
-# Map coordinate, pixels, of a ray that no pixel of the lens shows: outside of every image.
-_NOWHERE_PX = -1e4
-
-_Maps = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class StereoRectifier:
     """Rectify pairs of two calibrated cameras.
 
-    Without fisheye lenses the view is that of Bouguet's method, as in OpenCV's `stereoRectify`
-    with alpha 0: only pixels that both lenses saw. With an equidistant lens, or where OpenCV shows
-    less of cropped images, it is the widest view that both lenses fill, at most 120 degrees across
-    (`rectified_view`).
+    Of lenses that OpenCV rectifies (none, radtan) the view is that of Bouguet's method, as in
+    OpenCV's `stereoRectify` with alpha 0: only pixels that both lenses saw. With another lens, or
+    where OpenCV shows less of cropped images, it is the widest view that both lenses fill, at most
+    120 degrees across (`rectified_view`).
 
     Attributes:
         left, right: the unrectified cameras.
@@ -51,6 +48,8 @@ class StereoRectifier:
             pixel of the rectified left and right image shows.
         empty: fraction of the rectified view, 0 to 1, that no pixel of the lens fills; the larger
             one of left and right.
+        mask_left, mask_right: (H, W) bool, the pixels of the rectified left and right image that
+            are at least 4 pixels from black ones; None if (nearly) all of the view is filled.
 
     Raises:
         CalibrationError: the cameras differ in size, do not see the same, or do not stand side by
@@ -80,7 +79,7 @@ class StereoRectifier:
             baseline_m=view.baseline_m,
         )
         self.T_left_rectified = make_transform(view.R_left.T, np.zeros(3))
-        maps = _lens_maps if opencv is None else _opencv_maps
+        maps = lens_maps if opencv is None else _opencv_maps
         self.maps_left, self.maps_right = (
             maps(left, view.R_left, view.K),
             maps(right, view.R_right, view.K),
@@ -93,6 +92,11 @@ class StereoRectifier:
                 f"{100 * self.empty:.0f} % of the rectified view lies outside of the images: does "
                 "T_left_right (right-camera coordinates to left ones, metres) fit these cameras?"
             )
+        self.mask_left: NDArray[np.bool_] | None = None
+        self.mask_right: NDArray[np.bool_] | None = None
+        if self.empty > _EMPTY_REPORTED:
+            self.mask_left = usable(left, self.maps_left)
+            self.mask_right = usable(right, self.maps_right)
         if opencv is None or self.empty > _EMPTY_REPORTED:
             self._tell()
 
@@ -100,11 +104,11 @@ class StereoRectifier:
         self, image_left: NDArray[np.uint8], image_right: NDArray[np.uint8]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Rectify a raw pair of images, (H, W) uint8 each; the results have the same size."""
-        return _remap(image_left, self.maps_left), _remap(image_right, self.maps_right)
+        return remap(image_left, self.maps_left), remap(image_right, self.maps_right)
 
     def _tell(self) -> None:
         wide, of = (math.degrees(field_across(camera)) for camera in (self.camera, self.left))
-        empty = f"; {100 * self.empty:.1f} % of it lies outside of the images and is black"
+        empty = f"; {100 * self.empty:.1f} % of it lies outside of the images and is not used"
         notice(
             _LOG,
             "rectified_view",
@@ -143,8 +147,8 @@ def rectified_camera(
 def _opencv_view(
     left: Camera, right: Camera, T_right_left: NDArray[np.float64]
 ) -> RectifiedView | None:
-    """Return OpenCV's view of a pair without fisheye lenses; None if OpenCV finds no view."""
-    if "equidistant" in (left.distortion_model, right.distortion_model):
+    """Return OpenCV's view of a pair; None if it lacks a lens model, or finds no view."""
+    if not {left.distortion_model, right.distortion_model} <= {"none", "radtan"}:
         return None
     R_left, R_right, P_left, P_right, *_ = cv2.stereoRectify(
         left.K,
@@ -174,7 +178,7 @@ def _coefficients(camera: Camera) -> NDArray[np.float64]:
     return np.asarray(camera.distortion if camera.distortion else (0.0,) * 4, dtype=np.float64)
 
 
-def _opencv_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> _Maps:
+def _opencv_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> Maps:
     size = (camera.width, camera.height)
     map_x, map_y = cv2.initUndistortRectifyMap(
         camera.K, _coefficients(camera), R, K, size, cv2.CV_32FC1
@@ -182,29 +186,7 @@ def _opencv_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64])
     return np.asarray(map_x, dtype=np.float32), np.asarray(map_y, dtype=np.float32)
 
 
-def _lens_maps(camera: Camera, R: NDArray[np.float64], K: NDArray[np.float64]) -> _Maps:
-    """Compute the maps with `Camera.lens_pixels`.
-
-    OpenCV's maps mirror what lies behind a fisheye lens into the image.
-    """
-    y, x = np.indices((camera.height, camera.width), dtype=np.float64)
-    rays = np.stack(
-        [(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], np.ones_like(x)], axis=-1
-    ).reshape(-1, 3)
-    pixels = camera.lens_pixels(rays @ R)
-    pixels = np.clip(np.where(np.isfinite(pixels), pixels, _NOWHERE_PX), _NOWHERE_PX, -_NOWHERE_PX)
-    map_x, map_y = (
-        pixels.astype(np.float32).reshape(camera.height, camera.width, 2).transpose(2, 0, 1)
-    )
-    return np.ascontiguousarray(map_x), np.ascontiguousarray(map_y)
-
-
-def _empty(camera: Camera, maps: _Maps) -> float:
+def _empty(camera: Camera, maps: Maps) -> float:
     """Return the fraction of a rectified view that lies outside of the image, which is black."""
-    x, y = maps
-    inside = (x > -1) & (y > -1) & (x < camera.width) & (y < camera.height)
+    inside = filled(camera, maps)
     return float(1.0 - np.count_nonzero(inside) / inside.size)
-
-
-def _remap(image: NDArray[np.uint8], maps: _Maps) -> NDArray[np.uint8]:
-    return np.asarray(cv2.remap(image, maps[0], maps[1], cv2.INTER_LINEAR), dtype=np.uint8)

@@ -17,6 +17,8 @@ from spslam.io.structured_text import StructureError
 
 # Largest size of a calibration file, bytes; longer files are refused.
 _LONGEST_BYTES = 1_000_000
+# The same for JSON: nerfstudio's transforms.json also holds the pose of each image.
+_LONGEST_JSON_BYTES = 30_000_000
 _OPENCV_TAG = re.compile(r"!!opencv-(?:nd-)?matrix|!<?tag:yaml\.org,2002:opencv[-\w]*>?")
 _OPENCV_HEADER = re.compile(r"^[ \t]*%YAML[^\n]*$", re.MULTILINE)
 _NO_BLANK = re.compile(r"^([ \t]*[A-Za-z_][\w.]*):(?=[^\s:/\\])", re.MULTILINE)
@@ -30,16 +32,34 @@ def read_text(path: Path) -> str:
     Raises:
         CalibrationError: the file cannot be read, is too large or is no text.
     """
+    return as_text(path, read_data(path))
+
+
+def read_data(path: Path) -> bytes:
+    """Read the bytes of a calibration file.
+
+    Raises:
+        CalibrationError: the file cannot be read or is too large.
+    """
     try:
-        if path.is_file() and path.stat().st_size > _LONGEST_BYTES:
+        most = _LONGEST_JSON_BYTES if _is_json(path) else _LONGEST_BYTES
+        if path.is_file() and path.stat().st_size > most:
             raise CalibrationError(
                 f"calibration {path} has {path.stat().st_size / 1e6:.0f} MB: "
                 "expected a text file with a few numbers"
             )
-        data = read_given(path, _LONGEST_BYTES)
+        return read_given(path, most)
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CalibrationError(f"calibration {path} cannot be read: {reason}") from None
+
+
+def as_text(path: Path, data: bytes) -> str:
+    """Decode the bytes of a calibration file.
+
+    Raises:
+        CalibrationError: these are no text.
+    """
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = data.decode(encoding, errors="replace")
     if "\0" in text:
@@ -69,6 +89,13 @@ def parse_yaml(text: str) -> Any:
         return structured_text.parse_yaml(plain)
     except StructureError as error:
         raise CalibrationError(str(error)) from None
+
+
+def _is_json(path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size <= _LONGEST_BYTES:
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip().startswith(b"{")
 
 
 def _binary(data: bytes) -> str:

@@ -82,19 +82,6 @@ def to_color(pixels: NDArray[Any]) -> NDArray[np.uint8] | None:
     return np.asarray(pixels[:, :, :3], dtype=np.uint8)
 
 
-def read_color(path: Path) -> NDArray[np.uint8] | None:
-    """Read an image file as (H, W, 3) uint8, red first; None if it is grey or has 16 bits.
-
-    Raises:
-        FrameError: the file is missing, cut short, damaged, or no image.
-    """
-    pixels = _decode(path)
-    codes = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in codes:
-        return None
-    return np.asarray(cv2.cvtColor(pixels, codes[pixels.shape[2]]), dtype=np.uint8)
-
-
 def to_grey(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
     """Convert a decoded image to (H, W) uint8.
 
@@ -271,19 +258,31 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(path: Path) -> NDArray[Any]:
-    data = _read_bytes(path)
+    return decode_image(_read_bytes(path), path.name)
+
+
+def decode_image(data: bytes, name: str) -> NDArray[Any]:
+    """Decode the bytes of a PNG or JPEG file as they are: (H, W) or (H, W, channels), blue first.
+
+    Args:
+        data: the whole file.
+        name: of the image, for messages.
+
+    Raises:
+        FrameError: the image is cut short, damaged, or no image.
+    """
     # Check the container: OpenCV returns a half grey or black image for a file that ends early.
     fault = container_fault(data)
     if fault is not None:
-        raise FrameError(f"{path.name}: {fault} ({counted(len(data), 'byte')})")
+        raise FrameError(f"{name}: {fault} ({counted(len(data), 'byte')})")
     try:
         # IMREAD_UNCHANGED also ignores a photo's orientation tag: the calibration is of the sensor.
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        raise FrameError(f"{path.name}: cannot be decoded ({error.err or error.msg})") from None
+        raise FrameError(f"{name}: cannot be decoded ({error.err or error.msg})") from None
     if pixels is None:
         raise FrameError(
-            f"{path.name}: is no image that OpenCV can decode ({counted(len(data), 'byte')})"
+            f"{name}: is no image that OpenCV can decode ({counted(len(data), 'byte')})"
         )
     return np.asarray(pixels)
 

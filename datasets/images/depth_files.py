@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,15 @@ class DepthReader:
         Raises:
             FrameError: the file is missing, cut short, damaged, or holds no depth.
         """
-        raw = read_raw_depth(path)
+        return self.metres(self._read_raw(path), path.name)
+
+    def metres(self, raw: NDArray[Any], name: str) -> NDArray[np.float32]:
+        """Convert depth (H, W), integers or floats, to float32 metres along z, 0 where unknown.
+
+        Args:
+            raw: the depth as it is stored.
+            name: of the image, for notices.
+        """
         floats = raw.dtype.kind == "f"
         self.units_per_metre = self._units.floats if floats else self._units.integers
         if floats and self.units_per_metre != 1.0:
@@ -83,10 +92,14 @@ class DepthReader:
                 "depth_saturated",
                 "%.0f %% of %s hold %s, the largest number of their type: read as no measurement",
                 100.0 * saturated,
-                path.name,
+                name,
                 np.nanmax(raw),
             )
         return to_metres(raw, self.units_per_metre)
+
+    def _read_raw(self, path: Path) -> NDArray[Any]:
+        """Read a depth file unscaled; see `decoding.read_raw_depth`."""
+        return read_raw_depth(path)
 
     def _tell(self, topic: str, message: str, *args: object) -> None:
         if topic not in self._reported:

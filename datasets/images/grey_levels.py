@@ -7,12 +7,11 @@ range of 16 bits, their images would be black, or grey without contrast.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from spslam.errors import FrameError
 from spslam.notices import notice
 
 from .bayer import BayerPattern, demosaic, demosaic_grey, likely_patterns
-from .decoding import full_range_to_eight_bits, one_channel, read_grey, read_pixels, to_color
+from .decoding import full_range_to_eight_bits, one_channel, read_pixels, to_color
 
 _LOG = logging.getLogger(__name__)
 # Largest 16-bit value.
@@ -45,6 +44,18 @@ _OUTLIER_EVERY = 10
 _PEDESTAL_SPAN = 0.4
 # Margin below and above the values on a pedestal, fraction of their span.
 _PEDESTAL_MARGIN = 0.1
+
+
+class Named(Protocol):
+    """An image that can be read: a file, or a message of a bag."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
+        ...
+
+
+Source = TypeVar("Source", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class GreyScaling:
         return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
 
-class GreyReader:
+class GreyReader(Generic[Source]):
     """Read the images of one sequence as 8-bit grey, with one scaling for those of 16 bits.
 
     The scaling is computed when the first 16-bit image is read, always from the same images. So a
@@ -83,17 +94,25 @@ class GreyReader:
         cameras: images of each camera, in their order.
         bayer: pattern of the grey images if they are mosaics of a colour sensor; None: they are
             grey. A notice reports a first image that seems to be one.
+        decode: reads an image as it is; raises `FrameError`. None: the images are files.
     """
 
-    def __init__(self, name: str, *cameras: list[Path], bayer: BayerPattern | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *cameras: Sequence[Source],
+        bayer: BayerPattern | None = None,
+        decode: Callable[[Source], NDArray[Any]] | None = None,
+    ) -> None:
         self._name = name
         self._cameras = cameras
         self._bayer = bayer
         self._looked_for_mosaic = bayer is not None
+        self._decode = cast(Callable[[Source], NDArray[Any]], decode or read_pixels)
         self._scaling: GreyScaling | None = None
         self._lock = Lock()
 
-    def read(self, path: Path) -> NDArray[np.uint8]:
+    def read(self, path: Source) -> NDArray[np.uint8]:
         """Read an image as (H, W) uint8.
 
         Raises:
@@ -101,7 +120,7 @@ class GreyReader:
         """
         return self.read_both(path)[0]
 
-    def read_both(self, path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    def read_both(self, path: Source) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Read an image as grey (H, W) uint8, and its colours (H, W, 3), blue green red.
 
         There are no colours (None) in grey images and in those of 16 bits.
@@ -109,7 +128,7 @@ class GreyReader:
         Raises:
             FrameError: the file is missing, cut short, damaged, or no image.
         """
-        decoded = read_pixels(path)
+        decoded = self._decode(path)
         pixels = one_channel(decoded, path.name)
         self._look_for_mosaic(path, decoded)
         if self._bayer is not None and decoded.ndim == 2:
@@ -119,7 +138,7 @@ class GreyReader:
             return pixels.astype(np.uint8, copy=False), to_color(decoded)
         return self.scaling().apply(pixels.astype(np.uint16, copy=False)), None
 
-    def _look_for_mosaic(self, path: Path, decoded: NDArray[Any]) -> None:
+    def _look_for_mosaic(self, path: Source, decoded: NDArray[Any]) -> None:
         """Give a notice if the first image read seems to be a mosaic, which nobody said."""
         with self._lock:
             if self._looked_for_mosaic:
@@ -136,12 +155,14 @@ class GreyReader:
         """Return the scaling of the 16-bit images; that of the full range if none is sampled."""
         with self._lock:
             if self._scaling is None:
-                self._scaling = _find_scaling(self._name, self._cameras)
+                self._scaling = _find_scaling(self._name, self._cameras, self._decode)
             return self._scaling
 
 
-def _find_scaling(name: str, cameras: Iterable[list[Path]]) -> GreyScaling:
-    limits = _usual_limits([found for paths in cameras for found in _sampled_limits(paths)])
+def _find_scaling(
+    name: str, cameras: Iterable[Sequence[Source]], decode: Callable[[Source], NDArray[Any]]
+) -> GreyScaling:
+    limits = _usual_limits([found for paths in cameras for found in _sampled_limits(paths, decode)])
     if limits is None:
         return GreyScaling()
     scaling = scaling_for(*limits)
@@ -186,14 +207,16 @@ def _usual_limits(limits: list[tuple[int, int]]) -> tuple[int, int] | None:
     return int(np.sort(low[lit])[outliers]), int(np.sort(high[lit])[-1 - outliers])
 
 
-def _sampled_limits(paths: list[Path]) -> Iterator[tuple[int, int]]:
+def _sampled_limits(
+    paths: Sequence[Source], decode: Callable[[Source], NDArray[Any]]
+) -> Iterator[tuple[int, int]]:
     """Yield the darkest and brightest value of the sampled 16-bit images that have contrast."""
     if not paths:
         return
     spread = np.linspace(0, len(paths) - 1, _SPREAD_IMAGES).astype(np.int64)
     for row in np.unique(np.r_[np.arange(min(_FIRST_IMAGES, len(paths))), spread]):
         try:
-            pixels = read_grey(paths[row])
+            pixels = one_channel(decode(paths[row]), paths[row].name)
         except FrameError:
             continue
         found = _limits(pixels) if pixels.dtype == np.uint16 else None

@@ -20,7 +20,7 @@ from ..calibration.calibration import Calibration, find_calibration
 from ..calibration.rectify import StereoRectifier, rectified_camera
 from ..paths import contents, unused_streams
 from ..timestamps import Timing, nominal_fps, pair_by_time, report_unpaired
-from .decoding import DEPTH_SUFFIXES, IMAGE_KINDS, IMAGE_SUFFIXES, list_files
+from .decoding import DEPTH_SUFFIXES, IMAGE_KINDS, IMAGE_SUFFIXES, image_size, list_files
 from .depth_files import depth_units
 from .image_names import TimedImages, time_images
 
@@ -79,7 +79,12 @@ def open_images(
     places = [folder, images_folder, path]
     if images_folder.name in _FOLDERS:  # the path may be left/ itself
         places.append(images_folder.parent)
-    given = find_calibration(calibration, places, f"the image folder {folder}")
+    given = find_calibration(
+        calibration,
+        places,
+        f"the image folder {folder}",
+        lambda: image_size(list_files(images_folder)),
+    )
     sides = images_folder.parent if images_folder.name in _FOLDERS else folder
     kind = _choose_sensor(sides, sensor, given)
     name = f"images {folder.name}"
@@ -105,7 +110,9 @@ def open_images(
         bayer=given.bayer,
     )
     camera = replace(camera, fps=nominal_fps(left.times, given.camera.fps))
-    return FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    opened = FileSequence(name, files, camera, str(folder), rectifier=rectifier, dataset="images")
+    opened.calibrated_masks = given.masks
+    return opened
 
 
 def _image_folder(folder: Path) -> Path | None:

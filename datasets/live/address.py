@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
-from spslam.interfaces import SequenceRequest
+from spslam.interfaces import SequenceRequest, Topics
 
 from ..images.decoding import to_grey
 from .device import LiveCamera
@@ -47,6 +47,8 @@ def open_live(
         raise DatasetError(f"{address} has no sequences to choose from: drop --sequence")
     if request.time_unit != "auto":
         raise DatasetError(f"{address} gives times itself: drop --time-unit")
+    if request.topics != Topics():
+        raise DatasetError(f"{address} is a live camera, which has no topics: drop --topic")
     return LiveSequence(_open_device(address, request), max_frames)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from spslam.callbacks import never
 from spslam.errors import DatasetError
-from spslam.frame import ColorImage, Frame
+from spslam.frame import Frame
 from spslam.interfaces import EQUAL_STAMP, STEPPED_BACK, LeftOut
 from spslam.notices import counted, notice
 
 from ..base import BaseSequence
 from ..images.decoding import to_color, to_grey, to_metres
+from ..masks.mask_images import RawView
+from ..views import Views
 from .device import LiveCamera, LiveImages
 from .newest import Newest
 
@@ -38,9 +41,9 @@ class LiveSequence(BaseSequence):
     def __init__(self, device: LiveCamera, max_frames: int | None = None) -> None:
         if max_frames is not None and max_frames < 1:
             raise DatasetError(f"expected max_frames >= 1, found {max_frames}")
-        super().__init__(
-            device.name, device.sensor, device.camera, device.source, dataset=device.dataset
-        )
+        self._views = Views(device.camera, device.rectifier, paired=device.sensor == "stereo")
+        camera = self._views.camera
+        super().__init__(device.name, device.sensor, camera, device.source, dataset=device.dataset)
         self.max_frames = max_frames
         self._device = device
         self._newest = Newest(device.read, device.close, device.source, max_frames)
@@ -134,21 +137,19 @@ class LiveSequence(BaseSequence):
             notice(_LOG, "left_out_frames", text, self.source, what, count=count)
 
     def _frame(self, index: int, images: LiveImages) -> Frame:
-        colors = to_color(images.image)
-        image, right, depth = to_grey(images.image, f"frame {index}"), images.right, None
-        rectifier, maps = self._device.rectifier, None
-        if rectifier is not None and right is not None:
-            image, right = rectifier.rectify(image, right)
-            maps = rectifier.maps_left
+        depth = None
         if images.depth is not None:
             depth = to_metres(images.depth, self._device.units_per_metre)
-        return Frame(
+        frame = self._views.frame(
             index,
             images.stamp_ns / 1e9,
-            self.camera,
-            image,
-            right,
-            depth,
-            None if colors is None else ColorImage(colors, maps),
-            captured_s=images.captured_s,
+            to_grey(images.image, f"frame {index}"),
+            to_color(images.image),
+            images.right,
+            depth=depth,
         )
+        return self._masked(replace(frame, captured_s=images.captured_s))
+
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from the camera's."""
+        return self._views.raw_views()

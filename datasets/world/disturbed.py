@@ -1,4 +1,4 @@
-"""Disturb recordings: moving boxes, still cameras, dark frames, jumps to other places.
+"""Disturb recordings: moving boxes, still cameras, dark frames, jumps, parts of the vehicle.
 
 The ground truth stays exact. Several disturbances can be combined:
 
@@ -7,6 +7,7 @@ The ground truth stays exact. Several disturbances can be combined:
     still = disturb(open_world("demo-small"), ["still:frames=70", "mover:fraction=0.25,speed=3.3"])
     moving = disturb(world, ["mover:fraction=0.4,speed=4,path=pass,start=60,seed=3"])
     dark = disturb(world, ["dark:at=100,frames=8"])
+    bonnet = disturb(world, ["body:fraction=0.2"])
     jump = disturb(world, ["jump:at=150,to=20,frames=60"])
 
 On the command line:
@@ -26,6 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.camera import Camera
 from spslam.clocks import nearest
 from spslam.errors import DatasetError
 from spslam.frame import Frame
@@ -36,6 +38,7 @@ from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
 
 from ..base import BaseSequence, SlicedSequence
+from ..masks.mask_images import RawView
 from .scene import Face
 from .texture import face_texture
 
@@ -43,6 +46,8 @@ from .texture import face_texture
 _TEXELS_PER_PIXEL = 2.0
 # Standard deviation of the blur of a box's texture, texels: about the area of a sensor's pixel.
 _TEXTURE_BLUR = 0.9
+# Density of a body's texture, relative to a wall of the built-in worlds at the same depth.
+_BODY_DETAIL = 2.5
 # Speeds of a mover that the seed chooses from, pixels per frame: slow enough for points on the box
 # to pass the gates of tracking for a while.
 _SPEEDS = (2.7, 3.3, 4.0)
@@ -161,14 +166,45 @@ class Jump:
         return self.at + _put_off(self.within, self.seed)
 
 
+@dataclass(frozen=True)
+class Body:
+    """A part of the vehicle, such as a bonnet: a textured strip that keeps its place in the image.
+
+    Attributes:
+        fraction: fraction of the image, 0 to 1, that the strip at the bottom covers.
+        depth: depth of the strip, metres; at once its disparity in pairs.
+        black: whether the strip is black instead, as in an image that is cut by hand.
+        noise: standard deviation of the noise on it, grey levels.
+        seed: seed of texture and noise.
+    """
+
+    fraction: float = 0.2
+    depth: float = 1.2
+    black: bool = False
+    noise: float = 1.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.fraction < 1 and self.depth > 0):
+            raise DatasetError(
+                "a body has a fraction between 0 and 1 and a depth above 0, "
+                f"found fraction={self.fraction} depth={self.depth}"
+            )
+
+    def rows(self, height: int) -> int:
+        """Return the number of rows of an image of `height` rows that the strip covers."""
+        return max(1, round(self.fraction * height))
+
+
 def _put_off(within: int, seed: int) -> int:
     return int(np.random.default_rng([seed, 17]).integers(0, within + 1))
 
 
-Disturbance = Still | Mover | Dark | Jump
+Disturbance = Still | Mover | Dark | Jump | Body
 logger = logging.getLogger(__name__)
 
 _KINDS: dict[str, type[Disturbance]] = {"still": Still, "mover": Mover, "dark": Dark, "jump": Jump}
+_KINDS["body"] = Body
 
 
 def parse_disturbance(text: str) -> Disturbance:
@@ -260,9 +296,23 @@ class DisturbedSequence(BaseSequence):
         self._boxes = [
             _Box(mover, whole.camera, self._poses() if mover.world else None) for mover in movers
         ]
+        self._strips = [
+            _Strip(body, whole.camera) for body in disturbances if isinstance(body, Body)
+        ]
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def raw_views(self) -> tuple[RawView, RawView]:
+        """Return how the left and right images of frames are made from raw images."""
+        whole = self._whole
+        return whole.raw_views() if isinstance(whole, BaseSequence) else super().raw_views()
+
+    def mask_metrics(self) -> dict[str, Any]:
+        """Return the source of the masks and the masked fraction, for `metrics.json`."""
+        if self.masks is None and isinstance(self._whole, BaseSequence):
+            return self._whole.mask_metrics()
+        return super().mask_metrics()
 
     @property
     def disturbed_from(self) -> int:
@@ -333,6 +383,12 @@ class DisturbedSequence(BaseSequence):
                     depth = np.where(
                         _wins(found, depth) & (found.opacity > 0.5), found.depth, depth
                     )
+        for strip in self._strips:
+            images = [
+                None if image is None else strip.on(image, index, side)
+                for side, image in enumerate(images)
+            ]
+            depth = None if depth is None else strip.on_depth(depth)
         left = images[0]
         assert left is not None
         # Disturbances are drawn in grey only.
@@ -448,8 +504,47 @@ def _chosen(rows: NDArray[np.int64], disturbance: Disturbance) -> NDArray[np.int
             return rows
 
 
-def _first(disturbance: Mover | Dark | Jump) -> int:
+def _first(disturbance: Mover | Dark | Jump | Body) -> int:
+    if isinstance(disturbance, Body):
+        return 0
     return disturbance.start if isinstance(disturbance, Mover) else disturbance.first
+
+
+class _Strip:
+    """The strip of a `Body`, as both cameras see it."""
+
+    def __init__(self, body: Body, camera: Camera) -> None:
+        self._body = body
+        self._rows = body.rows(camera.height)
+        disparity = round(camera.bf / body.depth) if camera.has_depth else 0
+        self._shifts = (0, disparity)
+        density = camera.fx / body.depth / _BODY_DETAIL
+        columns = camera.width + disparity
+        right, down, back = np.eye(3)[0], np.eye(3)[1], -np.eye(3)[2]
+        size = (columns / density, self._rows / density)
+        rng = np.random.default_rng([body.seed, 29])
+        self._grey = face_texture(
+            Face(np.zeros(3), right, down, size, back, "box"), (self._rows, columns), density, rng
+        ).astype(np.float32)
+
+    def on(self, image: NDArray[np.uint8], index: int, side: int) -> NDArray[np.uint8]:
+        """Return an image (H, W) with the strip, as the left (side 0) or right camera sees it."""
+        drawn = image.copy()
+        width, shift = image.shape[1], self._shifts[side]
+        if self._body.black:
+            drawn[-self._rows :] = 0
+            return drawn
+        rng = np.random.default_rng([self._body.seed, index, side, 31])
+        noise = rng.standard_normal((self._rows, width), dtype=np.float32)
+        grey = self._grey[:, shift : shift + width] + np.float32(self._body.noise) * noise
+        drawn[-self._rows :] = np.clip(np.rint(grey), 0, 255)
+        return drawn
+
+    def on_depth(self, depth: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a depth image (H, W) with the strip; a black strip has no depth."""
+        drawn = depth.copy()
+        drawn[-self._rows :] = 0.0 if self._body.black else self._body.depth
+        return drawn
 
 
 @dataclass(frozen=True, eq=False)

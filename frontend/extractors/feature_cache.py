@@ -77,8 +77,13 @@ class CachedExtractor(Extractor):
         return features
 
     def extract_inside(self, image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Features:
-        """Extract features where a mask (H, W) is True; they are not stored."""
-        return self._extractor.extract_inside(image, mask)
+        """Return the features where a mask (H, W) is True, stored (per mask) or extracted."""
+        path = self._path(image, mask)
+        features = _read(path)
+        if features is None:
+            features = self._extractor.extract_inside(image, mask)
+            self._write(path, features)
+        return features
 
     def describe(
         self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]
@@ -86,10 +91,12 @@ class CachedExtractor(Extractor):
         """Compute descriptors (N, D) at positions (N, 2) x y; they are not stored."""
         return self._extractor.describe(image, keypoints)
 
-    def _path(self, image: NDArray[np.uint8]) -> Path:
-        """Return the file of an image's features."""
+    def _path(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None = None) -> Path:
+        """Return the file of the features of an image, or of its part inside a mask."""
         header = repr((image.shape, image.dtype.str)).encode()
-        return self._folder / f"{_digest(header, np.ascontiguousarray(image).data).hex()}.features"
+        of_mask = b"" if mask is None else b"mask" + np.packbits(mask).tobytes()
+        digest = _digest(header, np.ascontiguousarray(image).data, of_mask)
+        return self._folder / f"{digest.hex()}.features"
 
     def _write(self, path: Path, features: Features) -> None:
         """Store features; after the first error, store nothing more."""

@@ -29,23 +29,39 @@ from spslam.cli import track as cli_track
 from spslam.cli import train as cli_training
 from spslam.cli import trajectory as cli_trajectory
 from spslam.cli import view as cli_view
+from spslam.cli.cameras import calibrate as cli_calibrate
+from spslam.cli.cameras import calibration as cli_calibration
+from spslam.cli.cameras import check as cli_check
+from spslam.cli.cameras.own_calibration import OwnCalibration, find_own_calibration
 from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
     CommandGroup,
+    DepthTopicOption,
     ExtractorOption,
+    MaskOption,
     MaxFramesOption,
     PairWithinOption,
     RerunOption,
+    RightTopicOption,
     SetOption,
     StartOption,
     StrideOption,
     TimeUnitOption,
     TimeUnitValue,
+    TopicOption,
+    TruthTopicOption,
     WeightsOption,
     resolve_config,
 )
-from spslam.errors import ConfigError, RunStoppedError, ScaleError
+from spslam.errors import (
+    ConfigError,
+    InputError,
+    MissingCalibrationError,
+    NoPoseError,
+    RunStoppedError,
+    ScaleError,
+)
 from spslam.notices import notice, shown_notices
 from spslam.process.failures import line_of
 from spslam.process.signals import cleaned_up, ends_on_signals, interrupt_as_flag, tell_end
@@ -108,11 +124,14 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_bench.app)
+app.add_typer(cli_calibration.app)
+app.add_typer(cli_calibrate.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_map.app)
 app.add_typer(cli_plugin.app)
 app.add_typer(cli_training.app)
 app.command()(cli_training.adapt)
+app.command()(cli_check.check)
 app.command()(cli_export.export)
 app.command("export-trajectory")(cli_trajectory.export_trajectory)
 app.command()(cli_features.features)
@@ -128,8 +147,8 @@ PathArgument = Annotated[
         metavar="PATH",
         show_default=False,
         help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
-        "depth/ for RGB-D), a video, a live camera (camera:0, realsense:, oak:), or a built-in "
-        "world: demo, demo-small, demo-loop, demo-twins.",
+        "depth/ for RGB-D), a video, a ROS bag, a live camera (camera:0, realsense:, oak:), or a "
+        "built-in world: demo, demo-small, demo-loop, demo-twins.",
     ),
 ]
 SensorOption = Annotated[
@@ -197,8 +216,9 @@ def run(
         str,
         typer.Option(
             metavar="NAME",
-            help="Format of PATH: kitti, tum, euroc, images, video, demo, another one of "
-            "docs/datasets.md or a plug-in's; auto recognises it.",
+            help="Format of PATH: kitti, tum, euroc, images, video, ros, demo, another one of "
+            "docs/datasets.md, a layout (a name of spslam data layouts, or a YAML file) or a "
+            "plug-in's; auto recognises it.",
         ),
     ] = "auto",
     sequence: Annotated[
@@ -215,9 +235,17 @@ def run(
         typer.Option(
             metavar="FILE",
             show_default=False,
-            help="Camera calibration (YAML) for images and videos.",
+            help="Camera calibration for images, videos and bags, of spslam or another program; "
+            "without one the camera is found from the images, see spslam calibrate (extra colmap).",
         ),
     ] = None,
+    self_calibration: Annotated[
+        bool,
+        typer.Option(
+            "--self-calibration/--no-self-calibration",
+            help="Find the camera of images and videos without a calibration from the images.",
+        ),
+    ] = True,
     config: ConfigOption = None,
     overrides: SetOption = None,
     extractor: ExtractorOption = None,
@@ -259,6 +287,11 @@ def run(
     ] = None,
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
     pair_within: PairWithinOption = 0.02,
+    mask: MaskOption = None,
+    topic: TopicOption = None,
+    right_topic: RightTopicOption = None,
+    depth_topic: DepthTopicOption = None,
+    truth_topic: TruthTopicOption = None,
     realtime: Annotated[
         bool,
         typer.Option(
@@ -284,8 +317,8 @@ def run(
             metavar="KIND:KEY=VALUE,…",
             show_default=False,
             help="Add a disturbance to the recording, to test the run: still:frames=70, "
-            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8 or jump:at=150,to=20; may be "
-            "repeated.",
+            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8, jump:at=150,to=20 or "
+            "body:fraction=0.2; may be repeated.",
         ),
     ] = None,
     outputs: Annotated[
@@ -305,7 +338,9 @@ def run(
     spslam run demo
     spslam run /data/kitti --sequence 00
     spslam run /data/rgbd_dataset_freiburg1_desk --out runs/desk
+    spslam run walk.mp4
     spslam run walk.mp4 --calibration phone.yaml --extractor orb
+    spslam run walk.bag --topic /camera/image_raw
     spslam run walk2.mp4 --calibration phone.yaml --map runs/walk-mono-superpoint/map.npz --localize
     spslam run camera:0 --calibration webcam.yaml --record walk3
 
@@ -314,32 +349,53 @@ def run(
     143 by SIGTERM, 129 by SIGHUP.
     """
     from spslam.config import config_for
-    from spslam.datasets import is_live, open_sequence
+    from spslam.datasets import auto_masked, is_live, open_sequence
     from spslam.run.output import RunLog
 
+    topics = {
+        "topic": topic,
+        "right_topic": right_topic,
+        "depth_topic": depth_topic,
+        "truth_topic": truth_topic,
+    }
     live = dataset == "auto" and is_live(path)
     _check_live(path, live, record, disturbances)
     realtime = realtime or live
     mode = _mode(map_file, localize, extend)
     chosen = _outputs(outputs, extend)
     with RunLog() as log:
-        frames = open_sequence(
+        opened = partial(
+            open_sequence,
             path,
             dataset=dataset,
             sequence=sequence,
             sensor=sensor.value,
-            calibration=calibration,
             start=start,
             max_frames=max_frames,
             stride=stride,
             time_unit=time_unit.value,
             pair_within_s=pair_within,
+            mask=None if mask == "auto" else mask,
+            **topics,
         )
+        own: OwnCalibration | None = None
+        try:
+            frames = opened(calibration=calibration)
+        except MissingCalibrationError as error:
+            if live or not self_calibration:
+                raise
+            own = find_own_calibration(error, path, sequence, dataset, sensor.value, time_unit)
+            frames = opened(calibration=own.path)
+            calibration = own.path
         if disturbances:
             frames = _disturbed(frames, disturbances)
+        if mask == "auto" and live:
+            raise ConfigError("--mask auto looks at a recording first: give a mask image")
+        if mask == "auto":
+            frames = auto_masked(frames)
         config_name = config or config_for(frames.dataset, frames.sensor)
         resolved = resolve_config(config_name, overrides, extractor, weights)
-        labels = {
+        labels: dict[str, Any] = {
             "dataset": frames.dataset,
             "extractor": resolved.features.extractor,
             "config": config_name,
@@ -357,9 +413,18 @@ def run(
             _live_labels(frames.source, record)
             if live
             else _input_labels(
-                path, dataset, sequence, calibration, time_unit.value, str(pair_within)
+                path,
+                dataset,
+                sequence,
+                calibration,
+                time_unit.value,
+                str(pair_within),
+                mask,
+                topics,
             )
         )
+        if own is not None:
+            labels |= own.labels
         if disturbances:
             labels["disturb"] = " ".join(disturbances)
         if cache is not None:
@@ -373,20 +438,27 @@ def run(
         watch = partial(open_viewer, viewer, rerun, frames)
         if record is not None:
             watch = partial(_recorded, watch, record, frames)
-        _run(
-            frames,
-            resolved,
-            labels,
-            out,
-            watch,
-            log,
-            map_file,
-            extend,
-            request,
-            cache,
-            realtime,
-            chosen,
-        )
+        try:
+            _run(
+                frames,
+                resolved,
+                labels,
+                out,
+                watch,
+                log,
+                map_file,
+                extend,
+                request,
+                cache,
+                realtime,
+                chosen,
+                None if own is None else own.text,
+            )
+        except (InputError, NoPoseError) as error:
+            if live:
+                raise
+            command = cli_check.command_line(labels, sensor.value, start, max_frames, stride)
+            raise type(error)(f"{error}; {command} says what is wrong") from None
 
 
 def _input_labels(
@@ -396,16 +468,23 @@ def _input_labels(
     calibration: Path | None,
     time_unit: str,
     pair_within: str,
+    mask: str | None,
+    topics: dict[str, str | None],
 ) -> dict[str, str]:
     """Return how the recording was opened, so that an export finds its images again."""
     place = Path(path).absolute()
     given = {
         "input_path": str(place) if place.exists() else path,
-        "input_dataset": dataset,
+        # The path of a layout is relative to this folder, its name is not.
+        "input_dataset": str(Path(dataset).expanduser().absolute())
+        if dataset.lower().endswith((".yaml", ".yml"))
+        else dataset,
         "input_sequence": sequence,
         "input_calibration": None if calibration is None else str(calibration.absolute()),
         "input_time_unit": time_unit,
         "input_pair_within_s": pair_within,
+        "input_mask": mask if mask in (None, "auto") else str(Path(mask).absolute()),
+        **{f"input_{key}": value for key, value in topics.items()},
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -572,12 +651,15 @@ def _run(
     cache: Path | None,
     realtime: bool,
     outputs: tuple[str, ...],
+    own_calibration: str | None = None,
 ) -> None:
     from spslam.cli.console import ProgressLine, print_result
+    from spslam.datasets import write_masks
+    from spslam.io.files import write_atomic
     from spslam.map.io import HeldMap, load_map
     from spslam.pipeline import number_of_frames
     from spslam.pipeline import run as run_sequence
-    from spslam.run.output import OutputFolder, default_output
+    from spslam.run.output import CALIBRATION, OutputFolder, default_output
     from spslam.slam.system import Slam
 
     if (
@@ -598,6 +680,8 @@ def _run(
         if map_file is not None and extend:
             held = HeldMap(map_file)
         with cleaned_up(output.discard):
+            if labels.get("input_mask") == "auto":
+                write_masks(frames, output.partial)
             saved = None if map_file is None else load_map(map_file)
             localization_only = saved is not None and not extend
             slam = Slam.from_config(
@@ -608,6 +692,8 @@ def _run(
                 offline=not realtime,
             )
             labels = {**labels, "engine": slam.preprocessor.engine}
+            if own_calibration is not None:
+                write_atomic(output.partial / CALIBRATION, own_calibration, durable=False)
             viewer = watch()
             total = number_of_frames(frames)
             with interrupt_as_flag() as interrupted, ProgressLine(total) as line:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spslam.cli.options import INTERRUPTED, CommandGroup
+from spslam.cli.options import (
+    INTERRUPTED,
+    CommandGroup,
+    DepthTopicOption,
+    RightTopicOption,
+    TopicOption,
+    TruthTopicOption,
+)
 
 if TYPE_CHECKING:
     from spslam.datasets.fetch.catalogue import Archive, Catalogue, PublicSequence
@@ -16,7 +23,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="data",
     cls=CommandGroup,
-    help="List and download public sequences (KITTI odometry, TUM RGB-D, EuRoC).",
+    help="List and download public sequences (KITTI odometry, TUM RGB-D, EuRoC); describe "
+    "recordings; list layouts.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -64,23 +72,84 @@ def show_list(
 @app.command()
 def info(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", show_default=False, help="Name in the list.")
+        str,
+        typer.Argument(
+            metavar="NAME|PATH", show_default=False, help="Name in the list, or a recording."
+        ),
     ],
     data: DataOption = None,
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="Format of PATH; auto recognises it.")
+    ] = "auto",
+    sequence: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default=False, help="Sequence where PATH has several."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", show_default=False, help="Camera calibration of PATH."),
+    ] = None,
+    topic: TopicOption = None,
+    right_topic: RightTopicOption = None,
+    depth_topic: DepthTopicOption = None,
+    truth_topic: TruthTopicOption = None,
 ) -> None:
-    """Show where a sequence is published, its size, licence and checksum, and its folder here."""
+    """Show a public sequence (address, size, licence), or what a recording on this disk holds.
+
+    \b
+    spslam data info kitti-00
+    spslam data info walk.bag
+
+    Of a bag: topics, types, numbers of messages, rates, encodings and frames. Of any recording:
+    sensor, camera, frames, time stamps and ground truth, as spslam run reads them.
+    """
     folder, catalogue = _open(data)
-    for sequence in catalogue.choose([name]):
+    from spslam.cli.cameras.recording_info import is_recording, show_recording
+
+    known = {*catalogue.sequences, *(entry.dataset for entry in catalogue.sequences.values())}
+    if name not in known and is_recording(name):
+        show_recording(
+            name,
+            dataset=dataset,
+            sequence=sequence,
+            calibration=calibration,
+            topic=topic,
+            right_topic=right_topic,
+            depth_topic=depth_topic,
+            truth_topic=truth_topic,
+        )
+        return
+    for entry in catalogue.choose([name]):
         rows = {
-            "name": sequence.name,
-            "data set": sequence.title,
-            "page": sequence.page,
-            "licence": f"{sequence.licence}; see the page for what to cite",
-            **{f"archive {archive.name}": _describe(archive) for archive in sequence.archives},
-            "folder": f"{folder.folder(sequence)} ({folder.state(sequence) or 'not fetched'})",
+            "name": entry.name,
+            "data set": entry.title,
+            "page": entry.page,
+            "licence": f"{entry.licence}; see the page for what to cite",
+            **{f"archive {archive.name}": _describe(archive) for archive in entry.archives},
+            "folder": f"{folder.folder(entry)} ({folder.state(entry) or 'not fetched'})",
         }
         for title, text in rows.items():
             typer.echo(f"{title}: {text}")
+
+
+@app.command("layouts")
+def show_layouts() -> None:
+    """List the data sets that are described by a table (layout), each on a line.
+
+    \b
+    spslam run /data/living_room_traj0_frei_png          # recognised by itself
+    spslam run /data/walk --dataset my_layout.yaml       # a table of your own
+
+    Tables in ~/.config/spslam/layouts/ (or $SPSLAM_LAYOUTS) are recognised like these. The site's
+    page on data sets says how to write one.
+    """
+    from spslam.datasets.layouts.library import all_layouts, user_folder
+
+    layouts = all_layouts()
+    width = max(len(layout.name) for layout, _ in layouts)
+    for layout, path in layouts:
+        own = f"  [{path}]" if path.parent == user_folder() else ""
+        typer.echo(f"{layout.name:{width}}  {layout.title}{own}")
 
 
 @app.command()

@@ -311,7 +311,7 @@ def _open_recording(folder: Path, slam_map: Map, given: _Recording) -> Sequence:
             f"the run {folder} disturbed its images ({run['disturb']}), which the recording does "
             "not hold: give the undisturbed one with --images"
         )
-    recording = recording_of(run) | {
+    recording = recording_of(run, folder) | {
         name: value for name, value in vars(given).items() if value is not None
     }
     if not recording["path"]:

@@ -118,6 +118,40 @@ PairWithinOption = Annotated[
         help="Largest time between left and right image, or image and depth, seconds.",
     ),
 ]
+MaskOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|DIR|auto",
+        show_default=False,
+        help="Mask: an image whose white pixels are used, or a folder with one for each image (of "
+        "the same name or number), in the size of the raw images; auto: find and mask what is "
+        "fixed to the camera. Default: the calibration's mask, if any.",
+    ),
+]
+TopicOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOPIC",
+        show_default=False,
+        help="Bags: the topic of the (left) images; needed where several could be meant.",
+    ),
+]
+RightTopicOption = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", show_default=False, help="Bags: the topic of the right images."),
+]
+DepthTopicOption = Annotated[
+    str | None,
+    typer.Option(metavar="TOPIC", show_default=False, help="Bags: the topic of the depth images."),
+]
+TruthTopicOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOPIC",
+        show_default=False,
+        help="Bags: the topic of the ground truth (PoseStamped, Odometry, TransformStamped, …).",
+    ),
+]
 RerunOption = Annotated[
     Path | None,
     typer.Option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -20,14 +21,16 @@ from spslam.cli.options import (
     resolve_config,
 )
 from spslam.errors import DatasetError
-from spslam.notices import counted
+from spslam.notices import counted, notice, plural
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.datasets.images.pictures import Picture
+    from spslam.datasets.masks.mask_files import PictureMasks
     from spslam.interfaces import Extractor
     from spslam.visualization.video_writer import VideoWriter
 
+_LOG = logging.getLogger(__name__)
 # End of the name of a video file.
 _VIDEO_SUFFIX = ".mp4"
 
@@ -73,6 +76,14 @@ def track(
     start: StartOption = 0,
     max_frames: MaxFramesOption = None,
     stride: StrideOption = 1,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR",
+            show_default=False,
+            help="Mask: an image whose white pixels are used, or a folder with one for each image.",
+        ),
+    ] = None,
 ) -> None:
     """Show the points a front end tracks from frame to frame, coloured by track length.
 
@@ -83,12 +94,14 @@ def track(
 
     ^C stops after the current frame; written files stay.
     """
+    from spslam.datasets.masks.mask_files import PictureMasks
     from spslam.frontend.extractors.registry import create_extractor
 
+    masks = None if mask is None else PictureMasks(mask)
     front_end = create_extractor(resolve_config("default", overrides, extractor, weights).features)
     pictures = _begun(_pictures(source, sequence), source, start, max_frames, stride)
     with interrupt_as_flag() as interrupted, _sink(out, fps, source) as sink:
-        summary = _show_tracks(pictures, front_end, length, sink, interrupted.is_set)
+        summary = _show_tracks(pictures, front_end, length, sink, interrupted.is_set, masks)
     typer.echo(summary if out is None else f"{summary}, in {out}")
     if interrupted.is_set():
         raise typer.Exit(INTERRUPTED)
@@ -132,19 +145,28 @@ def _show_tracks(
     length: int,
     sink: VideoWriter,
     stop: Callable[[], bool],
+    masks: PictureMasks | None = None,
 ) -> str:
     """Draw the tracks of each frame and return a summary of one line."""
     import numpy as np
 
     from spslam.cli.console import StatusLine
     from spslam.frontend.matching.point_tracks import PointTracks
+    from spslam.slam.preprocessing import with_margin
     from spslam.visualization.draw_tracks import draw_tracks
 
     tracks = PointTracks(length, extractor.max_descriptor_distance)
     counts: list[int] = []
+    unmasked = 0
     with StatusLine() as line:
         for name, image in pictures:
-            tracks.update(extractor.extract(image))
+            mask = None if masks is None else masks.of(name, (image.shape[0], image.shape[1]))
+            unmasked += masks is not None and mask is None
+            tracks.update(
+                extractor.extract(image)
+                if mask is None
+                else extractor.extract_inside(image, with_margin(mask))
+            )
             counts.append(int(np.count_nonzero(tracks.lengths > 1)))
             seen = counted(counts[-1], "track")
             line.say(f"{name}  {counted(len(tracks.lengths), 'keypoint')}  {seen}")
@@ -153,6 +175,10 @@ def _show_tracks(
             )
             if not shown or stop():
                 break
+    if unmasked:
+        text = "%s no mask and %s used as a whole"
+        what = counted(unmasked, "image has", "images have")
+        notice(_LOG, "masks_missing", text, what, plural(unmasked, "is", "are"), count=unmasked)
     return (
         f"{counted(len(counts), 'frame')}, {np.median(counts[1:] or [0]):.0f} tracks a "
         "frame (median)"

@@ -214,6 +214,7 @@ def _posed_frames(path: Path) -> Iterator[PosedFrame]:
     import numpy as np
 
     from spslam.datasets import open_sequence
+    from spslam.datasets.calibration.lens_view import LensView
     from spslam.errors import DatasetError
 
     sequence = open_sequence(str(path), sensor="mono")
@@ -228,7 +229,11 @@ def _posed_frames(path: Path) -> Iterator[PosedFrame]:
     for frame in sequence:
         nearest = int(np.abs(truth.timestamps - frame.timestamp).argmin())
         if abs(truth.timestamps[nearest] - frame.timestamp) <= _POSE_TOLERANCE_S:
-            yield frame.image, truth.T_world_cam[nearest], frame.camera.K
+            camera = frame.camera.without_distortion()
+            image = frame.image
+            if camera != frame.camera:
+                image = LensView(frame.camera, camera.K).image(image)
+            yield image, truth.T_world_cam[nearest], camera.K
 
 
 def _feature_settings(overrides: list[str] | None) -> dict[str, Any]:

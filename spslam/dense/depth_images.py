@@ -98,7 +98,16 @@ class DepthImages:
         )
 
     def measured(self, frame: Frame) -> Float32Array:
-        """Return the depth (H, W) of a frame before pixels are left out; 0 where unknown."""
+        """Return the depth (H, W) of a frame before pixels are left out; 0 if unknown or masked."""
+        depth = self._measured(frame)
+        if frame.mask is None:
+            return depth
+        mask = frame.mask.astype(np.uint8)
+        if self._maps is not None:
+            mask = np.asarray(cv2.remap(mask, *self._maps, cv2.INTER_NEAREST), np.uint8)
+        return np.where(mask > 0, depth, np.float32(0))
+
+    def _measured(self, frame: Frame) -> Float32Array:
         if self._stereo is not None:
             if frame.image_right is None:
                 return np.zeros(frame.image.shape, np.float32)
@@ -194,9 +203,8 @@ def _ray_lengths(camera: Camera) -> Float32Array:
 def _undistortion_maps(camera: Camera) -> tuple[Float32Array, Float32Array]:
     """Return x and y (H, W) of the pixel of the lens that each undistorted pixel shows."""
     y, x = np.indices((camera.height, camera.width), dtype=np.float64)
-    rays = np.stack(
-        [(x - camera.cx) / camera.fx, (y - camera.cy) / camera.fy, np.ones_like(x)], axis=-1
-    )
+    fx, fy = camera.ideal_focal
+    rays = np.stack([(x - camera.cx) / fx, (y - camera.cy) / fy, np.ones_like(x)], axis=-1)
     pixels = camera.lens_pixels(rays.reshape(-1, 3))
     pixels = np.clip(np.where(np.isfinite(pixels), pixels, _NOWHERE_PX), _NOWHERE_PX, -_NOWHERE_PX)
     map_x, map_y = pixels.astype(np.float32).reshape(*x.shape, 2).transpose(2, 0, 1)

@@ -52,7 +52,7 @@ class FinishedRun:
     @property
     def recording(self) -> dict[str, Any]:
         """How the run opened its recording; see `recording_of`."""
-        return recording_of(self.metrics)
+        return recording_of(self.metrics, self.folder)
 
     @property
     def sensor(self) -> str:

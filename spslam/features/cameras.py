@@ -19,6 +19,8 @@ PIXEL_SHIFT = 0.5
 _GUESSED_FOCAL = 1.2
 # Coefficients of COLMAP's FULL_OPENCV: k1 k2 p1 p2 k3 k4 k5 k6.
 _FULL_COEFFICIENTS = 8
+# COLMAP's models with the same coefficients.
+_MODELS = {"none": "PINHOLE", "equidistant": "OPENCV_FISHEYE", "eucm": "EUCM", "fov": "FOV"}
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class CameraChoice:
     Attributes:
         calibrated: the calibrated camera of all images; None: guess.
         per: which images share a camera; None: all with a calibration, otherwise none.
+        guessed: first guess of the camera of all images, for self-calibration; None: by their size.
     """
 
     calibrated: Camera | None = None
     per: CameraPer | None = None
+    guessed: ColmapCamera | None = None
 
     def group(self, name: str, size: tuple[int, int]) -> tuple[str, tuple[int, int]]:
         """Return a key that is equal for images that share a camera.
@@ -75,6 +79,8 @@ def colmap_camera(choice: CameraChoice, name: str, size: tuple[int, int]) -> Col
             model.
     """
     camera = choice.calibrated
+    if choice.guessed is not None:
+        return choice.guessed
     if camera is None:
         focal = _GUESSED_FOCAL * max(size)
         guessed = (focal, size[0] / 2, size[1] / 2, 0.0)
@@ -85,18 +91,30 @@ def colmap_camera(choice: CameraChoice, name: str, size: tuple[int, int]) -> Col
             f"{camera.width}x{camera.height}: give that of these images"
         )
     model, coefficients = _lens(camera)
+    # COLMAP's EUCM has the scale at the centre as its focal length; Mei's model has not.
+    fxy = camera.ideal_focal if model == "EUCM" else (camera.fx, camera.fy)
     centre = (camera.cx + PIXEL_SHIFT, camera.cy + PIXEL_SHIFT)
-    params = (camera.fx, camera.fy, *centre, *coefficients)
+    params = (*fxy, *centre, *coefficients)
     return ColmapCamera(model, *size, params, True)
 
 
 def _lens(camera: Camera) -> tuple[str, tuple[float, ...]]:
     """Return COLMAP's model of a lens, and its coefficients."""
     k = camera.distortion
-    if camera.distortion_model == "none":
-        return "PINHOLE", ()
-    if camera.distortion_model == "equidistant":
-        return "OPENCV_FISHEYE", k
+    if camera.distortion_model == "double_sphere" or (
+        camera.distortion_model == "omni" and any(k[1:])
+    ):
+        raise CalibrationError(
+            f"COLMAP has no {camera.distortion_model} lens"
+            + (" with k1 k2 p1 p2" if len(k) == 5 else "")
+            + ": calibrate with equidistant, eucm, ucm, fov or radtan"
+        )
+    if camera.distortion_model in _MODELS:
+        return _MODELS[camera.distortion_model], k
+    if camera.distortion_model == "ucm":
+        return "EUCM", (k[0], 1.0)
+    if camera.distortion_model == "omni":
+        return "EUCM", (k[0] / (1.0 + k[0]), 1.0)
     if not any(k[4:]):
         return "OPENCV", k[:4]
     if any(k[_FULL_COEFFICIENTS:]):

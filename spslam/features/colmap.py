@@ -25,6 +25,7 @@ from spslam.features.cameras import PIXEL_SHIFT, CameraChoice, ColmapCamera, col
 from spslam.features.h5 import StoredFeatures
 from spslam.io.files import PartFile
 from spslam.notices import notice
+from spslam.process.signals import sigterm_kept
 
 _LOG = logging.getLogger(__name__)
 _TABLE = "spslam"
@@ -277,7 +278,8 @@ def _pycolmap() -> Any:
     import cv2  # noqa: F401
 
     try:
-        import pycolmap
+        with sigterm_kept():
+            import pycolmap
     except ImportError:
         raise MissingDependencyError(
             "COLMAP databases need pycolmap: pip install 'spslam[colmap]'"
@@ -321,7 +323,8 @@ class _ImageWriter:
 
     def tell(self) -> None:
         """Print which cameras were guessed."""
-        if self._choice.calibrated is not None or not self._images:
+        known = self._choice.calibrated or self._choice.guessed
+        if known is not None or not self._images:
             return
         text = (
             "no calibration: the focal length is guessed as 1.2 times the longer side, and COLMAP "

@@ -175,6 +175,21 @@ def ends_on_signals(command: Callable[Arguments, None]) -> Callable[Arguments, N
     return wrapped
 
 
+@contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Restore the handling of SIGTERM at the end of the context.
+
+    The logging library of pycolmap takes it when it is imported: its own handler prints a stack
+    trace and ends the process at once.
+    """
+    try:
+        yield
+    finally:
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None and current_thread() is main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
 def exit_code(number: int) -> int:
     """Return the exit code of a process that a signal ended, following the convention of shells."""
     return _SIGNAL_CODE + number

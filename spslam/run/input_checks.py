@@ -107,8 +107,11 @@ class PairOffsets:
         return int(np.count_nonzero(self.disparity < -_SURE_DISPARITY))
 
 
-def pair_offsets(left: UInt8Array, right: UInt8Array) -> PairOffsets:
-    """Track up to 60 corners of the left image (H, W) to the right one, forward and backward."""
+def pair_offsets(left: UInt8Array, right: UInt8Array, mask: BoolArray | None = None) -> PairOffsets:
+    """Track up to 60 corners of the left image (H, W) to the right one, forward and backward.
+
+    Corners lie where `mask` (H, W) is True; None: everywhere.
+    """
     nothing = PairOffsets(np.zeros(0), np.zeros(0))
     if left.shape != right.shape or min(left.shape) < _SMALLEST_IMAGE or np.std(left) < _FLAT:
         return nothing
@@ -119,7 +122,11 @@ def pair_offsets(left: UInt8Array, right: UInt8Array) -> PairOffsets:
             np.asarray(cv2.resize(i, size, interpolation=cv2.INTER_AREA), np.uint8)
             for i in (left, right)
         )
-    corners = cv2.goodFeaturesToTrack(left, _POINTS, 0.01, left.shape[1] / 40.0)
+    allowed = None
+    if mask is not None:
+        size = (left.shape[1], left.shape[0])
+        allowed = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    corners = cv2.goodFeaturesToTrack(left, _POINTS, 0.01, left.shape[1] / 40.0, mask=allowed)
     if corners is None or len(corners) < _LEAST_POINTS:
         return nothing
     brightness = float(np.mean(right))
@@ -305,7 +312,7 @@ class InputChecks:
         self._last.append(frame)
         if self._seen >= _EARLY_FRAMES and self._seen not in _LATER_FRAMES:
             return
-        pair = pair_offsets(frame.image, right)
+        pair = pair_offsets(frame.image, right, frame.mask)
         self._pairs.append(pair)
         if len(pair) >= _LEAST_POINTS and _row_distance(pair) >= _SCATTERED_PX:
             self._compare_neighbours(frame)
@@ -315,10 +322,10 @@ class InputChecks:
         for steps, other in enumerate(reversed(self._last)):
             if steps and other.image_right is not None and frame.image_right is not None:
                 for late, left, right in (
-                    (-steps, frame.image, other.image_right),
-                    (steps, other.image, frame.image_right),
+                    (-steps, frame, other.image_right),
+                    (steps, other, frame.image_right),
                 ):
-                    pair = pair_offsets(left, right)
+                    pair = pair_offsets(left.image, right, left.mask)
                     if len(pair) >= _LEAST_POINTS:
                         self._others.setdefault(late, []).append(_row_distance(pair))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -141,6 +142,7 @@ def compute_metrics(
         if statistics.left_out
         else 0.0,
         "body_fixed_frames": len(statistics.left_out),
+        **_masks(sequence),
         "losses_count": len(statistics.losses),
         "losses": [asdict(loss) for loss in statistics.losses],
         **_timings(record, statistics),
@@ -149,6 +151,13 @@ def compute_metrics(
         **versions(),
     }
     return {key: _finite(value) for key, value in metrics.items()}
+
+
+def _masks(sequence: Sequence) -> Metrics:
+    """Return the source of the masks and the masked fraction of the left images."""
+    of_sequence: Callable[[], Metrics] | None = getattr(sequence, "mask_metrics", None)
+    none: Metrics = {"mask_source": None, "masked_fraction": 0.0, "frames_without_mask": 0}
+    return none if of_sequence is None else of_sequence()
 
 
 def notice_metrics(notices: list[Notice]) -> Metrics:

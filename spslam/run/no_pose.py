@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from spslam.errors import DatasetError, SpslamError
+from spslam.errors import NoPoseError
 from spslam.interfaces import Sequence
 from spslam.notices import counted
 from spslam.run.metrics import RunRecord
@@ -13,7 +13,7 @@ from spslam.run.metrics import RunRecord
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-def no_pose_error(sequence: Sequence, record: RunRecord, cause: str) -> SpslamError:
+def no_pose_error(sequence: Sequence, record: RunRecord, cause: str) -> NoPoseError:
     """Return the error of a run without a pose, with its cause.
 
     Args:
@@ -22,13 +22,13 @@ def no_pose_error(sequence: Sequence, record: RunRecord, cause: str) -> SpslamEr
         cause: the cause; empty: the most frequent reason of the frames.
     """
     if sequence.sensor == "mono" and len(record.results) == 1:
-        return DatasetError(
+        return NoPoseError(
             f"{sequence.name}: a single camera needs at least 2 frames to start, found 1"
         )
     if not cause:
         cause = _most_frequent([result.reason for result in record.results if result.reason])
     causes = "; ".join([*record.causes, cause])
-    return DatasetError(
+    return NoPoseError(
         f"{sequence.name}: none of {counted(len(record.results), 'frame')} could be tracked; "
         f"{causes}; see log.txt for each frame"
     )

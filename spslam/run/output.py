@@ -41,6 +41,10 @@ RENAMED_METRICS = {
     "body_fixed_share": "body_fixed_fraction",
 }
 CONFIG = "config.yaml"
+# Masks that `--mask auto` found, and its value in metrics.json.
+MASKS = ("mask.png", "mask_right.png")
+AUTO_MASK = "auto"
+CALIBRATION = "calibration.yaml"
 # Files that identify the folder of a run.
 MARKERS = frozenset({METRICS, CONFIG})
 # Keys that metrics.json of every run has.
@@ -63,11 +67,15 @@ OUTPUT_NAMES = MARKERS | {
     "map.png",
     "report.html",
     "log.txt",
+    *MASKS,
+    CALIBRATION,
 }
 # Files that `spslam mesh` writes into the folder of a finished run.
 MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
 # Start of the source of a built-in world in the metrics.
 _WORLD_SOURCE = "built-in world "
+# Topics of a bag that a user may choose.
+_TOPICS = ("topic", "right_topic", "depth_topic", "truth_topic")
 # The default of `--pair-within`, seconds.
 _PAIR_WITHIN_S = 0.02
 # Format of a line of log.txt.
@@ -205,11 +213,12 @@ def default_output(name: str, sensor: str, extractor: str) -> Path:
     return Path("runs") / re.sub(r"[^\w.]+", "-", f"{name}-{sensor}-{extractor}").strip("-.")
 
 
-def recording_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def recording_of(metrics: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
     """Return how a run opened its recording: arguments of `open_sequence`, without the sensor.
 
     Args:
         metrics: the run's `metrics.json`. Earlier versions wrote fewer of the arguments.
+        folder: the run's folder, which holds the mask that `--mask auto` found.
 
     Returns:
         The arguments. `path` is empty where nothing says it, and for a live camera whose frames
@@ -227,7 +236,24 @@ def recording_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": metrics.get("input_calibration"),
         "time_unit": metrics.get("input_time_unit", unit),
         "pair_within_s": float(metrics.get("input_pair_within_s", _PAIR_WITHIN_S)),
+        "mask": _mask_of(metrics, folder),
+        **{name: metrics.get(f"input_{name}") for name in _TOPICS},
     }
+
+
+def _mask_of(metrics: Mapping[str, Any], folder: Path | None) -> Path | None:
+    """Return the mask of a run; None if it had none. A notice reports one that is missing."""
+    given = metrics.get("input_mask")
+    if given is None or (given == AUTO_MASK and metrics.get("mask_source") is None):
+        return None
+    place = Path(given)
+    if given == AUTO_MASK:
+        place = (Path() if folder is None else folder) / MASKS[0]
+    if place.exists():
+        return place
+    text = "the mask of the run is not at %s: its images are used as a whole"
+    notice(_LOG, "mask_missing", text, place)
+    return None
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

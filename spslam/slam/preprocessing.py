@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
-from spslam.frame import Features, Frame, Observations, colors_at, unit_descriptors
+from spslam.frame import Features, Frame, Observations, colors_at, rows_at, unit_descriptors
 from spslam.interfaces import Extractor, StereoMatcher
 from spslam.slam.rolling_shutter import readout_delays
-from spslam.typing import FloatArray
+from spslam.typing import BoolArray, FloatArray
+
+# Margin around masked parts in which no keypoint is used, pixels: descriptors there see the masked
+# texture. Source: measured, docs/camera.md.
+MASK_MARGIN_PX = 4
 
 
 def tracking_camera(frame: Frame, config: Config) -> Camera:
@@ -62,9 +66,11 @@ class Preprocessor:
         camera = tracking_camera(frame, self._config)
         check_images(frame)
         if frame.image_right is not None:
-            left = self._extractor.extract(frame.image)
+            left = self._extract(frame)
             u_right = self._stereo_matcher.match(frame.image, left.keypoints, frame.image_right)
             pixels = left.keypoints.astype(np.float64)
+            if frame.mask_right is not None:
+                u_right = _outside_mask(u_right, pixels[:, 1], frame.mask_right)
             disparity = pixels[:, 0] - u_right
             with np.errstate(divide="ignore", invalid="ignore"):
                 depth = np.where(
@@ -72,12 +78,41 @@ class Preprocessor:
                 )
             u_right = np.where(np.isfinite(depth), u_right, np.nan)
             return _observations(frame, left, pixels, u_right, depth)
-        features = self._extractor.extract(frame.image)
+        features = self._extract(frame)
         pixels = frame.camera.undistort(features.keypoints)
         depth = np.full(len(features), np.nan)
         if frame.depth is not None:
-            depth = depth_at(frame.depth, features.keypoints, self._config.depth)
+            measured = frame.depth
+            if frame.mask is not None:
+                measured = np.where(frame.mask, measured, np.float32(0))
+            depth = depth_at(measured, features.keypoints, self._config.depth)
         return _observations(frame, features, pixels, pixels[:, 0] - camera.bf / depth, depth)
+
+    def _extract(self, frame: Frame) -> Features:
+        """Extract the features of the left image, `MASK_MARGIN_PX` or more from masked pixels."""
+        if frame.mask is None:
+            return self._extractor.extract(frame.image)
+        return self._extractor.extract_inside(frame.image, with_margin(frame.mask))
+
+
+def with_margin(mask: BoolArray) -> BoolArray:
+    """Return a mask (H, W) of used pixels without a margin of `MASK_MARGIN_PX` at masked ones."""
+    side = 2 * MASK_MARGIN_PX + 1
+    return cv2.erode(mask.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+
+
+def _outside_mask(u_right: FloatArray, rows: FloatArray, mask: BoolArray) -> FloatArray:
+    """Replace matches (N,) in masked parts of the right image by NaN.
+
+    Args:
+        u_right: x in the right image, pixels; NaN where unknown.
+        rows: y in both images, pixels.
+        mask: (H, W), which pixels of the right image are used.
+    """
+    allowed = with_margin(mask)
+    column = np.clip(np.rint(np.nan_to_num(u_right)), 0, mask.shape[1] - 1).astype(np.int64)
+    row = np.clip(np.rint(rows), 0, mask.shape[0] - 1).astype(np.int64)
+    return np.where(allowed[row, column], u_right, np.nan)
 
 
 def check_images(frame: Frame) -> None:
@@ -91,6 +126,8 @@ def check_images(frame: Frame) -> None:
         ("image", frame.image),
         ("right image", frame.image_right),
         ("depth", frame.depth),
+        ("mask", frame.mask),
+        ("right mask", frame.mask_right),
     ):
         if image is not None and image.shape != expected:
             found = "x".join(map(str, image.shape[::-1]))
@@ -153,7 +190,7 @@ def _observations(
     frame: Frame, features: Features, pixels: FloatArray, u_right: FloatArray, depth: FloatArray
 ) -> Observations:
     descriptors = unit_descriptors(features.descriptors)
-    delays = readout_delays(features.keypoints[:, 1], frame.camera)
+    delays = readout_delays(rows_at(frame, features.keypoints), frame.camera)
     colors = colors_at(frame, features.keypoints)
     finite = np.isfinite(pixels).all(axis=1)
     if not finite.all():

@@ -149,7 +149,7 @@ class Slam:
             self._start.remember(frame, observations)
             result = self._track(frame, observations, camera)
             if len(self._recorder) == 0:
-                self._loss_monitor.wait(frame.image)
+                self._loss_monitor.wait(frame.used_image)
             return result
 
     def finish(self) -> None:
@@ -286,7 +286,7 @@ class Slam:
             return self._follow(initial.tracked, frame, observations, camera)
         point_ids = self.map.observations["point"][self.map.observation_rows(initial.keyframe_id)]
         self.associations = FrameAssociations(observations.pixels, point_ids)
-        self._loss_monitor.keep(frame.image, observations, point_ids)
+        self._loss_monitor.keep(frame.used_image, observations, point_ids)
         return TrackResult.of_first_keyframe(
             observations, self.map, initial.keyframe_id, tracking.seen, camera
         )
@@ -305,7 +305,7 @@ class Slam:
             observations.timestamp, tracked.T_world_cam, tracking.reference_id, self.map
         )
         self.associations = FrameAssociations(observations.pixels, tracked.point_ids)
-        self._loss_monitor.keep(frame.image, observations, tracked.point_ids)
+        self._loss_monitor.keep(frame.used_image, observations, tracked.point_ids)
         why = ""
         if not self.localization_only:
             why = self._updates.wants_keyframe(tracked, self.map, tracking.reference_id, camera)
@@ -326,7 +326,7 @@ class Slam:
             else "no keypoints in the image"
         )
         if tracking.state is TrackState.TRACKING:
-            loss = self._loss_monitor.diagnose(frame.image, observations, camera)
+            loss = self._loss_monitor.diagnose(frame.used_image, observations, camera)
             self.statistics.losses.append(loss)
             reason = loss.reason
             logger.warning("frame %d: tracking lost, %s", observations.index, reason)

@@ -339,7 +339,7 @@ def _pinhole(rerun: Any, camera: Camera, scale: float) -> Any:
     # Rerun counts pixels from the corner of the first one, spslam from its centre.
     centre = [scale * (camera.cx + 0.5), scale * (camera.cy + 0.5)]
     return rerun.Pinhole(
-        focal_length=[scale * camera.fx, scale * camera.fy],
+        focal_length=[scale * focal for focal in camera.ideal_focal],
         principal_point=centre,
         resolution=[round(scale * camera.width), round(scale * camera.height)],
         camera_xyz=rerun.ViewCoordinates.RDF,

@@ -275,3 +275,21 @@ def test_list_and_info_print_the_catalogue(
         f"{tmp_path}/euroc/V1_01_easy (not fetched)",
     ):  # fmt: skip
         assert expected in text
+
+
+def test_layouts_are_listed_with_those_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPSLAM_LAYOUTS", str(tmp_path))
+    assert call("data", "layouts") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 11 and lines[0].split()[0] == "7-scenes"
+    assert any(line.endswith("TartanAir V1, rendered, stereo") for line in lines)
+    own = tmp_path / "mine.yaml"
+    text = (files("spslam.datasets.layouts") / "replica.yaml").read_text(encoding="utf-8")
+    own.write_text(text.replace("name: replica", "name: mine"))
+    (tmp_path / "bad.yaml").write_text("name: 1")
+    assert call("data", "layouts") == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0].endswith(f"[{own}]")
+    assert printed.err.startswith("note: left out: layout") and printed.err.count("\n") == 1

@@ -107,3 +107,25 @@ def test_closing_the_window_ends_the_command(
     monkeypatch.setattr("spslam.visualization.image_window.ImageWindow", Window)
     assert call("track", images, "--extractor", "orb") == 0
     assert capsys.readouterr().out.startswith("3 frames, ")
+
+
+def test_masked_parts_have_no_tracks(
+    images: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    white, half = np.full((160, 240), 255, np.uint8), np.full((160, 240), 255, np.uint8)
+    half[:, 120:] = 0
+    for name, mask in (("white", white), ("half", half)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / f"{name}.png"), mask)
+        for index in range(9):
+            cv2.imwrite(str(tmp_path / name / f"{index:03d}.png.png"), mask)
+    found = {}
+    for given in ("white.png", "half.png", "half"):
+        out = tmp_path / f"out-{given}"
+        options = ("--extractor", "orb", "--out", str(out), "--mask", str(tmp_path / given))
+        assert call("track", images, *options) == 0
+        printed = capsys.readouterr()
+        found[given] = int(printed.out.split()[2])
+        assert ("1 image has no mask" in printed.err) == (given == "half")
+    assert found["half.png"] < 0.7 * found["white.png"]
+    assert found["half"] == found["half.png"]

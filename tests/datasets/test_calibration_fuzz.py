@@ -1,5 +1,6 @@
 """Any calibration file is read or refused in one line."""
 
+import struct
 from pathlib import Path
 
 import yaml
@@ -46,6 +47,20 @@ FOREIGN_KEYS = st.sampled_from(
         "value0",
         "T_BS",
         "fx",
+        "M1",
+        "M2",
+        "T",
+        "intrinsic_matrix",
+        "frames",
+        "camera_angle_x",
+        "LEFT.K",
+        "RIGHT.K",
+        "roi",
+        "P",
+        "projection_parameters",
+        "model_type",
+        "Camera",
+        "parameters",
     ]
 )
 SCALARS = st.one_of(
@@ -89,10 +104,10 @@ examples = settings(
 )
 
 
-def read_or_refused(path: Path, text: str) -> None:
-    path.write_bytes(text.encode("utf-8", "replace"))
+def read_or_refused(path: Path, text: str | bytes) -> None:
+    path.write_bytes(text.encode("utf-8", "replace") if isinstance(text, str) else text)
     try:
-        load_calibration(path)
+        load_calibration(path, lambda: (40, 30))
     except CalibrationError as error:
         assert "\n" not in str(error)
         assert len(str(error)) < 2500
@@ -106,6 +121,20 @@ def read_or_refused(path: Path, text: str) -> None:
 def test_other_values(tmp_path: Path, ours: dict[str, object], theirs: dict[str, object]) -> None:
     read_or_refused(tmp_path / "c.yaml", yaml.safe_dump({**yaml.safe_load(OURS), **ours}))
     read_or_refused(tmp_path / "c.yaml", yaml.safe_dump(theirs))
+
+
+@examples
+@given(
+    count=st.integers(0, 3),
+    model=st.integers(-1, 18),
+    numbers=st.lists(st.floats(), max_size=16),
+    cut=st.integers(0, 40),
+)
+def test_binary_cameras(
+    tmp_path: Path, count: int, model: int, numbers: list[float], cut: int
+) -> None:
+    data = struct.pack(f"<QIiQQ{len(numbers)}d", count, 1, model, 40, 30, *numbers)
+    read_or_refused(tmp_path / "cameras.bin", data[: len(data) - cut])
 
 
 @examples

@@ -214,7 +214,7 @@ def test_a_table_out_of_order_is_sorted(folder: Callable, caplog: pytest.LogCapt
             "resolution: [80.5, 60]",
             "resolution must be whole pixels, found 80.5x60",
         ),
-        ("radial-tangential", "omni", "'omni' is the omnidirectional model .* not supported"),
+        ("radial-tangential", "omni", "'omni' takes 1 or 5 coefficients, found 4"),
         ("radial-tangential", "none", "4 coefficients, but its model is 'none'"),
         ("data: [", "data: [2,", r"expected 16 numbers under T_BS\.data"),
         ("data: [", "data: [1]\n  more: [", r"expected 16 numbers under T_BS\.data"),

@@ -106,10 +106,11 @@ def test_slices_keep_the_dataset(toy: Path) -> None:
 
 
 def test_dataset_names_include_those_of_plugins(toy: Path) -> None:
-    built_in = {"auto", "kitti", "euroc", "tum", "colmap", "images", "video", "demo"}
+    built_in = {"auto", "kitti", "euroc", "layout", "tum", "colmap", "images", "video", "ros"}
     names = dataset_names()
     assert built_in <= set(names) and names[0] == "auto"
-    assert names[-5:] == ["demo", "absent", "careless", "inside", "rows"]
+    first = names.index("demo")
+    assert names[first : first + 5] == ["demo", "absent", "careless", "inside", "rows"]
 
 
 def test_plugins_are_tried_before_the_image_folder_reader(
@@ -157,7 +158,7 @@ def test_the_command_line_takes_a_plugin(toy: Path, capsys: pytest.CaptureFixtur
     assert line == "error: rows are mono\n"
     printed = refused(capsys, "run", str(toy), "--dataset", "row")
     assert "one of auto, kitti, kitti_raw, " in printed
-    assert "tum, images, video, demo, absent, careless, inside, rows" in printed
+    assert "images, video, ros, demo, absent, careless, inside, rows" in printed
 
 
 def test_the_configuration_follows_the_dataset_not_the_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,12 @@ from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame
 from spslam.interfaces import Extractor
-from spslam.slam.preprocessing import Preprocessor, depth_at, tracking_camera
+from spslam.slam.preprocessing import (
+    MASK_MARGIN_PX,
+    Preprocessor,
+    depth_at,
+    tracking_camera,
+)
 
 CONFIG = Config()
 CAMERA = Camera(64, 48, 50.0, 50.0, 31.5, 23.5)
@@ -30,7 +37,7 @@ class FixedDisparity:
     """A stereo matcher with known results: 10 px, no match, and a disparity that is too small."""
 
     def match(self, left_image, keypoints, right_image) -> np.ndarray:
-        return keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1]
+        return keypoints[:, 0].astype(float) - [10.0, np.nan, 0.1][: len(keypoints)]
 
 
 def preprocessor() -> Preprocessor:
@@ -101,3 +108,99 @@ def test_stereo_needs_a_baseline() -> None:
     image = np.zeros((48, 64), np.uint8)
     with pytest.raises(CalibrationError, match="baseline"):
         tracking_camera(Frame(0, 0.0, CAMERA, image, image_right=image), CONFIG)
+
+
+def test_masked_keypoints_and_matches_are_not_used() -> None:
+    image = np.zeros((48, 64), np.uint8)
+    left, right = np.ones((48, 64), np.bool_), np.ones((48, 64), np.bool_)
+    left[36:, :10] = False
+    observations = preprocessor().observe(Frame(0, 0.0, CAMERA, image, mask=left))
+    assert observations.pixels.tolist() == POINTS[:2].tolist()
+    camera = replace(CAMERA, baseline_m=0.1)
+    frame = Frame(0, 0.0, camera, image, image, mask=left, mask_right=right)
+    assert np.isfinite(preprocessor().observe(frame).u_right).tolist() == [True, False]
+    # The match of the first point, at column 10, is masked in the right image.
+    right[:, :8] = False
+    found = preprocessor().observe(frame)
+    assert len(found) == 2 and not np.isfinite(found.u_right).any()
+
+
+def test_masked_depth_is_unknown() -> None:
+    depth, mask = np.full((48, 64), 2.0, np.float32), np.ones((48, 64), np.bool_)
+    mask[:8] = False
+    camera = replace(CAMERA, baseline_m=0.1)
+    image = np.zeros((48, 64), np.uint8)
+    found = preprocessor().observe(Frame(0, 0.0, camera, image, depth=depth, mask=mask))
+    assert len(found) == 2 and found.pixels[0, 1] > 8 + 4
+
+
+def test_read_out_times_are_those_of_the_recorded_rows() -> None:
+    camera = replace(CAMERA, readout_s=0.02)
+    rows = np.broadcast_to(np.arange(47.0, -1.0, -1.0, dtype=np.float32)[:, None], (48, 64))
+    image = np.zeros((48, 64), np.uint8)
+    plain = preprocessor().observe(Frame(0, 0.0, camera, image))
+    turned = preprocessor().observe(Frame(0, 0.0, camera, image, recorded_rows=rows))
+    assert plain.delays[0] < 0 < turned.delays[0]
+    assert turned.delays == pytest.approx(-plain.delays, abs=0.02 / 47)
+
+
+class Everywhere(Extractor):
+    """An extractor that finds every pixel, as far as a mask allows."""
+
+    name, max_descriptor_distance, pixel_sigma = "everywhere", 0.7, 1.0
+
+    def extract(self, image: np.ndarray) -> Features:
+        y, x = np.indices(image.shape)
+        points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+        count = len(points)
+        return Features(points, np.ones(count, np.float32), np.ones((count, 2), np.float32))
+
+
+def masked_frame(**images: np.ndarray) -> Frame:
+    mask = np.ones((48, 64), bool)
+    mask[30:] = False
+    camera = replace(CAMERA, baseline_m=0.2)
+    return Frame(0, 0.0, camera, np.zeros((48, 64), np.uint8), mask=mask, **images)
+
+
+def test_keypoints_keep_a_margin_to_masked_parts() -> None:
+    found = Preprocessor(CONFIG, Everywhere(), FixedDisparity()).observe(masked_frame())
+    rows = found.pixels[:, 1]
+    assert rows.min() == 0 and rows.max() == 29 - MASK_MARGIN_PX
+    assert len(found) == 64 * (30 - MASK_MARGIN_PX)
+
+
+def test_matches_in_masked_parts_of_the_right_image_are_dropped() -> None:
+    right = np.ones((48, 64), bool)
+    right[:, :20] = False
+
+    class TenPixels:
+        def match(self, left_image, keypoints, right_image) -> np.ndarray:
+            return keypoints[:, 0].astype(float) - 10.0
+
+    frame = masked_frame(image_right=np.zeros((48, 64), np.uint8), mask_right=right)
+    found = Preprocessor(CONFIG, Everywhere(), TenPixels()).observe(frame)
+    x = found.pixels[:, 0]
+    np.testing.assert_array_equal(np.isfinite(found.u_right), x - 10 >= 20 + MASK_MARGIN_PX)
+
+
+def test_depth_under_the_mask_is_not_used() -> None:
+    depth = np.full((48, 64), 2.0, np.float32)
+    depth[30:] = 0.5
+    frame = masked_frame(depth=depth)
+    found = Preprocessor(CONFIG, Everywhere(), FixedDisparity()).observe(frame)
+    assert np.nanmax(found.depth) == np.nanmin(found.depth) == 2.0
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    frame = replace(masked_frame(), mask=np.ones((10, 10), bool))
+    with pytest.raises(DatasetError, match="mask is 10x10, but the calibration is for 64x48"):
+        preprocessor().observe(frame)
+
+
+def test_statistics_of_images_leave_masked_pixels_out() -> None:
+    image = np.full((48, 64), 200, np.uint8)
+    image[30:] = 0
+    frame = replace(masked_frame(), image=image)
+    assert (frame.used_image == 200).all()
+    assert replace(frame, mask=None).used_image is image

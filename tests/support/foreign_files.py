@@ -343,4 +343,107 @@ Camera.fy: 3
 cam0:
   intrinsics: hello
 """,
+    "KITTI raw": """\
+calib_time: 09-Jan-2012 13:57:47
+corner_dist: 9.950000e-02
+S_rect_00: 1.242000e+03 3.750000e+02
+P_rect_00: 7.215377e+02 0.000000e+00 6.095593e+02 0.000000e+00 0.000000e+00 7.215377e+02 1.728540e+02 0.000000e+00 0.000000e+00 0.000000e+00 1.000000e+00 0.000000e+00
+P_rect_01: 7.215377e+02 0.000000e+00 6.095593e+02 -3.875744e+02 0.000000e+00 7.215377e+02 1.728540e+02 0.000000e+00 0.000000e+00 0.000000e+00 1.000000e+00 0.000000e+00
+""",
+    "Agisoft": """\
+<?xml version="1.0" encoding="UTF-8"?>
+<calibration>
+  <projection>frame</projection>
+  <width>640</width>
+  <height>480</height>
+  <f>500.0</f>
+  <cx>3.0</cx>
+  <cy>-4.0</cy>
+  <k1>0.1</k1>
+  <p1>0.01</p1>
+</calibration>
+""",
+    "OpenCV stereo": """\
+%YAML:1.0
+---
+image_width: 640
+image_height: 480
+M1: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [ 400., 0., 320., 0., 400., 240., 0., 0., 1. ]
+D1: !!opencv-matrix
+   rows: 1
+   cols: 5
+   dt: d
+   data: [ 0.1, 0., 0., 0., 0. ]
+M2: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [ 401., 0., 320., 0., 401., 240., 0., 0., 1. ]
+D2: !!opencv-matrix
+   rows: 1
+   cols: 5
+   dt: d
+   data: [ 0.1, 0., 0., 0., 0. ]
+R: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [ 1., 0., 0., 0., 1., 0., 0., 0., 1. ]
+T: !!opencv-matrix
+   rows: 3
+   cols: 1
+   dt: d
+   data: [ -0.12, 0., 0. ]
+""",
+    "OpenCV JSON": """\
+{"image_width": 640, "image_height": 480,
+ "camera_matrix": {"type_id": "opencv-matrix", "rows": 3, "cols": 3, "dt": "d", "data": [400.0, 0.0, 320.0, 0.0, 400.0, 240.0, 0.0, 0.0, 1.0]},
+ "distortion_coefficients": {"type_id": "opencv-matrix", "rows": 1, "cols": 5, "dt": "d", "data": [0.1, 0.0, 0.0, 0.0, 0.0]}}
+""",
+    "ORB-SLAM raw pair": """\
+%YAML:1.0
+Camera.fx: 435.2
+Camera.fy: 435.2
+Camera.cx: 367.4
+Camera.cy: 252.2
+Camera.bf: 47.9
+LEFT.width: 752
+LEFT.height: 480
+LEFT.K: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [458.6, 0.0, 367.2, 0.0, 457.2, 248.3, 0.0, 0.0, 1.0]
+LEFT.R: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+LEFT.P: !!opencv-matrix
+   rows: 3
+   cols: 4
+   dt: d
+   data: [435.2, 0.0, 367.4, 0.0, 0.0, 435.2, 252.2, 0.0, 0.0, 0.0, 1.0, 0.0]
+RIGHT.width: 752
+RIGHT.height: 480
+RIGHT.K: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [457.5, 0.0, 379.9, 0.0, 456.1, 255.2, 0.0, 0.0, 1.0]
+RIGHT.R: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+RIGHT.P: !!opencv-matrix
+   rows: 3
+   cols: 4
+   dt: d
+   data: [435.2, 0.0, 367.4, -47.9, 0.0, 435.2, 252.2, 0.0, 0.0, 0.0, 1.0, 0.0]
+""",
 }

@@ -173,7 +173,7 @@ class BodyFixed:
                 "body_fixed_points",
                 "%.0f %% of the keypoints stayed in place in the image while the rest moved, and "
                 "were left out in %s: they belong to the vehicle or robot, to dirt on the "
-                "lens or to text in the image",
+                "lens or to text in the image; --mask auto leaves them out from the first frame on",
                 100 * np.mean(list(self.left_out.values())),
                 counted(len(self.left_out), "frame"),
                 count=len(self.left_out),

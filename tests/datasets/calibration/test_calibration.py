@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from foreign_files import FILES
 
 from spslam.datasets.calibration.calibration import find_calibration, load_calibration
 from spslam.errors import CalibrationError
@@ -92,10 +93,10 @@ def test_optional_keys_have_defaults(tmp_path: Path, write_calibration: WriteCal
             "4 coefficients, but its model is 'none': give model radtan",
         ),
         (
-            {"distortion": {"model": "omni", "coefficients": [0.1]}},
-            "'omni' is the omnidirectional model",
+            {"distortion": {"model": "unified", "coefficients": [0.1]}},
+            "'unified' is ambiguous: write ucm",
         ),
-        ({"distortion": {"model": "wavy"}}, "one of none, radtan, equidistant, found 'wavy'"),
+        ({"distortion": {"model": "wavy"}}, "eucm, ucm, omni, fov, found 'wavy'"),
         (
             {"distortion": {"model": "fisheye", "coefficients": [0, 0, 0, 0, 0.1]}},
             "takes 4 coefficients, found 5",
@@ -174,8 +175,8 @@ def test_equivalent_spellings_are_accepted(
         ).camera
         assert (
             camera.distortion_model == "radtan"
-            and camera.distortion[:5] == tuple(k)
-            and not any(camera.distortion[5:])
+            and camera.distortion[:4] == tuple(k[:4])
+            and not any(camera.distortion[4:])
         )
     fisheye = {"model": "kannala_brandt", "coefficients": k}
     assert load_calibration(write_calibration(path, distortion=fisheye)).camera.distortion == (
@@ -218,6 +219,26 @@ def test_the_calibration_of_a_folder_is_found(
     other = write_calibration(tmp_path / "other.yaml", fps=4.0)
     assert find_calibration(None, [tmp_path, tmp_path / "b"], "the thing").path == inside
     assert find_calibration(other, [tmp_path / "b"], "the thing").fps == 4.0
+
+
+def test_the_only_calibration_with_a_usual_name_is_found_and_told(tmp_path: Path) -> None:
+    (tmp_path / "calib.txt").write_text("hello\n")
+    chain = tmp_path / "walk-camchain-left.yaml"
+    chain.write_text(FILES["Kalibr"])
+    with shown_notices(lambda _: None) as handler:
+        found = find_calibration(None, [tmp_path / "none", tmp_path], "the thing")
+    assert found.path == chain and found.right is not None
+    topics = [notice.topic for notice in handler.notices]
+    assert topics == ["calibration_found", "calibration_format"]
+    (tmp_path / "cameras.txt").write_text(FILES["COLMAP"])
+    with pytest.raises(
+        CalibrationError, match=r"several calibrations \(cameras\.txt, walk-camchain"
+    ):
+        find_calibration(None, [tmp_path], "the thing")
+    (tmp_path / "calibration.yaml").write_text(
+        "{width: 40, height: 30, fx: 30, fy: 30, cx: 20, cy: 15}"
+    )
+    assert find_calibration(None, [tmp_path], "the thing").camera.fx == 30
 
 
 @pytest.mark.parametrize(

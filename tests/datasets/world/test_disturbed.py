@@ -263,3 +263,26 @@ def test_invalid_disturbances_are_refused_in_one_line(text: str, message: str) -
     with pytest.raises(DatasetError) as error:
         disturb(open_world("demo-small", "mono"), [text])
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("sensor", ["stereo", "rgbd"])
+def test_a_body_keeps_its_place_in_all_images(sensor: str) -> None:
+    whole = open_sequence("demo-small", sensor=sensor)
+    frames = disturb(whole, ["body:fraction=0.25,depth=2,noise=0"])
+    first, last = frames[0], frames[20]
+    np.testing.assert_array_equal(first.image[180:], last.image[180:])
+    np.testing.assert_array_equal(first.image[:180], whole[0].image[:180])
+    assert first.image[180:].std() > 20
+    if sensor == "stereo":
+        shift = round(whole.camera.bf / 2)
+        assert first.image_right is not None
+        np.testing.assert_array_equal(first.image_right[180:, :-shift], first.image[180:, shift:])
+    else:
+        assert first.depth is not None and (first.depth[180:] == 2).all()
+    black = disturb(whole, ["body:fraction=0.25,black=true"])[0]
+    assert (black.image[180:] == 0).all()
+
+
+def test_a_body_that_covers_nothing_or_everything_is_refused() -> None:
+    with pytest.raises(DatasetError, match="a body has a fraction between 0 and 1"):
+        parse_disturbance("body:fraction=1")

@@ -279,3 +279,18 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
         assert process.returncode == 0
     assert len(files(tmp_path)) == 40
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_features_inside_a_mask_are_stored_for_this_mask(tmp_path: Path) -> None:
+    image, mask = noise(1), np.zeros((60, 80), bool)
+    # The points of `Counting` lie in the first pixels.
+    mask[0, 0] = True
+    counting = Counting(FeatureConfig())
+    cached = CachedExtractor(counting, FeatureConfig(), tmp_path)
+    inside = cached.extract_inside(image, mask)
+    assert contents(cached.extract_inside(image, mask)) == contents(inside)
+    assert counting.extracted == 1 and 0 < len(inside) < 7
+    # Other masks and the whole image have features of their own.
+    other = cached.extract_inside(image, ~mask)
+    assert len(other) == 7 - len(inside) and len(cached.extract(image)) == 7
+    assert counting.extracted == 3 and len(files(tmp_path)) == 3

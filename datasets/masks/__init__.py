@@ -1,0 +1,1 @@
+"""Masks: which pixels of the images are used."""
