@@ -15,6 +15,7 @@ from spslam.errors import CalibrationError
 from spslam.geometry import inverse, orthonormalize
 from spslam.io.structured_text import shown
 from spslam.lens import lens
+from spslam.notices import counted
 
 from ..calibration.checks import is_rigid
 from ..calibration.yaml_text import parse_yaml, read_text
@@ -219,8 +220,8 @@ def _numbers_of(path: Path, source: CameraSource) -> dict[str, float]:
     numbers = _read_numbers(path)
     if len(numbers) < len(source.numbers):
         raise CalibrationError(
-            f"{path}: expected {len(source.numbers)} numbers ({' '.join(source.numbers)}), "
-            f"found {len(numbers)}"
+            f"{path}: expected {counted(len(source.numbers), 'number')} "
+            f"({' '.join(source.numbers)}), found {len(numbers)}"
         )
     pairs = zip(source.numbers, numbers, strict=False)
     return {name: number for name, number in pairs if name != "skip"}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import LARGEST_PX
 from spslam.errors import FrameError
+from spslam.notices import counted
 
 from ..images.decoding import decode_image
 from .encodings import Pixels, demosaic, is_bayer
@@ -98,7 +99,9 @@ def _decode_rvl(data: bytes, what: str) -> NDArray[np.uint16]:
     at = place = previous = 0
     while place < len(values):
         if at + 2 > len(numbers):
-            raise FrameError(f"{what}: RVL data end after {place} of {len(values)} pixels")
+            raise FrameError(
+                f"{what}: RVL data end after {place} of {counted(len(values), 'pixel')}"
+            )
         zeros, count = numbers[at : at + 2].tolist()
         place += zeros
         steps = numbers[at + 2 : at + 2 + count]

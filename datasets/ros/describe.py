@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.errors import DatasetError
+from spslam.notices import counted
 
 from .bag import Bag, open_bag
 from .messages import COMPRESSED, IMAGE
@@ -43,7 +44,7 @@ def describe_bag(path: Path, sequence: str | None = None) -> list[str]:
     starred = any("*" in row[3] for row in rows)
     note = ["* by the times of recording: these messages have no stamps of their own"]
     return [
-        f"{bag.name}: {len(bag.topics)} topics, {count} messages, {seconds:.3f} s, "
+        f"{bag.name}: {counted(len(bag.topics), 'topic')}, {count} messages, {seconds:.3f} s, "
         f"{bag.size_bytes / 1e6:.1f} MB",
         *table,
         *(note if starred else []),

@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.errors import CalibrationError, DatasetError, FrameError
 from spslam.frame import Frame
 from spslam.interfaces import LeftOut, SequenceRequest
-from spslam.notices import notice
+from spslam.notices import counted, notice
 from spslam.trajectory import Trajectory
 
 from ..base import BaseSequence
@@ -234,7 +234,7 @@ def _stamped(bag: Bag, topics: list[ImageTopic]) -> list[_Rows]:
         seconds = np.array([stamp / 10**9 for stamp in values.tolist()])
         if len(seconds) > 1 and (seconds == seconds[0]).all():
             raise DatasetError(
-                f"{bag.name}: all {len(seconds)} stamps of {topic.name} are {seconds[0]:.9f} s, "
+                f"{bag.name}: all {counted(len(seconds), 'stamp')} of {topic.name} are {seconds[0]:.9f} s, "
                 "which is no time"
             )
         rows, left_out = order_frames(seconds, topic.name)

@@ -12,6 +12,7 @@ from threading import Lock
 import numpy as np
 
 from spslam.errors import DatasetError
+from spslam.notices import counted
 
 from .storage import StoredFile, StoredTopic, joined, message_kind
 
@@ -105,7 +106,7 @@ def _check_length(file: Path, path: Path) -> None:
     with file.open("rb") as opened:
         head = opened.read(100)
     if len(head) < 100:
-        raise DatasetError(f"{path} is cut short: it has {len(head)} bytes")
+        raise DatasetError(f"{path} is cut short: it has {counted(len(head), 'byte')}")
     (page,) = struct.unpack_from(">H", head, 16)
     changed, pages = struct.unpack_from(">II", head, 24)
     (counted_at,) = struct.unpack_from(">I", head, 92)

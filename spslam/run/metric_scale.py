@@ -299,10 +299,10 @@ def _from_tags(request: TagSize, slam_map: Map, submap: int, tags: TagSightings)
         )
     if found.spread > _MOST_SPREAD:
         raise ScaleError(
-            f"the sides of {len(found.sides)} tags differ by ± {100 * found.spread:.0f} %, "
+            f"the sides of {counted(len(found.sides), 'tag')} differ by ± {100 * found.spread:.0f} %, "
             f"expected at most {100 * _MOST_SPREAD:.0f} %: tags of several sizes? Leave one size"
         )
-    which = found.names[0] if len(found.names) == 1 else f"{len(found.names)} tags"
+    which = found.names[0] if len(found.names) == 1 else counted(len(found.names), "tag")
     return MetricScale(request.metres / found.median, f"side {request.metres:g} m of {which}")
 
 

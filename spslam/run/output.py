@@ -53,7 +53,7 @@ RUN_LABELS = ("sequence", "sensor", "extractor")
 logger = logging.getLogger(__name__)
 
 _LONGEST_METRICS = 10_000_000
-# All files that a run may write.
+# The files of a run, each of which may be missing.
 OUTPUT_NAMES = MARKERS | {
     "trajectory.tum",
     "trajectory.kitti",
@@ -67,9 +67,9 @@ OUTPUT_NAMES = MARKERS | {
     "map.png",
     "report.html",
     "log.txt",
-    *MASKS,
-    CALIBRATION,
 }
+# Files that only some runs write.
+SOMETIMES_NAMES = frozenset({*MASKS, CALIBRATION})
 # Files that `spslam mesh` writes into the folder of a finished run.
 MESH_NAMES = frozenset({"mesh.ply", "cloud.ply", "mesh.json"})
 # Start of the source of a built-in world in the metrics.
@@ -389,7 +389,7 @@ def _refuse_foreign(path: Path) -> None:
     names = {entry.name for entry in path.iterdir()} - {OWNER}
     if not names:
         return
-    replaced = OUTPUT_NAMES | MESH_NAMES
+    replaced = OUTPUT_NAMES | SOMETIMES_NAMES | MESH_NAMES
     found = (sorted(names - replaced) or sorted(names))[0]
     if names >= MARKERS and names <= replaced:
         # Other programs also write files named config.yaml and metrics.json.

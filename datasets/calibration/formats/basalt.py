@@ -16,6 +16,7 @@ from spslam.geometry import (
     rotation_to_quaternion,
 )
 from spslam.io.structured_text import shown
+from spslam.notices import counted
 
 from .rig import FoundCamera, Rig
 from .source import Source
@@ -141,7 +142,8 @@ def _entry(camera: Camera) -> dict[str, Any]:
         bent += [0.0] * (8 - len(bent))
     if found is None or len(found[1]) != len(bent):
         raise CalibrationError(
-            f"Basalt has no {model} lens with {len(bent)} coefficients: it has {', '.join(_NAMES)}"
+            f"Basalt has no {model} lens with {counted(len(bent), 'coefficient')}: "
+            f"it has {', '.join(_NAMES)}"
         )
     intrinsics = {key: getattr(camera, key) for key in ("fx", "fy", "cx", "cy")}
     intrinsics |= dict(zip(found[1], bent, strict=True))

@@ -6,6 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from spslam.errors import CalibrationError
+from spslam.notices import counted
 
 from .rig import CORNER_PX, FoundCamera, Rig
 from .source import Source
@@ -97,8 +98,8 @@ def write_colmap(calibration: Calibration) -> str:
         name = _NAMES.get((model, len(bent)))
         if name is None:
             raise CalibrationError(
-                f"COLMAP has no {model} lens with {len(bent)} coefficients: it has radtan with up "
-                "to 8, equidistant, fov and eucm"
+                f"COLMAP has no {model} lens with {counted(len(bent), 'coefficient')}: "
+                "it has radtan with up to 8, equidistant, fov and eucm"
             )
         bent += [0.0] * (_BY_NAME[name][2] - len(bent))
         centre = (camera.cx + CORNER_PX, camera.cy + CORNER_PX)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spslam.errors import CalibrationError
 from spslam.geometry import inverse
 from spslam.io.structured_text import shown
+from spslam.notices import counted
 
 from .rig import FoundCamera, Rig
 from .source import Source, partner
@@ -84,7 +85,7 @@ def _file(camera: Camera, T: NDArray[np.float64], number: int) -> str:
     model, bent = str(camera.distortion_model), list(camera.distortion)
     if model not in _MODELS or (model == "radtan" and len(bent) > 4):
         raise CalibrationError(
-            f"EuRoC's sensor.yaml has no {model} lens with {len(bent)} coefficients: "
+            f"EuRoC's sensor.yaml has no {model} lens with {counted(len(bent), 'coefficient')}: "
             "it has radtan with 4, and equidistant"
         )
     entries: dict[str, Any] = {

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spslam.errors import CalibrationError
 from spslam.geometry import inverse
 from spslam.io.structured_text import shown
+from spslam.notices import counted
 
 from .rig import FoundCamera, Rig
 from .source import Source
@@ -136,7 +137,7 @@ def _entry(camera: Camera, name: str) -> dict[str, Any]:
     found = _MODELS.get(model)
     if found is None or (model == "radtan" and len(coefficients) > 4):
         raise CalibrationError(
-            f"Kalibr has no {model} lens with {len(coefficients)} coefficients: "
+            f"Kalibr has no {model} lens with {counted(len(coefficients), 'coefficient')}: "
             "it has radtan with 4, equidistant, fov, omni, double_sphere and eucm"
         )
     kind, bent = found

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spslam.errors import CalibrationError
 from spslam.io.structured_text import shown
+from spslam.notices import counted
 
 from .rig import CORNER_PX, FoundCamera, Rig
 from .source import Source
@@ -90,7 +91,7 @@ def write_nerfstudio(calibration: Calibration) -> str:
         values |= dict(zip(("k1", "k2", "p1", "p2", "k3"), bent or (0.0,) * 4, strict=False))
     else:
         raise CalibrationError(
-            f"nerfstudio has no {model} lens with {len(bent)} coefficients: "
+            f"nerfstudio has no {model} lens with {counted(len(bent), 'coefficient')}: "
             "it has radtan with 4 or 5, and equidistant"
         )
     return json.dumps(values | {"frames": []}, indent=2) + "\n"

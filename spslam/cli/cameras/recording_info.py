@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from spslam.errors import SpslamError
+from spslam.notices import counted
 
 if TYPE_CHECKING:
     from spslam.camera import Camera
@@ -81,7 +82,7 @@ def _lines(sequence: Sequence) -> Iterator[str]:
     yield "ground truth: " + (
         "none"
         if truth is None
-        else f"{len(truth)} poses of the {truth.frame}, {truth.path_length_m:.3f} m"
+        else f"{counted(len(truth), 'pose')} of the {truth.frame}, {truth.path_length_m:.3f} m"
     )
 
 
