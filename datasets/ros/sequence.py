@@ -234,8 +234,8 @@ def _stamped(bag: Bag, topics: list[ImageTopic]) -> list[_Rows]:
         seconds = np.array([stamp / 10**9 for stamp in values.tolist()])
         if len(seconds) > 1 and (seconds == seconds[0]).all():
             raise DatasetError(
-                f"{bag.name}: all {counted(len(seconds), 'stamp')} of {topic.name} are {seconds[0]:.9f} s, "
-                "which is no time"
+                f"{bag.name}: all {counted(len(seconds), 'stamp')} of {topic.name} "
+                f"are {seconds[0]:.9f} s, which is no time"
             )
         rows, left_out = order_frames(seconds, topic.name)
         found.append(_Rows(topic, rows, seconds[rows], left_out))
