@@ -300,7 +300,8 @@ def _from_tags(request: TagSize, slam_map: Map, submap: int, tags: TagSightings)
     if found.spread > _MOST_SPREAD:
         raise ScaleError(
             f"the sides of {counted(len(found.sides), 'tag')} differ by "
-            f"± {100 * found.spread:.0f} %, expected at most {100 * _MOST_SPREAD:.0f} %: tags of several sizes? Leave one size"
+            f"± {100 * found.spread:.0f} %, expected at most "
+            f"{100 * _MOST_SPREAD:.0f} %: tags of several sizes? Leave one size"
         )
     which = found.names[0] if len(found.names) == 1 else counted(len(found.names), "tag")
     return MetricScale(request.metres / found.median, f"side {request.metres:g} m of {which}")
