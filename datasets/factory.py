@@ -379,7 +379,11 @@ _BUILT_IN: dict[str, _BuiltIn] = {
     "kapture": _BuiltIn(is_kapture, open_kapture, takes_calibration=True),
     "colmap": _BuiltIn(is_colmap, open_colmap),
     "imagelist": _BuiltIn(
-        is_image_query_list, open_image_query_list, takes_calibration=True, of_folders=False
+        is_image_query_list,
+        open_image_query_list,
+        takes_calibration=True,
+        of_folders=False,
+        of_files=True,
     ),
     # Before TUM RGB-D, whose form several data sets have with other cameras.
     "layout": _BuiltIn(is_layout, open_layout, takes_calibration=True),
