@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from itertools import islice
 from pathlib import Path
 from typing import cast, get_args
 
@@ -34,7 +35,7 @@ from .models.colmap import is_colmap, open_colmap
 from .models.image_query_list import is_image_query_list, open_image_query_list
 from .models.kapture import is_kapture, open_kapture
 from .models.nerfstudio import is_nerfstudio, open_nerfstudio
-from .paths import absolute, contents
+from .paths import absolute, contents, subfolders
 from .ros.bag import is_bag
 from .ros.sequence import open_ros
 from .timestamps import PAIR_WITHIN_S, Timing
@@ -73,6 +74,10 @@ class _BuiltIn:
     of_folders: bool = True
     of_files: bool = False
     takes_topics: bool = False
+
+
+# Largest number of files and folders in which recordings are looked for, and of those named.
+_MOST_EXAMINED, _MOST_NAMED = 60, 3
 
 
 def open_sequence(
@@ -238,7 +243,27 @@ def _recognise(place: Path) -> tuple[str, DatasetReader]:
             f"{place} is a file, but no video ({' '.join(VIDEO_SUFFIXES)}), no bag (.bag .mcap "
             ".db3) and no list of images: give one of these or the folder of the images"
         )
-    raise DatasetError(f"{place} is not recognised: expected {_EXPECTED}, found {contents(place)}")
+    found = contents(place)
+    raise DatasetError(
+        f"{place} is not recognised: expected {_EXPECTED}, found {found}{_recognised_below(place)}"
+    )
+
+
+def _recognised_below(place: Path) -> str:
+    """Name up to three recordings in a folder or in its folders, for a message."""
+    below = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    deeper = [path for folder in below[:_MOST_EXAMINED] for path in subfolders(folder)]
+    candidates = (below + deeper)[:_MOST_EXAMINED]
+    found = (
+        path
+        for path in candidates
+        if any(
+            _opens(reader, path.is_dir()) and reader.recognises(path)
+            for reader in _BUILT_IN.values()
+        )
+    )
+    names = [str(path.relative_to(place)) for path in islice(found, _MOST_NAMED)]
+    return f"; give one of the recordings in it, for example {', '.join(names)}" if names else ""
 
 
 def _in_order(folder: bool) -> Iterator[tuple[str, DatasetReader]]:
@@ -391,7 +416,11 @@ _BUILT_IN: dict[str, _BuiltIn] = {
     "kapture": _BuiltIn(is_kapture, open_kapture, takes_calibration=True),
     "colmap": _BuiltIn(is_colmap, open_colmap),
     "imagelist": _BuiltIn(
-        is_image_query_list, open_image_query_list, takes_calibration=True, of_folders=False
+        is_image_query_list,
+        open_image_query_list,
+        takes_calibration=True,
+        of_folders=False,
+        of_files=True,
     ),
     # Before TUM RGB-D, whose form several data sets have with other cameras.
     "layout": _BuiltIn(is_layout, open_layout, takes_calibration=True),

@@ -249,6 +249,8 @@ def open_video(path: Path, quiet: bool = False) -> cv2.VideoCapture:
     """
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
+        if path.stat().st_size == 0:
+            raise DatasetError(f"{path} is empty: expected a video, found 0 bytes")
         raise DatasetError(
             f"{path} is no video that OpenCV can decode: convert it, for example to H.264 in .mp4"
         )

@@ -16,8 +16,8 @@ def summarize(calibration: Calibration) -> dict[str, Any]:
     """Return what a calibration says, as values for JSON.
 
     Keys: `file`, `kind`, `sensor`, the keys of `describe_camera` for the left or only camera;
-    `fps` and `depth_scale` where the file gives them; of a pair `right`, `baseline_m`, `rectified`
-    and `T_left_right`.
+    `fps`, `depth_scale`, `bayer` and `mask` where the file gives them; of a pair `right`,
+    `baseline_m`, `rectified` and `T_left_right`.
     """
     summary: dict[str, Any] = {
         "file": str(calibration.path),
@@ -26,6 +26,8 @@ def summarize(calibration: Calibration) -> dict[str, Any]:
         **describe_camera(calibration.camera),
         "fps": calibration.fps,
         "depth_scale": calibration.depth_scale,
+        "bayer": calibration.bayer,
+        "mask": _mask(calibration, "left"),
     }
     right, T = calibration.right, calibration.T_left_right
     if right is not None and T is not None:
@@ -34,9 +36,14 @@ def summarize(calibration: Calibration) -> dict[str, Any]:
             "baseline_m": float(np.linalg.norm(T[:3, 3])),
             "rectified": rectified_camera(calibration.camera, right, T) is not None,
             "T_left_right": T.tolist(),
-            "right": describe_camera(right),
+            "right": {**describe_camera(right), "mask": _mask(calibration, "right")},
         }
     return summary
+
+
+def _mask(calibration: Calibration, side: str) -> str | None:
+    path = None if calibration.masks is None else getattr(calibration.masks, side)
+    return None if path is None else str(path)
 
 
 def describe_camera(camera: Camera) -> dict[str, Any]:

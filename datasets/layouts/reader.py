@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.errors import CalibrationError, DatasetError
+from spslam.errors import CalibrationError, DatasetError, FrameError
 from spslam.frame import Sensor
 from spslam.interfaces import LeftOut, SequenceRequest
 from spslam.notices import notice
@@ -21,7 +21,7 @@ from ..base import FileSequence, FrameFiles, check_image_size
 from ..calibration.calibration import CALIBRATION_NAME, Calibration, load_calibration
 from ..calibration.checks import report_baseline, report_doubts
 from ..calibration.rectify import StereoRectifier, rectified_camera
-from ..images.decoding import image_size, read_pixels
+from ..images.decoding import image_size, read_pixels, read_raw_depth
 from ..images.depth_files import DepthUnits
 from ..images.images import is_images
 from ..paths import check_sequence_name, choose_sequence, contents, subfolders
@@ -280,7 +280,8 @@ class _Opening:
             )
             notice(_LOG, "depth_not_registered", text, self._name)
         units = _depth_units(depth, cameras.depth_units)
-        if cameras.depth_units is None and depth.encoding == "numbers":
+        given = cameras.depth_units is not None or depth.encoding != "numbers"
+        if not given and _holds_integers(files[0]):
             self._assumed.append(f"integer depth in 1/{units.integers:g} m")
         return TableDepthReader(self._name, units, depth, cameras.raw, own)
 
@@ -412,3 +413,11 @@ def _find_sequence(layout: Layout, path: Path, wanted: str | None) -> Path:
     raise DatasetError(
         f"expected a sequence of layout {layout.name} in {path} ({needed}), found {contents(path)}"
     )
+
+
+def _holds_integers(path: Path) -> bool:
+    """Return whether a depth file holds integers; a damaged one is taken for one that does."""
+    try:
+        return bool(np.issubdtype(read_raw_depth(path).dtype, np.integer))
+    except FrameError:
+        return True

@@ -52,6 +52,9 @@ _LEAST_PAIRS = 3
 _PROVEN = 0.15
 # Least number of pairs of images whose motion is known.
 _LEAST_MOTIONS = 5
+# Images must move against the first one by this fraction of their width at least, in the median;
+# over less, the world's own texture stays in place. Points are tracked in this many images.
+_LEAST_TRAVEL, _TRAVEL_IMAGES, _TRAVEL_POINTS = 0.2, 6, 200
 # Gaps up to this width in a fixed part are closed, and it grows by this margin, pixels.
 _CLOSE, _GROW = 15, 2
 # Smallest part, fraction of the image.
@@ -104,6 +107,11 @@ def find_fixed_parts(pairs: Listed[tuple[_Image, _Image]], camera: Camera) -> Fi
     motions = [pair_motion(first, second, small, elsewhere) for first, second in reduced]
     if sum(motion is not None for motion in motions) < _LEAST_MOTIONS:
         return Refusal("the camera hardly moves in the images that were compared")
+    if not _travels(images, elsewhere):
+        return Refusal(
+            f"the images that were compared move by less than {100 * _LEAST_TRAVEL:.0f} % of their "
+            "width: a longer recording is needed"
+        )
     contradictions = mean.contradictions(motions, small)
     proven = _proven(same, contradictions >= _LEAST_PAIRS)
     if not proven.any():
@@ -120,6 +128,28 @@ def find_fixed_parts(pairs: Listed[tuple[_Image, _Image]], camera: Camera) -> Fi
     size = (camera.width, camera.height)
     full = cv2.resize(masked.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return FixedParts(np.asarray(full) == 0, where)
+
+
+def _travels(images: Listed[_Image], elsewhere: NDArray[np.bool_]) -> bool:
+    """Return whether the world moves far enough in the images, where nothing may be fixed.
+
+    Points of the first image are tracked to others. Where most of them are lost, it moved far.
+    """
+    first, mask = images[0], elsewhere.astype(np.uint8)
+    corners = cv2.goodFeaturesToTrack(first, _TRAVEL_POINTS, 0.01, 5, mask=mask)
+    if corners is None:
+        return False
+    begin = np.asarray(corners, np.float32)
+    guess: Any = None
+    for row in np.linspace(0, len(images) - 1, _TRAVEL_IMAGES).astype(int)[1:]:
+        found, seen, _ = cv2.calcOpticalFlowPyrLK(first, images[row], begin, guess)
+        back, _, _ = cv2.calcOpticalFlowPyrLK(images[row], first, found, guess)
+        closed = np.linalg.norm(np.asarray(back) - begin, axis=-1).ravel() < 1.0
+        kept = (np.ravel(seen) > 0) & closed
+        moved = np.linalg.norm(np.asarray(found) - begin, axis=-1).ravel()
+        if kept.mean() < 0.5 or np.median(moved[kept]) >= _LEAST_TRAVEL * first.shape[1]:
+            return True
+    return False
 
 
 def _reduced(image: _Image) -> _Image:

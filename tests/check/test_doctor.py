@@ -169,3 +169,11 @@ def test_the_command_line_repeats_how_a_run_opened_its_recording() -> None:
     labels = {"input_path": "/data/a b", "input_dataset": "auto", "input_time_unit": "ms"}
     line = command_line(labels, "mono", 0, 20, 1)
     assert line == "spslam check '/data/a b' --sensor mono --time-unit ms --max-frames 20"
+    labels |= {"input_topic": "/front/image_raw", "input_truth_topic": "/vicon/pose"}
+    line = command_line(labels, "auto", 0, None, 1)
+    assert line.endswith("--topic /front/image_raw --truth-topic /vicon/pose")
+
+
+def test_topics_of_other_recordings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(capsys, "check", "demo-small", "--topic", "/front/image_raw")
+    assert "--topic is for bags" in line and "'/front/image_raw'" in line

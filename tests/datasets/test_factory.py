@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from spslam.datasets import open_sequence
@@ -40,6 +42,18 @@ def test_errors_for_unrecognised_folders_name_what_is_expected_and_found(tmp_pat
     with pytest.raises(DatasetError, match=r"found notes00\.txt, .*, … \(12 in all\)") as error:
         open_sequence(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("below", ["a", "a/b"])
+def test_recordings_below_an_unrecognised_folder_are_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / below).mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / below / "0.png"), np.zeros((4, 4), np.uint8))
+    (tmp_path / "walk.mp4").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DatasetError) as error:
+        open_sequence(tmp_path)
+    named = str(error.value).split("; give one of the recordings in it, for example ")[1]
+    assert set(named.split(", ")) == {below, "walk.mp4"} and "\n" not in str(error.value)
 
 
 def test_missing_paths_and_other_files_are_refused(tmp_path: Path) -> None:

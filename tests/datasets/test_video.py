@@ -227,6 +227,9 @@ def test_a_file_that_is_not_a_video_is_refused(clip: Callable) -> None:
     path.write_bytes(b"no video" * 100)
     with pytest.raises(DatasetError, match="no video that OpenCV can decode"):
         open_sequence(path)
+    path.write_bytes(b"")
+    with pytest.raises(DatasetError, match="is empty: expected a video, found 0 bytes"):
+        open_sequence(path)
 
 
 def test_frames_without_increasing_stamps_are_left_out_and_reported(

@@ -58,7 +58,7 @@ def moves(count: int = 5) -> np.ndarray:
 
 
 def sightings(poses: np.ndarray, tag: np.ndarray, dictionary: str | None = None) -> TagSightings:
-    """What is seen of a tag in key frames at the poses, metres."""
+    """What is seen of a tag in keyframes at the poses, metres."""
     found = TagSightings(dictionary)
     grey = np.full((CAMERA.height, CAMERA.width), 128, np.uint8)
     for index, T in enumerate(poses):

@@ -95,11 +95,13 @@ def write_colmap(calibration: Calibration) -> str:
     cameras = [calibration.camera, *([calibration.right] if calibration.right else [])]
     for number, camera in enumerate(cameras, 1):
         model, bent = str(camera.distortion_model), list(camera.distortion)
+        if model == "ucm":
+            model, bent = "eucm", [*bent, 1.0]
         name = _NAMES.get((model, len(bent)))
         if name is None:
             raise CalibrationError(
                 f"COLMAP has no {model} lens with {counted(len(bent), 'coefficient')}: "
-                "it has radtan with up to 8, equidistant, fov and eucm"
+                "it has radtan with up to 8, equidistant, fov, eucm and ucm"
             )
         bent += [0.0] * (_BY_NAME[name][2] - len(bent))
         centre = (camera.cx + CORNER_PX, camera.cy + CORNER_PX)

@@ -134,11 +134,13 @@ def _between(left: Values, right: Values, name: str) -> NDArray[np.float64] | No
 
 def _entry(camera: Camera, name: str) -> dict[str, Any]:
     model, coefficients = str(camera.distortion_model), list(camera.distortion)
+    if model == "ucm":
+        model, coefficients = "eucm", [*coefficients, 1.0]
     found = _MODELS.get(model)
     if found is None or (model == "radtan" and len(coefficients) > 4):
         raise CalibrationError(
             f"Kalibr has no {model} lens with {counted(len(coefficients), 'coefficient')}: "
-            "it has radtan with 4, equidistant, fov, omni, double_sphere and eucm"
+            "it has radtan with 4, equidistant, fov, omni, double_sphere, eucm and ucm"
         )
     kind, bent = found
     own = _OWN_PARAMETERS.get(kind, ("", 0))[1]

@@ -24,7 +24,8 @@ class _Writer:
 
     Attributes:
         write: returns the text of each file, by its path.
-        holds: what it holds besides one camera: `pair`, `fps`, `depth_scale`, `readout_s`.
+        holds: what it holds besides one camera: `pair`, `fps`, `depth_scale`, `readout_s`,
+            `bayer`, `mask`.
         what: its name in messages.
     """
 
@@ -37,12 +38,18 @@ def _one(write: Callable[[Calibration], str]) -> Callable[[Calibration, Path], d
 
 
 def write_ours(calibration: Calibration) -> str:
-    """Write our own format."""
+    """Write our own format; the paths of masks are absolute."""
     values = _our_camera(calibration.camera, calibration.fps)
-    if calibration.depth_scale is not None:
-        values["depth_scale"] = calibration.depth_scale
+    masks = calibration.masks
+    for key in ("depth_scale", "bayer"):
+        if getattr(calibration, key) is not None:
+            values[key] = getattr(calibration, key)
+    if masks is not None and masks.left is not None:
+        values["mask"] = str(masks.left.resolve())
     if calibration.right is not None and calibration.T_left_right is not None:
         values["right"] = _our_camera(calibration.right, None)
+        if masks is not None and masks.right is not None:
+            values["right"]["mask"] = str(masks.right.resolve())
         values["T_left_right"] = calibration.T_left_right.tolist()
     return yaml.safe_dump(values, default_flow_style=None, sort_keys=False, width=1000)
 
@@ -62,7 +69,9 @@ def _our_camera(camera: Camera, fps: float | None) -> dict[str, Any]:
 
 
 WRITERS: dict[str, _Writer] = {
-    "spslam": _Writer(_one(write_ours), ("pair", "fps", "depth_scale", "readout_s")),
+    "spslam": _Writer(
+        _one(write_ours), ("pair", "fps", "depth_scale", "readout_s", "bayer", "mask")
+    ),
     "basalt": _Writer(_one(basalt.write_basalt), ("pair",)),
     "colmap": _Writer(_one(colmap.write_colmap)),
     "euroc": _Writer(euroc_sensor.write_euroc_sensor, ("pair", "fps")),
@@ -89,8 +98,13 @@ def write_calibration(
         CalibrationError: the format has no such lens, or cannot hold the pair.
     """
     writer = WRITERS[name]
-    readouts = (calibration.camera.readout_s or None, calibration.fps, calibration.depth_scale)
-    there = dict(zip(("readout_s", "fps", "depth_scale"), readouts, strict=True))
+    there = {
+        "readout_s": calibration.camera.readout_s or None,
+        "fps": calibration.fps,
+        "depth_scale": calibration.depth_scale,
+        "bayer": calibration.bayer,
+        "mask": calibration.masks,
+    }
     lost = [key for key, value in there.items() if value is not None and key not in writer.holds]
     if calibration.right is not None and "pair" not in writer.holds:
         lost.append("T_left_right" if name == "colmap" else "right and T_left_right")

@@ -95,6 +95,8 @@ def show(
         rows["rate"] = f"{summary['fps']:g} images a second"
     if summary["depth_scale"] is not None:
         rows["depth"] = f"{summary['depth_scale']:g} units a metre"
+    if summary["bayer"] is not None:
+        rows["mosaic"] = str(summary["bayer"])
     width = max(map(len, rows))
     for title, text in rows.items():
         typer.echo(f"{title:{width}}  {text}")
@@ -174,6 +176,8 @@ def _camera_rows(camera: dict[str, Any], side: str) -> dict[str, str]:
         if moved is None
         else f"{moved:.1f} px",
     }
+    if camera["mask"] is not None:
+        rows["mask"] = camera["mask"]
     if camera["readout_s"]:
         rows["rolling shutter"] = f"{camera['readout_s']:g} s from the first row to the last"
     return {side + title: text for title, text in rows.items()}

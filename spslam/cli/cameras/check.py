@@ -11,17 +11,22 @@ from typing import Annotated
 import typer
 
 from spslam.cli.options import (
+    DepthTopicOption,
     MaxFramesOption,
     PairWithinOption,
+    RightTopicOption,
     StartOption,
     StrideOption,
     TimeUnitOption,
     TimeUnitValue,
+    TopicOption,
+    TruthTopicOption,
 )
 
 # Exit code where a run would fail or be useless.
 USELESS = 1
 _SENSORS = ("auto", "mono", "stereo", "rgbd")
+_TOPICS = ("topic", "right_topic", "depth_topic", "truth_topic")
 
 
 def check(
@@ -50,6 +55,10 @@ def check(
     stride: StrideOption = 1,
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
     pair_within: PairWithinOption = 0.02,
+    topic: TopicOption = None,
+    right_topic: RightTopicOption = None,
+    depth_topic: DepthTopicOption = None,
+    truth_topic: TruthTopicOption = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -86,6 +95,10 @@ def check(
             stride=stride,
             time_unit=time_unit.value,
             pair_within_s=pair_within,
+            topic=topic,
+            right_topic=right_topic,
+            depth_topic=depth_topic,
+            truth_topic=truth_topic,
         )
         config = load_config(config_for(frames.dataset, frames.sensor))
         report = examine(frames, config, captured.notices)
@@ -120,6 +133,7 @@ def command_line(
         "--start": str(start),
         "--max-frames": None if max_frames is None else str(max_frames),
         "--stride": str(stride),
+        **{f"--{name.replace('_', '-')}": labels.get(f"input_{name}") for name in _TOPICS},
     }
     defaults = {"--pair-within": "0.02", "--start": "0", "--stride": "1"}
     words = ["spslam", "check", labels["input_path"]]

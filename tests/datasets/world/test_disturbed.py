@@ -243,7 +243,7 @@ def test_disturbances_are_parsed_from_text() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fog", "a disturbance is one of still, mover, dark, jump, found 'fog'"),
+        ("fog", "a disturbance is one of still, mover, dark, jump, body, found 'fog'"),
         ("dark:frame=3", "dark takes at=…, frames=…"),
         ("dark:at", "found 'at'"),
         ("dark:at=x", "dark: at must be like 100, found 'x'"),

@@ -1,6 +1,7 @@
 """Calibrations written for other programs are read back as they were."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from spslam.camera import Camera
 from spslam.datasets.calibration.calibration import Calibration, load_calibration
 from spslam.datasets.calibration.formats.writers import WRITERS, write_calibration
+from spslam.datasets.calibration.mask_paths import MaskPaths
 from spslam.errors import CalibrationError
 from spslam.geometry import se3_exp
 
@@ -22,15 +24,25 @@ LENSES = {
     "radtan 8": ("radtan", (0.2, 0.07, 0.0002, 1e-5, 0.03, 0.1, 0.02, 0.003)),
     "radtan 14": ("radtan", (0.2, 0.07, 2e-4, 1e-5, *(0.01,) * 8, 0.001, 0.002)),
     "fisheye": ("equidistant", (0.0034823894, 0.00071503, -0.0020532361, 0.000202936735)),
+    "double sphere": ("double_sphere", (-0.18309, 0.59228)),
+    "eucm": ("eucm", (0.63, 1.04)),
+    "ucm": ("ucm", (0.58,)),
+    "omni": ("omni", (1.4854,)),
+    "omni radtan": ("omni", (1.4854, -0.2164, 0.1391, 0.0003, -0.0002)),
+    "fov": ("fov", (0.92,)),
 }
+UNIFIED = {"eucm", "ucm"}
 # Lenses that a format has; the others are refused.
 HELD = {
     "spslam": set(LENSES),
-    "opencv": set(LENSES),
-    "basalt": {"none", "radtan 4", "radtan 5", "radtan 8", "fisheye"},
-    "colmap": {"none", "radtan 4", "radtan 5", "radtan 8", "fisheye"},
+    "opencv": {"none", "fisheye", "omni", "omni radtan"}
+    | {f"radtan {count}" for count in (4, 5, 8, 14)},
+    "basalt": {"none", "radtan 4", "radtan 5", "radtan 8", "fisheye", "double sphere", "fov"}
+    | UNIFIED,
+    "colmap": {"none", "radtan 4", "radtan 5", "radtan 8", "fisheye", "fov"} | UNIFIED,
     "ros": {"none", "radtan 4", "radtan 5", "radtan 8", "fisheye"},
-    "kalibr": {"none", "radtan 4", "fisheye"},
+    "kalibr": {"none", "radtan 4", "fisheye", "double sphere", "fov", "omni", "omni radtan"}
+    | UNIFIED,
     "euroc": {"none", "radtan 4", "fisheye"},
     "orbslam3": {"none", "radtan 4", "radtan 5", "fisheye"},
     "nerfstudio": {"none", "radtan 4", "radtan 5", "fisheye"},
@@ -80,13 +92,19 @@ def test_one_camera_comes_back_or_its_lens_is_refused(tmp_path: Path, name: str,
         assert "\n" not in str(error.value)
         return
     found = load_calibration(written(calibration, name, tmp_path))
-    assert_same(found.camera, calibration.camera)
+    expected = calibration.camera
+    if lens == "ucm" and name in ("colmap", "kalibr"):
+        # These formats hold ucm as eucm with β = 1.
+        expected = replace(expected, distortion_model="eucm", distortion=(*expected.distortion, 1))
+    assert_same(found.camera, expected)
     assert found.fps == (25.0 if "fps" in WRITERS[name].holds else None)
 
 
-@pytest.mark.parametrize("lens", ["none", "radtan 4", "fisheye"])
+@pytest.mark.parametrize("lens", ["none", "radtan 4", "fisheye", "double sphere", "omni radtan"])
 @pytest.mark.parametrize("name", [name for name in WRITERS if "pair" in WRITERS[name].holds])
 def test_a_pair_comes_back(tmp_path: Path, name: str, lens: str) -> None:
+    if lens not in HELD[name]:
+        pytest.skip(f"{name} has no {lens} lens")
     left, right = camera(lens), camera(lens, 0.5)
     calibration = Calibration(tmp_path / "c.yaml", left, 25.0, right, T_LEFT_RIGHT)
     found = load_calibration(written(calibration, name, tmp_path))
@@ -121,6 +139,29 @@ def test_what_a_format_does_not_hold_is_named(tmp_path: Path) -> None:
         "depth_scale",
         "right and T_left_right",
     ]
+
+
+def test_masks_and_mosaics_are_kept_or_named(tmp_path: Path) -> None:
+    masks = MaskPaths(tmp_path / "left.png", tmp_path / "right")
+    right = camera("none")
+    calibration = Calibration(
+        tmp_path / "c.yaml", right, None, right, T_LEFT_RIGHT, bayer="RGGB", masks=masks
+    )
+    (tmp_path / "elsewhere").mkdir()
+    found = load_calibration(written(calibration, "spslam", tmp_path / "elsewhere"))
+    assert (found.bayer, found.masks) == ("RGGB", masks)
+    assert write_calibration(calibration, "kalibr", tmp_path / "k.yaml")[1] == ["bayer", "mask"]
+
+
+def test_a_double_sphere_pair_goes_from_kalibr_to_basalt_and_back(tmp_path: Path) -> None:
+    left, right = camera("double sphere"), camera("double sphere", 0.5)
+    given = Calibration(tmp_path / "c.yaml", left, None, right, T_LEFT_RIGHT)
+    for name in ("kalibr", "basalt", "kalibr"):
+        given = load_calibration(written(given, name, tmp_path))
+    assert_same(given.camera, left)
+    assert_same(given.right, right)
+    assert given.T_left_right is not None
+    np.testing.assert_allclose(given.T_left_right, T_LEFT_RIGHT, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["ros", "euroc"])
