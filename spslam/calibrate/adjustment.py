@@ -65,17 +65,23 @@ class Prior:
 
     Attributes:
         mean: (8,) most likely values, see `NAMES`.
-        precision: (8,) pixels² by squared units of the parameters: the squared ratio of an
-            observation's error to the parameter's standard deviation; 0: nothing is known.
+        sigma: (8,) their standard deviations; infinite: nothing is known.
+        observation_px: error of an observation against which these count, pixels.
     """
 
     mean: FloatArray
-    precision: FloatArray
+    sigma: FloatArray
+    observation_px: float = 1.0
+
+    @property
+    def precision(self) -> FloatArray:
+        """(8,) pixels² by squared units of the parameters."""
+        return (self.observation_px / self.sigma) ** 2
 
     @classmethod
     def nothing(cls) -> Prior:
         """Return the prior of parameters about which nothing is known."""
-        return cls(np.zeros(len(NAMES)), np.zeros(len(NAMES)))
+        return cls(np.zeros(len(NAMES)), np.full(len(NAMES), np.inf))
 
 
 def adjust(
@@ -89,7 +95,8 @@ def adjust(
 
     The covariance is the larger one, parameter by parameter, of the inverse normal matrix times
     the variance of the residuals, and of the cluster-robust covariance over blocks of images
-    (Liang and Zeger, Longitudinal data analysis using generalized linear models, 1986).
+    (Liang and Zeger, Longitudinal data analysis using generalized linear models, 1986). The latter
+    includes the bias of the prior, whose means are off by its standard deviations.
 
     Args:
         structure: poses, points and observations.
@@ -175,9 +182,9 @@ class _State:
         weights = 1.0 / (1.0 + (residuals**2).sum(axis=1) / _LOSS_PX**2)
         known = self._prior.precision[columns]
         pull = known * (self.values - self._prior.mean)[columns]
-        return _Linear(
-            s, residuals, weights, J_pose, J_point, by_values[:, :, columns], known, pull
-        )
+        spread = known * self._prior.observation_px**2
+        J_values = by_values[:, :, columns]
+        return _Linear(s, residuals, weights, J_pose, J_point, J_values, known, pull, spread)
 
 
 class _Linear:
@@ -193,8 +200,11 @@ class _Linear:
         J_values: FloatArray,
         known: FloatArray,
         pull: FloatArray,
+        spread: FloatArray,
     ) -> None:
         self.residuals, self._weights = residuals, weights
+        # Variance of the prior's pull: precision² times the variance of its mean.
+        self._spread = spread
         self._s = structure
         self._images, self._points = len(structure.names), len(structure.points)
         self._P = J_values.shape[2]
@@ -276,7 +286,9 @@ class _Linear:
         sums = np.zeros((int(blocks.max()) + 1, self._P))
         np.add.at(sums, blocks, scores)
         count = len(sums)
-        return sums.T @ sums * (count / max(count - 1, 1))
+        of_prior = rows[-self._P :].T * self._spread @ rows[-self._P :]
+        covariance: FloatArray = sums.T @ sums * (count / max(count - 1, 1)) + of_prior
+        return covariance
 
     def _reduced(self, V_inverse: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
         M = self._points
