@@ -162,7 +162,10 @@ def judge(adjusted: Adjusted, images: int, flat: float, frames: Sequence) -> Sel
         CalibrationError: the motion does not determine the camera.
     """
     structure, camera = adjusted.structure, adjusted.intrinsics
-    relative = adjusted.sigma("f") / camera["f"]
+    # Motion that does not determine the camera is told by the images; the prior of an unknown lens
+    # only gives a doubt.
+    relative = adjusted.sigma("f", with_bias=False) / camera["f"]
+    whole = adjusted.sigma("f") / camera["f"]
     parallax = median_parallax_deg(structure)
     reasons = _reasons(structure, parallax, flat)
     why = f": {'; '.join(reasons)}" if reasons else ""
@@ -176,8 +179,9 @@ def judge(adjusted: Adjusted, images: int, flat: float, frames: Sequence) -> Sel
         )
     residual = float(np.median(np.linalg.norm(adjusted.residuals, axis=1)))
     doubts = list(reasons)
-    if relative > _DOUBTED_SIGMA:
-        doubts.append(f"the focal length is known to {100 * relative:.1f} % only")
+    if whole > _DOUBTED_SIGMA:
+        unless = "" if relative > _DOUBTED_SIGMA else ", unless the lens has no distortion"
+        doubts.append(f"the focal length is known to {100 * whole:.1f} % only{unless}")
     if residual > _DOUBTED_RESIDUAL_PX:
         doubts.append(
             f"points are {residual:.1f} px off: is the lens a fisheye, or the image stabilised?"

@@ -29,7 +29,7 @@ class _Calibrate(CommandGroup):
 app = typer.Typer(
     name="calibrate",
     cls=_Calibrate,
-    help="Find the camera: from a recording itself (spslam calibrate walk.mp4 --out camera.yaml), or "
+    help="Find the camera: from a recording (spslam calibrate walk.mp4 --out camera.yaml), or "
     "from pictures of a board.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
