@@ -39,7 +39,8 @@ class Adjusted:
     Attributes:
         structure, intrinsics: the refined ones.
         free: names of the intrinsic parameters that were estimated.
-        covariance: (P, P) of them; see `adjust`.
+        covariance: (P, P) of them from the images; see `adjust`.
+        bias: (P, P) what the standard deviations of the prior add to it.
         cost: mean robust cost of an observation, pixels².
         residuals: (K, 2) of all observations, pixels.
     """
@@ -48,15 +49,22 @@ class Adjusted:
     intrinsics: Intrinsics
     free: tuple[str, ...]
     covariance: FloatArray
+    bias: FloatArray
     cost: float
     residuals: FloatArray
 
-    def sigma(self, name: str) -> float:
-        """Return the standard deviation of a parameter; 0 if it was not estimated."""
+    def sigma(self, name: str, with_bias: bool = True) -> float:
+        """Return the standard deviation of a parameter; 0 if it was not estimated.
+
+        Args:
+            name: one of `NAMES`.
+            with_bias: whether to add the bias of the prior.
+        """
         if name not in self.free:
             return 0.0
         index = self.free.index(name)
-        return float(np.sqrt(self.covariance[index, index]))
+        variance = self.covariance[index, index] + with_bias * self.bias[index, index]
+        return float(np.sqrt(variance))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +73,23 @@ class Prior:
 
     Attributes:
         mean: (8,) most likely values, see `NAMES`.
-        precision: (8,) pixels² by squared units of the parameters: the squared ratio of an
-            observation's error to the parameter's standard deviation; 0: nothing is known.
+        sigma: (8,) their standard deviations; infinite: nothing is known.
+        observation_px: error of an observation against which these count, pixels.
     """
 
     mean: FloatArray
-    precision: FloatArray
+    sigma: FloatArray
+    observation_px: float = 1.0
+
+    @property
+    def precision(self) -> FloatArray:
+        """(8,) pixels² by squared units of the parameters."""
+        return (self.observation_px / self.sigma) ** 2
 
     @classmethod
     def nothing(cls) -> Prior:
         """Return the prior of parameters about which nothing is known."""
-        return cls(np.zeros(len(NAMES)), np.zeros(len(NAMES)))
+        return cls(np.zeros(len(NAMES)), np.full(len(NAMES), np.inf))
 
 
 def adjust(
@@ -89,7 +103,8 @@ def adjust(
 
     The covariance is the larger one, parameter by parameter, of the inverse normal matrix times
     the variance of the residuals, and of the cluster-robust covariance over blocks of images
-    (Liang and Zeger, Longitudinal data analysis using generalized linear models, 1986).
+    (Liang and Zeger, Longitudinal data analysis using generalized linear models, 1986). The bias
+    of the prior, whose means are off by its standard deviations, is kept apart.
 
     Args:
         structure: poses, points and observations.
@@ -120,7 +135,7 @@ def adjust(
         state.structure,
         replace(intrinsics, values=state.values),
         tuple(free),
-        linear.covariance(),
+        *linear.covariance(),
         cost,
         linear.residuals,
     )
@@ -175,9 +190,9 @@ class _State:
         weights = 1.0 / (1.0 + (residuals**2).sum(axis=1) / _LOSS_PX**2)
         known = self._prior.precision[columns]
         pull = known * (self.values - self._prior.mean)[columns]
-        return _Linear(
-            s, residuals, weights, J_pose, J_point, by_values[:, :, columns], known, pull
-        )
+        spread = known * self._prior.observation_px**2
+        J_values = by_values[:, :, columns]
+        return _Linear(s, residuals, weights, J_pose, J_point, J_values, known, pull, spread)
 
 
 class _Linear:
@@ -193,8 +208,11 @@ class _Linear:
         J_values: FloatArray,
         known: FloatArray,
         pull: FloatArray,
+        spread: FloatArray,
     ) -> None:
         self.residuals, self._weights = residuals, weights
+        # Variance of the prior's pull: precision² times the variance of its mean.
+        self._spread = spread
         self._s = structure
         self._images, self._points = len(structure.names), len(structure.points)
         self._P = J_values.shape[2]
@@ -247,8 +265,8 @@ class _Linear:
         of_points = -np.einsum("mij,mj->mi", V_inverse, self._b + back)
         return of_cameras, of_points, length
 
-    def covariance(self) -> FloatArray:
-        """Return the covariance of the parameters (P, P), see `adjust`."""
+    def covariance(self) -> tuple[FloatArray, FloatArray]:
+        """Return the covariance of the parameters (P, P), and the bias of the prior (P, P)."""
         V_inverse = np.linalg.inv(self._V + 1e-12 * self._diagonals(self._V))
         S, _ = self._reduced(V_inverse)
         # Fix the gauge: the first pose, and the component of the farthest pose that moves most.
@@ -263,7 +281,8 @@ class _Linear:
         model = rows[-self._P :] * variance
         robust = self._clustered(rows, V_inverse)
         grow = np.sqrt(np.maximum(np.diag(robust) / np.diag(model), 1.0))
-        return model * grow[:, None] * grow
+        bias = rows[-self._P :].T * self._spread @ rows[-self._P :]
+        return model * grow[:, None] * grow, bias
 
     def _clustered(self, rows: FloatArray, V_inverse: NDArray[np.floating]) -> FloatArray:
         """Return the cluster-robust covariance of the parameters (P, P)."""
@@ -276,7 +295,8 @@ class _Linear:
         sums = np.zeros((int(blocks.max()) + 1, self._P))
         np.add.at(sums, blocks, scores)
         count = len(sums)
-        return sums.T @ sums * (count / max(count - 1, 1))
+        covariance: FloatArray = sums.T @ sums * (count / max(count - 1, 1))
+        return covariance
 
     def _reduced(self, V_inverse: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
         M = self._points

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,12 +25,13 @@ from spslam.camera import Camera
 from spslam.errors import OutputError, SpslamError
 from spslam.interfaces import Sequence
 from spslam.io.files import cache_folder, write_atomic
+from spslam.notices import notice
 
 _LOG = logging.getLogger(__name__)
 # Bytes that are read at a time for the digest.
 _CHUNK = 1 << 20
 # Change it with every change of the results.
-_FORMAT = 1
+_FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -80,16 +84,23 @@ def self_calibrate(
 def stored_text(text: str) -> Path:
     """Write a calibration file into the cache folder, by its content, and return its path.
 
+    If the cache folder cannot be written, the file lies in a temporary folder that is deleted when
+    the process ends, with a note.
+
     Raises:
-        OutputError: it cannot be written.
+        OutputError: that cannot be written, either.
     """
-    folder = cache_folder() / "calibrations"
-    file = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.yaml"
+    name = f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.yaml"
+    file = cache_folder() / "calibrations" / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {file}: {error.strerror or error}") from None
-    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if not file.is_file():
+            write_atomic(file, text, durable=False)
+    except (OSError, OutputError):
+        notice(_LOG, "no_cache", "%s cannot be written: nothing is cached", file.parent)
+        folder = Path(tempfile.mkdtemp(prefix="spslam-calibration-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        file = folder / name
         write_atomic(file, text, durable=False)
     return file
 

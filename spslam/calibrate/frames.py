@@ -152,7 +152,8 @@ def choose(examined: Examined, most: int = MOST_FRAMES) -> NDArray[np.int64]:
     Returns:
         Positions in the recording, in order.
     """
-    moved = np.where(examined.motion > _STILL, examined.motion, 0.0)
+    # A jump counts as one step: no frame can be found between its two.
+    moved = np.where(examined.motion > _STILL, np.minimum(examined.motion, _MOST_STEP), 0.0)
     way = np.cumsum(moved)
     step = float(np.clip(way[-1] / most, _LEAST_STEP, _MOST_STEP))
     first, last = _best_part(examined, way, step * (most - 1))

@@ -27,8 +27,9 @@ from spslam.notices import counted, notice
 from spslam.typing import FloatArray
 
 _LOG = logging.getLogger(__name__)
-# First guesses of the focal length, longer sides of the image: COLMAP's, then a wide lens.
-_GUESSES = (1.2, 0.7)
+# First guesses of the focal length, longer sides of the image: cameras of robots and cars, whose
+# field of view is wide; then COLMAP's, for photographs.
+_GUESSES = (0.7, 1.2)
 # Longer side of the images in which features are extracted, pixels, and their number.
 _LARGEST, _KEYPOINTS = 960, 600
 # Least fraction of the images that a model must register.
@@ -46,7 +47,7 @@ _OBSERVATION_PX = 10.0
 _FREE = ("f", "k1", "k2", "cx", "cy")
 # Least relative standard deviation of the focal length. Below it, what the model leaves out counts
 # for more than noise: tangential distortion, pixels that are not square, biases of keypoints.
-_LEAST_SIGMA = 0.002
+_LEAST_SIGMA = 0.005
 # Relative standard deviation of the focal length above which it is refused, and doubted.
 _REFUSED_SIGMA, _DOUBTED_SIGMA = 0.05, 0.02
 # Least median angle between the outer rays of a point, degrees.
@@ -161,7 +162,10 @@ def judge(adjusted: Adjusted, images: int, flat: float, frames: Sequence) -> Sel
         CalibrationError: the motion does not determine the camera.
     """
     structure, camera = adjusted.structure, adjusted.intrinsics
-    relative = adjusted.sigma("f") / camera["f"]
+    # Motion that does not determine the camera is told by the images; the prior of an unknown lens
+    # only gives a doubt.
+    relative = adjusted.sigma("f", with_bias=False) / camera["f"]
+    whole = adjusted.sigma("f") / camera["f"]
     parallax = median_parallax_deg(structure)
     reasons = _reasons(structure, parallax, flat)
     why = f": {'; '.join(reasons)}" if reasons else ""
@@ -175,8 +179,9 @@ def judge(adjusted: Adjusted, images: int, flat: float, frames: Sequence) -> Sel
         )
     residual = float(np.median(np.linalg.norm(adjusted.residuals, axis=1)))
     doubts = list(reasons)
-    if relative > _DOUBTED_SIGMA:
-        doubts.append(f"the focal length is known to {100 * relative:.1f} % only")
+    if whole > _DOUBTED_SIGMA:
+        unless = "" if relative > _DOUBTED_SIGMA else ", unless the lens has no distortion"
+        doubts.append(f"the focal length is known to {100 * whole:.1f} % only{unless}")
     if residual > _DOUBTED_RESIDUAL_PX:
         doubts.append(
             f"points are {residual:.1f} px off: is the lens a fisheye, or the image stabilised?"
@@ -316,7 +321,7 @@ def _prior(start: Intrinsics) -> Prior:
     for name, value in (("k1", _LENS_SIGMA), ("k2", _LENS_SIGMA), ("cx", centre), ("cy", centre)):
         sigma[NAMES.index(name)] = value
     mean = Intrinsics.central(start.width, start.height, start["f"]).values
-    return Prior(mean, (_OBSERVATION_PX / sigma) ** 2)
+    return Prior(mean, sigma, _OBSERVATION_PX)
 
 
 def _refused(frames: Sequence, reason: str) -> CalibrationError:

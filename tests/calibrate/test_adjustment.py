@@ -50,7 +50,18 @@ def test_a_prior_holds_a_parameter() -> None:
     sigma = np.full(len(NAMES), np.inf)
     sigma[NAMES.index("cx")] = 1e-6
     mean = start().values
-    adjusted = adjust(made_structure("walk", 1), start(), FREE, Prior(mean, (1.0 / sigma) ** 2))
+    adjusted = adjust(made_structure("walk", 1), start(), FREE, Prior(mean, sigma))
     assert adjusted.intrinsics["cx"] == pytest.approx(319.5, abs=1e-3)
     assert adjusted.sigma("cx") < 1e-3
     assert adjusted.sigma("aspect") == 0.0
+
+
+def test_a_prior_that_counts_much_leaves_its_own_standard_deviation() -> None:
+    # The mean of the principal point is 3.5 px off. It pulls the estimate almost that far.
+    sigma = np.full(len(NAMES), np.inf)
+    sigma[NAMES.index("cx")] = 4.0
+    prior = Prior(start().values, sigma, observation_px=200.0)
+    adjusted = adjust(made_structure("walk", 1), start(), FREE, prior)
+    error = abs(adjusted.intrinsics["cx"] - TRUE["cx"])
+    assert error > 2.0
+    assert error < 1.5 * adjusted.sigma("cx") < 6.5

@@ -135,3 +135,13 @@ def test_a_run_writes_the_calibration_that_it_found(
     assert call("run", str(images), *options) == 0
     assert (run / "trajectory.tum").read_bytes() == trajectory
     assert len(calibrated) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "cache"))
+    file = cached.stored_text("width: 320\n")
+    assert file.read_text() == "width: 320\n"
+    assert "nothing is cached" in caplog.text
