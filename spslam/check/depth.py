@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from spslam.check.findings import Finding
+from spslam.check.tracks import used_part
 from spslam.config import DepthConfig
 from spslam.frame import Frame
 from spslam.run.input_checks import depth_out_of_range
@@ -62,6 +63,8 @@ class DepthEvidence:
         for frame in clip[::3]:
             if frame.depth is not None:
                 some = frame.depth[::4, ::4]
+                if frame.mask is not None and frame.mask.any():
+                    some = some[frame.mask[::4, ::4]]
                 self.known.append(float(np.mean(some > 0)))
                 self.samples.append(some[some > 0])
         inner = range(_LAGS, len(clip) - _LAGS, _LAGS - 1) or [len(clip) // 2]
@@ -75,6 +78,8 @@ class DepthEvidence:
             return
         self.width = depth.shape[1]
         edges = depth_edges(depth)
+        part = used_part(clip[middle], edges.shape)
+        edges = edges if part is None else edges * part
         self.factor = depth.shape[1] / edges.shape[1]
         if np.count_nonzero(edges) < _LEAST_EDGES:
             return

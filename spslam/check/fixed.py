@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from spslam.check.findings import Finding
+from spslam.check.tracks import used_part
 from spslam.frame import Frame
 from spslam.typing import BoolArray, FloatArray
 
@@ -57,6 +58,11 @@ class FixedEvidence:
                 [cv2.Sobel(level, cv2.CV_32F, *axes, ksize=3) / 4.0 for axes in ((1, 0), (0, 1))]
             ).astype(np.float64)
             length = np.linalg.norm(gradient, axis=0)
+            part = used_part(clip[row], level.shape)
+            if part is not None:
+                # What a mask excludes has no gradient, and is not black.
+                gradient, length = gradient * part, length * part
+                level = np.where(part, level, 255.0).astype(np.float32)
             if self._sum is None or self._length is None or self._brightest is None:
                 self._sum, self._length = np.zeros_like(gradient), np.zeros_like(length)
                 self._brightest = np.zeros(level.shape)

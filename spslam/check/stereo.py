@@ -57,7 +57,7 @@ class StereoEvidence:
         for row in inner.tolist():
             left, right = clip[row].image, clip[row].image_right
             assert right is not None
-            self.pairs.append(pair_offsets(left, right))
+            self.pairs.append(pair_offsets(left, right, clip[row].mask))
         middle = len(clip) // 2
         offsets: dict[int, float] = {}
         for lag in range(-_LAGS, _LAGS + 1):
@@ -66,7 +66,7 @@ class StereoEvidence:
             other = clip[middle + lag].image_right
             if other is None:
                 continue
-            pair = pair_offsets(clip[middle].image, other)
+            pair = pair_offsets(clip[middle].image, other, clip[middle].mask)
             if len(pair) >= _LEAST:
                 offsets[lag] = float(np.median(np.abs(pair.rows)))
         if 0 in offsets:
