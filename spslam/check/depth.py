@@ -179,7 +179,10 @@ def _range(seen: DepthEvidence, limits: DepthConfig, scale: float | None) -> Ite
                 "the first depths", "the depths"
             ),
             expected,
-            value=median,
+            "are they depth images in 16 bits or floating point, and not a preview?"
+            if known < 0.005
+            else "set depth_scale in the calibration to the units per metre of the depth files",
+            median,
         )
         return
     beyond = float(np.mean(depth > limits.max_m)) if len(depth) else 0.0
@@ -228,14 +231,27 @@ def _registration(seen: DepthEvidence, motion_px: float) -> Iterator[Finding]:
         "depth",
         "not_registered",
         "note" if explained else "warning",
-        f"edges of the depth fit those of the image when moved by "
-        f"{columns * seen.factor:.0f} px to the right and {rows * seen.factor:.0f} px down",
+        "edges of the depth fit those of the image when moved by "
+        f"{_direction(columns * seen.factor, rows * seen.factor)}",
         f"at most {_SHIFTED * seen.width:.0f} px",
         f"the camera moves by {motion_px:.0f} px a frame: depth and image are of different moments"
         if explained
         else "register the depth images to the colour camera (align_depth)",
         shift,
     )
+
+
+def _direction(right: float, down: float) -> str:
+    """Return a shift in words, without the directions of less than half a pixel."""
+    parts = [
+        f"{abs(shift):.0f} px {positive if shift > 0 else negative}"
+        for shift, positive, negative in (
+            (right, "to the right", "to the left"),
+            (down, "down", "up"),
+        )
+        if abs(shift) >= 0.5
+    ]
+    return " and ".join(parts)
 
 
 def _delay(seen: DepthEvidence, motion_px: float) -> Iterator[Finding]:

@@ -106,7 +106,8 @@ def _input(sequence: Sequence, sample: Sample, notices: Iterable[Notice]) -> Ite
             f"{unreadable} of {counted(sample.tried, 'frame')} cannot be used, the first: "
             f"{sample.unreadable[0]}",
             "0",
-            value=fraction,
+            "copy the recording again, or leave these files out",
+            fraction,
         )
     if len(sequence) < _LEAST_FRAMES:
         yield Finding(

@@ -19,9 +19,10 @@ from spslam.typing import FloatArray
 
 # Number of clips, and frames of each: enough motion for two-view geometry at 30 frames a second.
 CLIPS, CLIP_FRAMES = 6, 12
-# Fewest clips; more of them are read while they have at most this number of pixels. A pixel of a
-# rendered world takes as long as this number of pixels of a file.
-_LEAST_CLIPS, _MOST_PIXELS, _RENDERED = 3, 150e6, 8
+# Fewest clips; more of them are read while they have at most this number of pixels.
+_LEAST_CLIPS, _MOST_PIXELS = 4, 300e6
+# The same for rendered worlds: a pixel takes as long as this number of pixels of a file.
+_LEAST_RENDERED, _RENDERED = 2, 24
 # Pixels of a video that are decoded at most: it can only be read forwards from its start, so that
 # all frames between the clips are decoded too.
 _MOST_DECODED = 2e9
@@ -81,8 +82,9 @@ def read_clips(sequence: Sequence, sample: Sample) -> Iterator[list[Frame]]:
 def _clips(sequence: Sequence) -> int:
     """Return the number of clips for the size of the images."""
     images = (2 if sequence.sensor == "stereo" else 1) * CLIP_FRAMES
-    images *= _RENDERED if sequence.dataset == "demo" else 1
     pixels = images * sequence.camera.width * sequence.camera.height
+    if sequence.dataset == "demo":
+        return int(np.clip(_MOST_PIXELS // (_RENDERED * pixels), _LEAST_RENDERED, CLIPS))
     return int(np.clip(_MOST_PIXELS // pixels, _LEAST_CLIPS, CLIPS))
 
 

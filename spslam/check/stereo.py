@@ -94,9 +94,18 @@ def _wrong_pairs(seen: StereoEvidence) -> Iterator[Finding]:
             "positive disparity",
             "exchange the folders of the images, or the cameras in the calibration (also both "
             "images mirrored)",
+            _disparity(seen),
         )
     if same is not None:
-        yield Finding("stereo", "same_images", "error", _own(same), "two cameras")
+        yield Finding(
+            "stereo",
+            "same_images",
+            "error",
+            _own(same),
+            "two cameras",
+            "give the images of the other camera as right ones, or --sensor mono",
+            0.0,
+        )
     if unlike is not None:
         yield Finding(
             "stereo",
@@ -105,6 +114,7 @@ def _wrong_pairs(seen: StereoEvidence) -> Iterator[Finding]:
             _own(unlike),
             "most points",
             "compare the first left and right image by eye",
+            sum(len(pair) for pair in seen.pairs) / max(sum(p.sought for p in seen.pairs), 1),
         )
     late = _late(seen)
     if late is not None and swapped is None and same is None:
@@ -151,6 +161,7 @@ def _rectification(seen: StereoEvidence) -> Iterator[Finding]:
             _own(rows),
             "below 0.8 px",
             "calibrate the pair again",
+            _row_offset(seen),
         )
         return
     if not clear:
@@ -161,8 +172,7 @@ def _rectification(seen: StereoEvidence) -> Iterator[Finding]:
             "no pair has enough points in both images to be judged",
         )
         return
-    offset = float(np.median([np.median(np.abs(pair.rows)) for pair in clear]))
-    disparity = float(np.median(np.concatenate([pair.disparity for pair in clear])))
+    offset, disparity = _row_offset(seen), _disparity(seen)
     depth = seen.bf / max(disparity, 1e-3)
     if not _NEAREST_M <= depth <= _FARTHEST_M:
         yield Finding(
@@ -183,6 +193,18 @@ def _rectification(seen: StereoEvidence) -> Iterator[Finding]:
         "(medians)",
         value=offset,
     )
+
+
+def _disparity(seen: StereoEvidence) -> float:
+    """Median disparity of the clear pairs, pixels."""
+    clear = [pair.disparity for pair in seen.pairs if len(pair) >= _LEAST]
+    return float(np.median(np.concatenate(clear)))
+
+
+def _row_offset(seen: StereoEvidence) -> float:
+    """Median absolute row offset of the clear pairs, pixels."""
+    clear = [np.median(np.abs(pair.rows)) for pair in seen.pairs if len(pair) >= _LEAST]
+    return float(np.median(clear))
 
 
 def _own(text: str) -> str:
