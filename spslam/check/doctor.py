@@ -54,7 +54,7 @@ def examine(sequence: Sequence, config: Config, notices: Iterable[Notice] = ()) 
         views = views_of(clip, tracks)
         pictures.add(clip, tracks)
         motion.add(clip, tracks, views)
-        fixed.add(clip)
+        fixed.add(clip, tracks)
         stereo.add(clip)
         depth.add(clip)
         if sequence.ground_truth is not None:

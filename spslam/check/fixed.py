@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from spslam.check.findings import Finding
-from spslam.check.tracks import used_part
+from spslam.check.tracks import Tracks, used_part
 from spslam.frame import Frame
 from spslam.typing import BoolArray, FloatArray
 
@@ -33,6 +33,9 @@ _LEAST_TEXTURE = 12
 # Fraction of the squares with texture for a note and for a warning; more than the last fraction
 # means that the camera did not move.
 _SOME, _MANY, _ALL = 0.012, 0.04, 0.6
+# Motion of a point over a clip below which it stays in place, fraction of the width (0.4 px of
+# 640); fraction of the points of fixed squares that must, and fewest points to judge that.
+_STAYS, _MOST_STAY, _LEAST_POINTS = 0.4 / 640, 0.7, 8
 # Black border: largest grey level, fraction of the image for a note and for a warning.
 _BLACK, _SOME_BLACK, _MUCH_BLACK = 6, 0.02, 0.3
 
@@ -42,12 +45,15 @@ class FixedEvidence:
 
     def __init__(self) -> None:
         self.frames = 0
+        # (N, 3) position of points, fractions of the image, and their motion, fraction of the width.
+        self._points: list[FloatArray] = []
         self._sum: FloatArray | None = None
         self._length: FloatArray | None = None
         self._brightest: FloatArray | None = None
 
-    def add(self, clip: Sequence[Frame]) -> None:
-        """Add some frames of a clip."""
+    def add(self, clip: Sequence[Frame], tracks: Tracks) -> None:
+        """Add some frames of a clip, and how far its points move."""
+        self._add_points(clip[0].image.shape, tracks)
         rows = np.unique(np.linspace(0, len(clip) - 1, _FRAMES_OF_CLIP).round().astype(int))
         for row in rows.tolist():
             image = clip[row].image
@@ -72,6 +78,24 @@ class FixedEvidence:
             self._length += length
             self._brightest = np.maximum(self._brightest, level)
             self.frames += 1
+
+    def _add_points(self, shape: tuple[int, ...], tracks: Tracks) -> None:
+        """Keep where the points of a clip are, and how far they move until its last frame."""
+        row = max(row for row in range(len(tracks.pixels)) if row == 0 or tracks.alive(row).any())
+        alive = tracks.alive(row)
+        moved = np.linalg.norm(tracks.pixels[row] - tracks.pixels[0], axis=1)[alive]
+        place = tracks.pixels[0, alive] / np.array([shape[1], shape[0]])
+        if row >= 3:
+            self._points.append(np.column_stack([place, moved / shape[1]]))
+
+    def stays(self, fixed: BoolArray) -> bool:
+        """Whether the points in fixed squares (R, C) stay in place: far things move slowly."""
+        points = np.concatenate(self._points) if self._points else np.zeros((0, 3))
+        rows, columns = fixed.shape
+        column = np.clip((points[:, 0] * columns).astype(int), 0, columns - 1)
+        row = np.clip((points[:, 1] * rows).astype(int), 0, rows - 1)
+        moved = points[fixed[row, column], 2]
+        return len(moved) < _LEAST_POINTS or bool(np.mean(moved < _STAYS) > _MOST_STAY)
 
     def squares(self) -> tuple[BoolArray, BoolArray]:
         """Return which squares (R, C) of the image are fixed, and which have texture."""
@@ -116,7 +140,7 @@ def check_fixed(seen: FixedEvidence, stands_still: bool) -> Iterator[Finding]:
         return
     fixed, textured = seen.squares()
     fraction = float(fixed.sum() / max(textured.size, 1))
-    if _SOME < fraction < _ALL:
+    if _SOME < fraction < _ALL and seen.stays(fixed):
         yield Finding(
             "images",
             "body_fixed",

@@ -28,6 +28,8 @@ _LEAST = 15
 # A right image of another moment fits if it reduces the row offset to this fraction, and by at
 # least this much, pixels, in at least this number of pairs.
 _FITS, _BY_PX, _PAIRS = 0.5, 0.3, 3
+# Largest row offset of a pair that fits, pixels.
+_ALIGNED_PX = 1.2
 # Plausible depth of a scene by the disparity, metres: median.
 _NEAREST_M, _FARTHEST_M = 0.1, 150.0
 
@@ -143,7 +145,7 @@ def _late(seen: StereoEvidence) -> tuple[int, float, float] | None:
             continue
         better = float(np.mean([other < own for own, other in telling]))
         before, after = (float(value) for value in np.median(telling, axis=0))
-        if better < 0.8 or after > _FITS * before:
+        if better < 0.8 or after > min(_FITS * before, _ALIGNED_PX):
             continue
         if best is None or after < best[2]:
             best = lag, before, after

@@ -142,7 +142,7 @@ def _image(change: Callable[[Image, int], Image], frames: int = FRAMES) -> Recor
 
 def _lens(change: Callable[[Camera], Camera]) -> Recording:
     """A recording whose calibration is changed."""
-    return Recording("mono", camera=change, frames=LENS_FRAMES)
+    return Recording("mono", camera=change, frames=FIXED_FRAMES)
 
 
 def _right(change: Callable[[int], Image]) -> Recording:
@@ -161,10 +161,11 @@ def _right_image(index: int) -> Image:
     return image
 
 
-def _depth(change: Callable[[int], Image]) -> Recording:
+def _depth(change: Callable[[int], Image], frames: int = FRAMES) -> Recording:
     return Recording(
         "rgbd",
         lambda index: replace(clean_frame("rgbd", index), depth=change(index).astype(np.float32)),
+        frames=frames,
     )
 
 
@@ -329,6 +330,7 @@ FAULTS: dict[str, Fault] = {
         lambda: Recording(
             "stereo",
             camera=lambda camera: replace(camera, baseline_m=5 * (camera.baseline_m or 0.0)),
+            frames=LENS_FRAMES,
         ),
         "truth_scale",
     ),
@@ -339,7 +341,7 @@ FAULTS: dict[str, Fault] = {
         lambda: _depth(lambda index: 5 * _depth_image(index)), "depth_range"
     ),
     "depth 5 times too small": Fault(
-        lambda: _depth(lambda index: _depth_image(index) / 5), "truth_scale"
+        lambda: _depth(lambda index: _depth_image(index) / 5, LENS_FRAMES), "truth_scale"
     ),
     "no depth": Fault(lambda: _depth(lambda index: 0 * _depth_image(index)), "depth_missing"),
     "depth 12 px to the right": Fault(
@@ -398,7 +400,9 @@ FAULTS: dict[str, Fault] = {
         ),
         "truth_axes",
     ),
-    "ground truth 0.4 s late": Fault(lambda: Recording("mono", truth=_clock_off), "truth_axes"),
+    "ground truth 0.4 s late": Fault(
+        lambda: Recording("mono", truth=_clock_off, frames=FIXED_FRAMES), "truth_axes"
+    ),
     "ground truth of another day": Fault(
         lambda: Recording(
             "mono", truth=lambda truth: replace(truth, timestamps=truth.timestamps + 86400)
