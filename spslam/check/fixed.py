@@ -45,7 +45,7 @@ class FixedEvidence:
 
     def __init__(self) -> None:
         self.frames = 0
-        # (N, 3) position of points, fractions of the image, and their motion, fraction of the width.
+        # (N, 3) position of points, fractions of the image; their motion, fraction of the width.
         self._points: list[FloatArray] = []
         self._sum: FloatArray | None = None
         self._length: FloatArray | None = None
@@ -89,13 +89,16 @@ class FixedEvidence:
             self._points.append(np.column_stack([place, moved / shape[1]]))
 
     def stays(self, fixed: BoolArray) -> bool:
-        """Whether the points in fixed squares (R, C) stay in place: far things move slowly."""
+        """Whether the points in fixed squares (R, C) stay in place.
+
+        Far things move slowly, and clouds, which are smooth, have hardly any point.
+        """
         points = np.concatenate(self._points) if self._points else np.zeros((0, 3))
         rows, columns = fixed.shape
         column = np.clip((points[:, 0] * columns).astype(int), 0, columns - 1)
         row = np.clip((points[:, 1] * rows).astype(int), 0, rows - 1)
         moved = points[fixed[row, column], 2]
-        return len(moved) < _LEAST_POINTS or bool(np.mean(moved < _STAYS) > _MOST_STAY)
+        return len(moved) >= _LEAST_POINTS and bool(np.mean(moved < _STAYS) > _MOST_STAY)
 
     def squares(self) -> tuple[BoolArray, BoolArray]:
         """Return which squares (R, C) of the image are fixed, and which have texture."""

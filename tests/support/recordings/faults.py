@@ -74,7 +74,7 @@ class Recording(BaseSequence):
 
     def write(self, folder: Path) -> None:
         """Write images, depth and calibration; frames that cannot be decoded become cut files."""
-        sides = {"stereo": ("left", "right"), "rgbd": ("rgb", "depth"), "mono": ("",)}[self.sensor]
+        sides = {"stereo": ("left", "right"), "rgbd": ("left", "depth"), "mono": ("",)}[self.sensor]
         for side in sides:
             (folder / side).mkdir(parents=True, exist_ok=True)
         for index, stamp in enumerate(self.timestamps):
@@ -90,7 +90,9 @@ class Recording(BaseSequence):
                 assert cv2.imwrite(str(folder / "right" / f"{name}.png"), frame.image_right)
             if frame.depth is not None:
                 np.save(folder / "depth" / f"{name}.npy", frame.depth)
-        (folder / "calibration.yaml").write_text(yaml.safe_dump(_calibration(self.camera)))
+        (folder / "calibration.yaml").write_text(
+            yaml.safe_dump(_calibration(self.camera, self.sensor == "stereo"))
+        )
 
     def _read(self, index: int) -> Frame:
         frame = self._change(index)
@@ -99,7 +101,7 @@ class Recording(BaseSequence):
         )
 
 
-def _calibration(camera: Camera) -> dict[str, object]:
+def _calibration(camera: Camera, stereo: bool) -> dict[str, object]:
     """The content of a calibration file."""
     one: dict[str, object] = {
         key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")
@@ -108,10 +110,10 @@ def _calibration(camera: Camera) -> dict[str, object]:
         model, values = camera.distortion_model, [float(value) for value in camera.distortion]
         one["distortion"] = {"model": model, "coefficients": values}
     whole = {**one, "fps": camera.fps}
-    if camera.baseline_m is not None:
+    if stereo and camera.baseline_m is not None:
         pose = np.eye(4)
         pose[0, 3] = camera.baseline_m
-        whole["right"] = {**one, "T_left_right": pose.tolist()}
+        whole |= {"right": one, "T_left_right": pose.tolist()}
     return whole
 
 
