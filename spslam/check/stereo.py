@@ -21,8 +21,8 @@ from spslam.run.input_checks import (
 
 # Frames by which the right image may be late or early.
 _LAGS = 3
-# Pairs of each clip.
-_PAIRS_OF_CLIP = 2
+# Pairs of each clip: a recording of one clip must have enough for a judgement.
+_PAIRS_OF_CLIP = 4
 # Fewest matches of a pair.
 _LEAST = 15
 # A right image of another moment fits if it reduces the row offset to this fraction, and by at

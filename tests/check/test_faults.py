@@ -14,7 +14,7 @@ from spslam.check.doctor import examine
 from spslam.check.findings import LEVELS
 from spslam.config import Config
 
-# Need a ground truth, which a folder of images has not; or times that no name of a file gives.
+# Need a ground truth, which a folder of images has not; or times that its reader corrects.
 IN_MEMORY = {
     "baseline 5 times too long",
     "depth 5 times too small",
@@ -24,6 +24,7 @@ IN_MEMORY = {
     "ground truth 0.4 s late",
     "ground truth of another day",
     "wrong time unit",
+    "wrong frame rate",
 }
 # One of each kind for every run of the tests.
 QUICK = (

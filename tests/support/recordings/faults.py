@@ -203,7 +203,9 @@ def _distortion_maps(camera: Camera) -> tuple[Image, Image]:
     """Where each pixel of a distorted image comes from in the ideal one."""
     lens = replace(camera, distortion_model="radtan", distortion=DISTORTION)
     grid = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), axis=-1)
-    straight = lens.undistort(grid.reshape(-1, 2)).reshape(camera.height, camera.width, 2)
+    straight = lens.undistort(grid.reshape(-1, 2).astype(np.float64)).reshape(
+        camera.height, camera.width, 2
+    )
     return straight[..., 0].astype(np.float32), straight[..., 1].astype(np.float32)
 
 
@@ -221,7 +223,7 @@ def _turned_only(index: int) -> Frame:
     turned = cv2.warpPerspective(
         clean.image, H, (camera.width, camera.height), borderMode=cv2.BORDER_REFLECT
     )
-    return replace(clean, image=turned)
+    return replace(clean, image=np.asarray(turned, np.uint8))
 
 
 def _still(index: int) -> Frame:
