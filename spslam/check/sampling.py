@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spslam.datasets.video import VideoSequence
 from spslam.errors import FrameError, StampError
 from spslam.frame import Frame
 from spslam.interfaces import Sequence
@@ -93,7 +92,7 @@ def _span(sequence: Sequence) -> int:
     length = len(sequence)
     part = getattr(sequence, "part", None)
     whole, rows = (sequence, range(length)) if part is None else part
-    if not isinstance(whole, VideoSequence) or length == 0:
+    if whole.dataset != "video" or length == 0:
         return length
     decoded = max(_MOST_DECODED / (sequence.camera.width * sequence.camera.height), CLIP_FRAMES)
     # Frames before the first one must be decoded anyway.
