@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from spslam.check.findings import Finding
+from spslam.check.tracks import used_part
 from spslam.config import DepthConfig
 from spslam.frame import Frame
 from spslam.run.input_checks import depth_out_of_range
@@ -62,6 +63,8 @@ class DepthEvidence:
         for frame in clip[::3]:
             if frame.depth is not None:
                 some = frame.depth[::4, ::4]
+                if frame.mask is not None and frame.mask.any():
+                    some = some[frame.mask[::4, ::4]]
                 self.known.append(float(np.mean(some > 0)))
                 self.samples.append(some[some > 0])
         inner = range(_LAGS, len(clip) - _LAGS, _LAGS - 1) or [len(clip) // 2]
@@ -75,6 +78,8 @@ class DepthEvidence:
             return
         self.width = depth.shape[1]
         edges = depth_edges(depth)
+        part = used_part(clip[middle], edges.shape)
+        edges = edges if part is None else edges * part
         self.factor = depth.shape[1] / edges.shape[1]
         if np.count_nonzero(edges) < _LEAST_EDGES:
             return
@@ -174,7 +179,10 @@ def _range(seen: DepthEvidence, limits: DepthConfig, scale: float | None) -> Ite
                 "the first depths", "the depths"
             ),
             expected,
-            value=median,
+            "are they depth images in 16 bits or floating point, and not a preview?"
+            if known < 0.005
+            else "set depth_scale in the calibration to the units per metre of the depth files",
+            median,
         )
         return
     beyond = float(np.mean(depth > limits.max_m)) if len(depth) else 0.0
@@ -223,14 +231,27 @@ def _registration(seen: DepthEvidence, motion_px: float) -> Iterator[Finding]:
         "depth",
         "not_registered",
         "note" if explained else "warning",
-        f"edges of the depth fit those of the image when moved by "
-        f"{columns * seen.factor:.0f} px to the right and {rows * seen.factor:.0f} px down",
+        "edges of the depth fit those of the image when moved by "
+        f"{_direction(columns * seen.factor, rows * seen.factor)}",
         f"at most {_SHIFTED * seen.width:.0f} px",
         f"the camera moves by {motion_px:.0f} px a frame: depth and image are of different moments"
         if explained
         else "register the depth images to the colour camera (align_depth)",
         shift,
     )
+
+
+def _direction(right: float, down: float) -> str:
+    """Return a shift in words, without the directions of less than half a pixel."""
+    parts = [
+        f"{abs(shift):.0f} px {positive if shift > 0 else negative}"
+        for shift, positive, negative in (
+            (right, "to the right", "to the left"),
+            (down, "down", "up"),
+        )
+        if abs(shift) >= 0.5
+    ]
+    return " and ".join(parts)
 
 
 def _delay(seen: DepthEvidence, motion_px: float) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from time import perf_counter
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from spslam.check.fixed import FixedEvidence, check_fixed
 from spslam.check.lens import check_lens, with_rotations
 from spslam.check.motion import MotionEvidence, check_motion
 from spslam.check.pictures import PictureEvidence, check_pictures
-from spslam.check.sampling import READING_LIMIT_S, Sample, all_stamps, read_clips
+from spslam.check.sampling import Sample, all_stamps, read_clips
 from spslam.check.stamps import are_picked, check_stamps
 from spslam.check.stereo import StereoEvidence, check_stereo
 from spslam.check.tracks import track
@@ -35,34 +34,27 @@ _DOUBTS = {"calibration_doubt"}
 _REPEATED = {"unreadable_images", "duplicate_stamps", "equal_time_stamp", "clock_stepped_back"}
 
 
-def examine(
-    sequence: Sequence,
-    config: Config,
-    notices: Iterable[Notice] = (),
-    limit_s: float = READING_LIMIT_S,
-) -> Report:
+def examine(sequence: Sequence, config: Config, notices: Iterable[Notice] = ()) -> Report:
     """Examine a recording.
 
     Args:
         sequence: the recording.
         config: of the run for which it is checked.
         notices: what the reader reported when it opened the recording.
-        limit_s: time after which no further frame is read, seconds.
 
     Raises:
         DatasetError: not one frame can be decoded.
     """
-    begin = perf_counter()
     report, sample = Report(sequence.name, length=len(sequence)), Sample()
     pictures, motion, fixed = PictureEvidence(), MotionEvidence(), FixedEvidence()
     stereo, depth, truth = StereoEvidence(), DepthEvidence(), TruthEvidence()
-    for clip in read_clips(sequence, sample, limit_s):
+    for clip in read_clips(sequence, sample):
         clip = _of_one_size(clip)
         tracks = track(clip)
         views = views_of(clip, tracks)
         pictures.add(clip, tracks)
         motion.add(clip, tracks, views)
-        fixed.add(clip)
+        fixed.add(clip, tracks)
         stereo.add(clip)
         depth.add(clip)
         if sequence.ground_truth is not None:
@@ -90,7 +82,6 @@ def examine(
         # Motions by a wrong camera model say nothing about the ground truth.
         turned, truth = [], TruthEvidence()
     report.add(check_truth(sequence.ground_truth, np.array(sample.stamps), turned, truth))
-    report.seconds = perf_counter() - begin
     return report
 
 
@@ -115,7 +106,8 @@ def _input(sequence: Sequence, sample: Sample, notices: Iterable[Notice]) -> Ite
             f"{unreadable} of {counted(sample.tried, 'frame')} cannot be used, the first: "
             f"{sample.unreadable[0]}",
             "0",
-            value=fraction,
+            "copy the recording again, or leave these files out",
+            fraction,
         )
     if len(sequence) < _LEAST_FRAMES:
         yield Finding(
@@ -127,12 +119,15 @@ def _input(sequence: Sequence, sample: Sample, notices: Iterable[Notice]) -> Ite
             "give the folder of all images",
             1,
         )
-    if sample.cut_short:
+    if sample.span < len(sequence):
         yield Finding(
             "input",
-            "slow_reading",
+            "start_only",
             "note",
-            f"reading is slow: {counted(sample.frames, 'frame')} were read until the time was up",
+            f"the video is long: only its first {counted(sample.span, 'frame')} were examined",
+            "",
+            "--start examines another part",
+            sample.span,
         )
     camera = sequence.camera
     lens = "" if camera.distortion_model == "none" else f", {camera.distortion_model}"

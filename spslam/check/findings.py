@@ -54,14 +54,12 @@ class Report:
         findings: in the order in which they were made.
         frames: number of frames that were examined.
         length: number of frames of the recording.
-        seconds: duration of the check.
     """
 
     name: str
     findings: list[Finding] = field(default_factory=list)
     frames: int = 0
     length: int = 0
-    seconds: float = 0.0
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Append findings."""
@@ -94,10 +92,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """Return the report in lines: groups, findings, verdict."""
-        lines = [
-            f"{self.name}: {self.frames} of {counted(self.length, 'frame')} examined in "
-            f"{self.seconds:.0f} s"
-        ]
+        lines = [f"{self.name}: {self.frames} of {counted(self.length, 'frame')} examined"]
         for group in GROUPS:
             mine = [finding for finding in self.findings if finding.group == group]
             if mine:
@@ -112,7 +107,6 @@ class Report:
             "name": self.name,
             "frames_examined": self.frames,
             "frames": self.length,
-            "seconds": round(self.seconds, 3),
             "verdict": self.verdict,
             "failed": self.failed,
             "findings": [asdict(finding) for finding in self.findings],

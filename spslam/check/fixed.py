@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from spslam.check.findings import Finding
+from spslam.check.tracks import Tracks, used_part
 from spslam.frame import Frame
 from spslam.typing import BoolArray, FloatArray
 
@@ -32,6 +33,9 @@ _LEAST_TEXTURE = 12
 # Fraction of the squares with texture for a note and for a warning; more than the last fraction
 # means that the camera did not move.
 _SOME, _MANY, _ALL = 0.012, 0.04, 0.6
+# Motion of a point over a clip below which it stays in place, fraction of the width (0.4 px of
+# 640); fraction of the points of fixed squares that must, and fewest points to judge that.
+_STAYS, _MOST_STAY, _LEAST_POINTS = 0.4 / 640, 0.7, 8
 # Black border: largest grey level, fraction of the image for a note and for a warning.
 _BLACK, _SOME_BLACK, _MUCH_BLACK = 6, 0.02, 0.3
 
@@ -41,12 +45,15 @@ class FixedEvidence:
 
     def __init__(self) -> None:
         self.frames = 0
+        # (N, 3) position of points, fractions of the image; their motion, fraction of the width.
+        self._points: list[FloatArray] = []
         self._sum: FloatArray | None = None
         self._length: FloatArray | None = None
         self._brightest: FloatArray | None = None
 
-    def add(self, clip: Sequence[Frame]) -> None:
-        """Add some frames of a clip."""
+    def add(self, clip: Sequence[Frame], tracks: Tracks) -> None:
+        """Add some frames of a clip, and how far its points move."""
+        self._add_points(clip[0].image.shape, tracks)
         rows = np.unique(np.linspace(0, len(clip) - 1, _FRAMES_OF_CLIP).round().astype(int))
         for row in rows.tolist():
             image = clip[row].image
@@ -57,6 +64,11 @@ class FixedEvidence:
                 [cv2.Sobel(level, cv2.CV_32F, *axes, ksize=3) / 4.0 for axes in ((1, 0), (0, 1))]
             ).astype(np.float64)
             length = np.linalg.norm(gradient, axis=0)
+            part = used_part(clip[row], level.shape)
+            if part is not None:
+                # What a mask excludes has no gradient, and is not black.
+                gradient, length = gradient * part, length * part
+                level = np.where(part, level, 255.0).astype(np.float32)
             if self._sum is None or self._length is None or self._brightest is None:
                 self._sum, self._length = np.zeros_like(gradient), np.zeros_like(length)
                 self._brightest = np.zeros(level.shape)
@@ -66,6 +78,27 @@ class FixedEvidence:
             self._length += length
             self._brightest = np.maximum(self._brightest, level)
             self.frames += 1
+
+    def _add_points(self, shape: tuple[int, ...], tracks: Tracks) -> None:
+        """Keep where the points of a clip are, and how far they move until its last frame."""
+        row = max(row for row in range(len(tracks.pixels)) if row == 0 or tracks.alive(row).any())
+        alive = tracks.alive(row)
+        moved = np.linalg.norm(tracks.pixels[row] - tracks.pixels[0], axis=1)[alive]
+        place = tracks.pixels[0, alive] / np.array([shape[1], shape[0]])
+        if row >= 3:
+            self._points.append(np.column_stack([place, moved / shape[1]]))
+
+    def stays(self, fixed: BoolArray) -> bool:
+        """Whether the points in fixed squares (R, C) stay in place.
+
+        Far things move slowly, and clouds, which are smooth, have hardly any point.
+        """
+        points = np.concatenate(self._points) if self._points else np.zeros((0, 3))
+        rows, columns = fixed.shape
+        column = np.clip((points[:, 0] * columns).astype(int), 0, columns - 1)
+        row = np.clip((points[:, 1] * rows).astype(int), 0, rows - 1)
+        moved = points[fixed[row, column], 2]
+        return len(moved) >= _LEAST_POINTS and bool(np.mean(moved < _STAYS) > _MOST_STAY)
 
     def squares(self) -> tuple[BoolArray, BoolArray]:
         """Return which squares (R, C) of the image are fixed, and which have texture."""
@@ -110,7 +143,7 @@ def check_fixed(seen: FixedEvidence, stands_still: bool) -> Iterator[Finding]:
         return
     fixed, textured = seen.squares()
     fraction = float(fixed.sum() / max(textured.size, 1))
-    if _SOME < fraction < _ALL:
+    if _SOME < fraction < _ALL and seen.stays(fixed):
         yield Finding(
             "images",
             "body_fixed",

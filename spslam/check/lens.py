@@ -41,6 +41,8 @@ _SIGNIFICANT = 5.0
 _FOCAL, _BEND, _CENTRE = 0.08, 0.015, 0.06
 # Largest standard deviations of the focal length (relative) and of k1 to judge them.
 _FOCAL_SIGMA, _BEND_SIGMA = 0.06, 0.05
+# Least ratio of what half of the clips say to what all say.
+_AGREE = 0.6
 # Read-out time, fraction of a frame step: least and largest one that is plausible.
 _READOUT, _LONGEST_READOUT = 0.15, 1.05
 # Standard deviation of the focal length up to which it is printed.
@@ -73,6 +75,8 @@ def check_lens(views: Sequence[View], camera: Camera) -> Iterator[Finding]:
     base = fit.fit(())
     shutter = len(chosen) >= _SHUTTER_VIEWS and matches >= _SHUTTER_MATCHES
     steps = _select(fit, base, _GROUPS if shutter else _GROUPS_WITHOUT_SHUTTER)
+    if not _is_confirmed(steps, chosen, camera):
+        steps = []
     found = [finding for group, lens in steps for finding in _describe(group, lens, camera)]
     yield from found
     if not found:
@@ -136,6 +140,28 @@ def _select(
     return steps
 
 
+def _is_confirmed(
+    steps: Sequence[tuple[tuple[int, ...], Lens]], views: Sequence[View], camera: Camera
+) -> bool:
+    """Whether each half of the clips says the same as all of them.
+
+    A moving car or a wrong match changes what one clip says, a wrong camera what all say.
+    """
+    starts = sorted({view.start_s for view in views})
+    parameters = tuple(parameter for group, _ in steps for parameter in group)
+    for half in (starts[::2], starts[1::2]) if steps else ():
+        mine = [view.matches for view in views if view.start_s in half]
+        if not mine:
+            return False
+        lens = LensFit(mine, camera).fit(parameters)
+        for group, whole in steps:
+            main = max(group, key=lambda parameter: abs(float(whole.values[parameter])))
+            share = float(lens.values[main] / whole.values[main])
+            if not _AGREE <= share <= 1.0 / _AGREE:
+                return False
+    return True
+
+
 def _describe(group: tuple[int, ...], lens: Lens, camera: Camera) -> Iterator[Finding]:
     if group == (FOCAL,):
         yield from _focal(lens, camera)
@@ -167,8 +193,9 @@ def _focal(lens: Lens, camera: Camera) -> Iterator[Finding]:
 
 def _distortion(lens: Lens, camera: Camera) -> Iterator[Finding]:
     k, sigma = float(lens.values[RADIAL]), float(lens.sigma[RADIAL])
-    corner = float(np.hypot(camera.width / camera.fx, camera.height / camera.fy)) / 2.0
-    bend_px = abs(k) * corner**3 * camera.fx
+    fx, fy = camera.ideal_focal
+    corner = float(np.hypot(camera.width / fx, camera.height / fy)) / 2.0
+    bend_px = abs(k) * corner**3 * fx
     if bend_px < _BEND * camera.width or sigma > _BEND_SIGMA:
         return
     if camera.distortion_model == "none":

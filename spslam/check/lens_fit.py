@@ -100,7 +100,8 @@ class LensFit:
             np.concatenate([p.velocity_first for p in pairs]),
             np.concatenate([p.velocity_second for p in pairs]),
         ]
-        focal = np.array([camera.fx, camera.fy])
+        # Undistorted pixels have the focal lengths of the ideal camera.
+        focal = self._focal = np.array(camera.ideal_focal)
         centre = np.array([camera.cx, camera.cy])
         self._points = [(camera.undistort(pixels) - centre) / focal for pixels in (first, second)]
         self._velocities = [velocity / focal for velocity in velocities]
@@ -184,8 +185,8 @@ class LensFit:
         """Directions (N, 3) with z = 1 in both frames, and the magnification (N,) of the lens."""
         rays, scales = [], []
         for points, velocity, rows in zip(self._points, self._velocities, self._rows, strict=True):
-            ratio = np.array([1.0, self._camera.fx / self._camera.fy])
-            shift = lens[[CENTRE_X, CENTRE_Y]] * self._camera.width / self._camera.fx
+            ratio = np.array([1.0, self._focal[0] / self._focal[1]])
+            shift = lens[[CENTRE_X, CENTRE_Y]] * self._camera.width / self._focal[0]
             late = (self._readout + lens[READOUT]) * rows
             xy = points - shift * ratio - velocity * late[:, None]
             square = np.sum(xy**2, axis=1)
@@ -213,7 +214,7 @@ class LensFit:
         error = np.einsum("ni,ni->n", second, line_second)
         square = (line_second[:, :2] ** 2).sum(1) + (line_first[:, :2] ** 2).sum(1)
         distance = error / np.sqrt(np.maximum(square, 1e-18))
-        focal = self._camera.fx * np.exp(lens[FOCAL])
+        focal = self._focal[0] * np.exp(lens[FOCAL])
         scale = np.maximum(0.5 * (scale_first + scale_second), 0.1)
         result: FloatArray = focal * distance / scale
         return result
@@ -271,7 +272,7 @@ class LensFit:
         R, t = np.tile(np.eye(3), (self._count, 1, 1)), np.tile([0.0, 0.0, 1.0], (self._count, 1))
         for pair in range(self._count):
             mine = self._pair == pair
-            R[pair], t[pair] = start_motion(rays[0][mine], rays[1][mine], self._camera.fx)
+            R[pair], t[pair] = start_motion(rays[0][mine], rays[1][mine], self._focal[0])
         return R, t
 
 

@@ -9,15 +9,17 @@ import cv2
 import numpy as np
 
 from spslam.check.findings import Finding
-from spslam.check.tracks import Tracks, reduce
+from spslam.check.tracks import Tracks, reduce, used_part
 from spslam.frame import Frame
 from spslam.slam.loss_diagnosis import image_statistics, reduce_image
-from spslam.typing import FloatArray, UInt8Array
+from spslam.typing import BoolArray, FloatArray, UInt8Array
 
 # Grey level at and above which a pixel is over-exposed.
 _WHITE = 250
 # Measure the finest details of every third frame of a clip: it is slow.
 _DETAIL_EVERY = 3
+# Height and width of the middle of an image of which details are measured, pixels.
+_DETAIL_SIZE = (960, 1280)
 # Brightness, grey levels, below which images are dark.
 _DARK = 25.0
 # Fraction of white pixels above which images are over-exposed.
@@ -73,7 +75,7 @@ class PictureEvidence:
     def add(self, clip: Sequence[Frame], tracks: Tracks) -> None:
         """Measure the images of a clip."""
         for row, frame in enumerate(clip):
-            self._add_image(frame.image, row % _DETAIL_EVERY == 0)
+            self._add_image(frame, row % _DETAIL_EVERY == 0)
             self.motion.append(float(tracks.motion[row]))
             if row == 0:
                 continue
@@ -87,9 +89,12 @@ class PictureEvidence:
                 ratio = (tracks.levels[row, both] + 1.0) / (tracks.levels[row - 1, both] + 1.0)
                 self.jumps.append(float(np.log(np.median(ratio))))
 
-    def _add_image(self, image: UInt8Array, in_detail: bool) -> None:
-        statistics = image_statistics(reduce_image(image))
+    def _add_image(self, frame: Frame, in_detail: bool) -> None:
+        image = frame.image
+        statistics = image_statistics(reduce_image(frame.used_image))
         some = image[::3, ::3]
+        if frame.mask is not None and frame.mask[::3, ::3].any():
+            some = some[frame.mask[::3, ::3]]
         low, high = np.percentile(some, [2, 98])
         small, _ = reduce(image)
         self.brightness.append(statistics.brightness)
@@ -98,21 +103,39 @@ class PictureEvidence:
         self.low.append(float(low))
         self.high.append(float(high))
         if in_detail:
-            self.fine.append(fine_detail(image))
-        self.comb.append(comb_ratio(image))
+            mask = None if frame.mask is None else _middle(frame.mask)
+            self.fine.append(fine_detail(_middle(image), mask))
+        self.comb.append(comb_ratio(_middle(image)))
         detector = cv2.FastFeatureDetector.create(_FAST, True)
-        self.features.append(len(detector.detect(small, None)))
+        self.features.append(len(detector.detect(small, used_part(frame, small.shape))))
 
 
-def fine_detail(image: UInt8Array) -> float:
-    """Contrast of the finest details relative to that of details twice as large."""
-    middle = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2].astype(np.float32)
+def _middle(image: np.ndarray) -> np.ndarray:
+    """Return the middle of a large image: details of full resolution need no more."""
+    top, left = (
+        max(0, size - most) // 2 for size, most in zip(image.shape, _DETAIL_SIZE, strict=True)
+    )
+    return image[top : top + _DETAIL_SIZE[0], left : left + _DETAIL_SIZE[1]]
+
+
+def fine_detail(image: UInt8Array, mask: BoolArray | None = None) -> float:
+    """Contrast of the finest details relative to that of details twice as large.
+
+    Args:
+        image: (H, W).
+        mask: (H, W) which pixels are used; None: all.
+    """
+    middle = image.astype(np.float32)
     one = cv2.GaussianBlur(middle, (0, 0), 1.0)
     two = cv2.GaussianBlur(middle, (0, 0), 2.0)
     # Strong edges decide: noise is in all pixels, edges in few.
     fine, coarse = np.abs(middle - one), np.abs(one - two)
+    if mask is not None and mask.any():
+        coarse = coarse * cv2.erode(mask.astype(np.uint8), np.ones((9, 9), np.uint8))
     limit = np.quantile(coarse[::2, ::2], 0.98)
     edges = coarse >= max(float(limit), 1e-3)
+    if not edges.any():
+        return 0.0
     return float(fine[edges].mean() / max(float(coarse[edges].mean()), 1e-6))
 
 

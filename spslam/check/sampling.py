@@ -1,11 +1,13 @@
-"""Read clips of consecutive frames from all over a recording, within a limit of time."""
+"""Read clips of consecutive frames from all over a recording.
+
+The work is limited by numbers of frames and pixels, never by time: the result is the same on a busy
+machine.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from time import perf_counter
 
 import numpy as np
 
@@ -14,14 +16,15 @@ from spslam.frame import Frame
 from spslam.interfaces import Sequence
 from spslam.typing import FloatArray
 
-_LOG = logging.getLogger(__name__)
-
 # Number of clips, and frames of each: enough motion for two-view geometry at 30 frames a second.
-CLIPS, CLIP_FRAMES = 8, 12
-# Time after which no further clip is read, seconds.
-READING_LIMIT_S = 11.0
-# Fewest frames that are read however long it takes.
-_LEAST_FRAMES = 8
+CLIPS, CLIP_FRAMES = 6, 12
+# Fewest clips; more of them are read while they have at most this number of pixels.
+_LEAST_CLIPS, _MOST_PIXELS = 4, 300e6
+# The same for rendered worlds: a pixel takes as long as this number of pixels of a file.
+_LEAST_RENDERED, _RENDERED = 2, 24
+# Pixels of a video that are decoded at most: it can only be read forwards from its start, so that
+# all frames between the clips are decoded too.
+_MOST_DECODED = 2e9
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Sample:
         left_out: reason of each frame that was left out because of its stamp.
         stamps: time of each decoded frame, seconds.
         positions: row of each decoded frame in the sequence.
-        cut_short: whether the time limit ended the reading.
+        span: number of frames from which the clips were taken: all but those of a long video.
     """
 
     frames: int = 0
@@ -42,7 +45,7 @@ class Sample:
     left_out: list[str] = field(default_factory=list)
     stamps: list[float] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-    cut_short: bool = False
+    span: int = 0
 
     @property
     def tried(self) -> int:
@@ -57,31 +60,44 @@ def clip_starts(length: int, clips: int = CLIPS, frames: int = CLIP_FRAMES) -> l
     return [int(start) for start in np.unique(np.round(starts).astype(np.int64))]
 
 
-def read_clips(
-    sequence: Sequence, sample: Sample, limit_s: float = READING_LIMIT_S
-) -> Iterator[list[Frame]]:
+def read_clips(sequence: Sequence, sample: Sample) -> Iterator[list[Frame]]:
     """Yield clips of consecutive frames; frames that cannot be decoded are missing in them.
 
     Args:
         sequence: the recording.
         sample: is filled while reading.
-        limit_s: time after which no further frame is read, seconds.
     """
-    begin = perf_counter()
-    length = len(sequence)
-    for start in _order(clip_starts(length), sequence.time_unit == "container"):
+    length = sample.span = _span(sequence)
+    for start in clip_starts(length, _clips(sequence)):
         clip: list[Frame] = []
         for row in range(start, min(start + CLIP_FRAMES, length)):
-            if perf_counter() - begin > limit_s and sample.frames >= _LEAST_FRAMES:
-                sample.cut_short = True
-                break
             frame = _read(sequence, row, sample)
             if frame is not None:
                 clip.append(frame)
         if clip:
             yield clip
-        if sample.cut_short:
-            return
+
+
+def _clips(sequence: Sequence) -> int:
+    """Return the number of clips for the size of the images."""
+    images = (2 if sequence.sensor == "stereo" else 1) * CLIP_FRAMES
+    pixels = images * sequence.camera.width * sequence.camera.height
+    if sequence.dataset == "demo":
+        return int(np.clip(_MOST_PIXELS // (_RENDERED * pixels), _LEAST_RENDERED, CLIPS))
+    return int(np.clip(_MOST_PIXELS // pixels, _LEAST_CLIPS, CLIPS))
+
+
+def _span(sequence: Sequence) -> int:
+    """Return the number of frames, from the first on, from which clips are taken."""
+    length = len(sequence)
+    part = getattr(sequence, "part", None)
+    whole, rows = (sequence, range(length)) if part is None else part
+    if whole.dataset != "video" or length == 0:
+        return length
+    decoded = max(_MOST_DECODED / (sequence.camera.width * sequence.camera.height), CLIP_FRAMES)
+    # Frames before the first one must be decoded anyway.
+    last = rows[0] + int(decoded)
+    return int(np.count_nonzero(np.asarray(rows) < last))
 
 
 def all_stamps(sequence: Sequence) -> FloatArray | None:
@@ -95,19 +111,6 @@ def all_stamps(sequence: Sequence) -> FloatArray | None:
     whole, rows = part
     stamps = all_stamps(whole)
     return None if stamps is None else stamps[np.array(rows, dtype=np.int64)]
-
-
-def _order(starts: list[int], forwards: bool) -> list[int]:
-    """Return the order of reading: a part of the clips already covers the whole recording.
-
-    Args:
-        starts: first row of each clip.
-        forwards: whether the recording can only be read forwards (videos).
-    """
-    if forwards:
-        return starts
-    step = 3
-    return [start for first in range(step) for start in starts[first::step]]
 
 
 def _read(sequence: Sequence, row: int, sample: Sample) -> Frame | None:

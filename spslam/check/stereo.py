@@ -21,13 +21,15 @@ from spslam.run.input_checks import (
 
 # Frames by which the right image may be late or early.
 _LAGS = 3
-# Pairs of each clip.
-_PAIRS_OF_CLIP = 2
+# Pairs of each clip: a recording of one clip must have enough for a judgement.
+_PAIRS_OF_CLIP = 4
 # Fewest matches of a pair.
 _LEAST = 15
 # A right image of another moment fits if it reduces the row offset to this fraction, and by at
 # least this much, pixels, in at least this number of pairs.
 _FITS, _BY_PX, _PAIRS = 0.5, 0.3, 3
+# Largest row offset of a pair that fits, pixels.
+_ALIGNED_PX = 1.2
 # Plausible depth of a scene by the disparity, metres: median.
 _NEAREST_M, _FARTHEST_M = 0.1, 150.0
 
@@ -57,7 +59,7 @@ class StereoEvidence:
         for row in inner.tolist():
             left, right = clip[row].image, clip[row].image_right
             assert right is not None
-            self.pairs.append(pair_offsets(left, right))
+            self.pairs.append(pair_offsets(left, right, clip[row].mask))
         middle = len(clip) // 2
         offsets: dict[int, float] = {}
         for lag in range(-_LAGS, _LAGS + 1):
@@ -66,7 +68,7 @@ class StereoEvidence:
             other = clip[middle + lag].image_right
             if other is None:
                 continue
-            pair = pair_offsets(clip[middle].image, other)
+            pair = pair_offsets(clip[middle].image, other, clip[middle].mask)
             if len(pair) >= _LEAST:
                 offsets[lag] = float(np.median(np.abs(pair.rows)))
         if 0 in offsets:
@@ -94,9 +96,18 @@ def _wrong_pairs(seen: StereoEvidence) -> Iterator[Finding]:
             "positive disparity",
             "exchange the folders of the images, or the cameras in the calibration (also both "
             "images mirrored)",
+            _disparity(seen),
         )
     if same is not None:
-        yield Finding("stereo", "same_images", "error", _own(same), "two cameras")
+        yield Finding(
+            "stereo",
+            "same_images",
+            "error",
+            _own(same),
+            "two cameras",
+            "give the images of the other camera as right ones, or --sensor mono",
+            0.0,
+        )
     if unlike is not None:
         yield Finding(
             "stereo",
@@ -105,6 +116,7 @@ def _wrong_pairs(seen: StereoEvidence) -> Iterator[Finding]:
             _own(unlike),
             "most points",
             "compare the first left and right image by eye",
+            sum(len(pair) for pair in seen.pairs) / max(sum(p.sought for p in seen.pairs), 1),
         )
     late = _late(seen)
     if late is not None and swapped is None and same is None:
@@ -133,7 +145,7 @@ def _late(seen: StereoEvidence) -> tuple[int, float, float] | None:
             continue
         better = float(np.mean([other < own for own, other in telling]))
         before, after = (float(value) for value in np.median(telling, axis=0))
-        if better < 0.8 or after > _FITS * before:
+        if better < 0.8 or after > min(_FITS * before, _ALIGNED_PX):
             continue
         if best is None or after < best[2]:
             best = lag, before, after
@@ -151,6 +163,7 @@ def _rectification(seen: StereoEvidence) -> Iterator[Finding]:
             _own(rows),
             "below 0.8 px",
             "calibrate the pair again",
+            _row_offset(seen),
         )
         return
     if not clear:
@@ -161,8 +174,7 @@ def _rectification(seen: StereoEvidence) -> Iterator[Finding]:
             "no pair has enough points in both images to be judged",
         )
         return
-    offset = float(np.median([np.median(np.abs(pair.rows)) for pair in clear]))
-    disparity = float(np.median(np.concatenate([pair.disparity for pair in clear])))
+    offset, disparity = _row_offset(seen), _disparity(seen)
     depth = seen.bf / max(disparity, 1e-3)
     if not _NEAREST_M <= depth <= _FARTHEST_M:
         yield Finding(
@@ -183,6 +195,18 @@ def _rectification(seen: StereoEvidence) -> Iterator[Finding]:
         "(medians)",
         value=offset,
     )
+
+
+def _disparity(seen: StereoEvidence) -> float:
+    """Median disparity of the clear pairs, pixels."""
+    clear = [pair.disparity for pair in seen.pairs if len(pair) >= _LEAST]
+    return float(np.median(np.concatenate(clear)))
+
+
+def _row_offset(seen: StereoEvidence) -> float:
+    """Median absolute row offset of the clear pairs, pixels."""
+    clear = [np.median(np.abs(pair.rows)) for pair in seen.pairs if len(pair) >= _LEAST]
+    return float(np.median(clear))
 
 
 def _own(text: str) -> str:

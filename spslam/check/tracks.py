@@ -32,7 +32,6 @@ class Tracks:
     Attributes:
         pixels: (F, N, 2) float64, position of each point in each frame, pixels of the image; NaN
             where it is lost.
-        rows: (F,) index of each frame in its clip.
         survived: (F,) fraction of the corners of the frame before that were found again; 1 for the
             first frame.
         motion: (F,) median motion since the frame before, pixels; 0 for the first.
@@ -60,12 +59,29 @@ def reduce(image: UInt8Array, width: int = _WIDTH) -> tuple[UInt8Array, int]:
     return np.asarray(cv2.resize(cut, size, interpolation=cv2.INTER_AREA), dtype=np.uint8), factor
 
 
-def corners(image: UInt8Array, most: int = _POINTS) -> Float32Array:
-    """Find up to `most` corners (N, 2) of an image, well spread."""
-    found = cv2.goodFeaturesToTrack(image, most, _QUALITY, max(4.0, image.shape[1] * _SPACING))
+def corners(image: UInt8Array, most: int = _POINTS, used: UInt8Array | None = None) -> Float32Array:
+    """Find up to `most` corners (N, 2) of an image, well spread.
+
+    Args:
+        image: (H, W).
+        most: largest number of corners.
+        used: (H, W), 0 where no corner may be; None: they may be everywhere.
+    """
+    distance = max(4.0, image.shape[1] * _SPACING)
+    found = cv2.goodFeaturesToTrack(image, most, _QUALITY, distance, mask=used)
     if found is None:
         return np.zeros((0, 2), dtype=np.float32)
     return np.asarray(found, dtype=np.float32).reshape(-1, 2)
+
+
+def used_part(frame: Frame, shape: tuple[int, ...]) -> UInt8Array | None:
+    """Return the mask of a frame in the size (h, w) of its reduced image, 0 or 1; None: all."""
+    if frame.mask is None or frame.mask.all():
+        return None
+    # Smoothed images and windows reach beyond the border of the mask.
+    inner = cv2.erode(frame.mask.astype(np.uint8), np.ones((5, 5), np.uint8))
+    small = cv2.resize(inner, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(small, dtype=np.uint8)
 
 
 def follow(
@@ -103,7 +119,7 @@ def track(clip: Sequence[Frame]) -> Tracks:
     """
     small = [reduce(frame.image) for frame in clip]
     images, factor = [image for image, _ in small], small[0][1]
-    first = corners(images[0])
+    first = corners(images[0], used=used_part(clip[0], images[0].shape))
     pixels = np.full((len(clip), len(first), 2), np.nan)
     levels = np.full((len(clip), len(first)), np.nan, dtype=np.float32)
     pixels[0], levels[0] = first, _levels(images[0], first)
@@ -115,7 +131,7 @@ def track(clip: Sequence[Frame]) -> Tracks:
             survived[row] = np.nan
             alive[:] = False
             continue
-        fresh = corners(before, 150)
+        fresh = corners(before, 150, used_part(clip[row - 1], before.shape))
         there, found = follow(before, image, fresh)
         survived[row] = float(np.mean(found)) if len(fresh) else np.nan
         if found.any():

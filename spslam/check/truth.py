@@ -78,7 +78,11 @@ class TruthEvidence:
         fine = np.isfinite(points).all(1) & np.isfinite(seen).all(1)
         cv2.setRNGSeed(0)
         found, _, move, inliers = cv2.solvePnPRansac(
-            points[fine], seen[fine], camera.K, None, reprojectionError=3.0 * camera.width / 640
+            points[fine],
+            seen[fine],
+            camera.without_distortion().K,
+            None,
+            reprojectionError=3.0 * camera.width / 640,
         )
         if not found or inliers is None or len(inliers) < _POINTS:
             return

@@ -27,6 +27,7 @@ class View:
     """A pair of frames of one clip.
 
     Attributes:
+        start_s: time of the first frame of the clip, seconds.
         rows: their rows in the clip.
         stamps: their times, seconds.
         matches: inliers of a fundamental matrix.
@@ -37,6 +38,7 @@ class View:
         motion_px: median motion, pixels.
     """
 
+    start_s: float
     rows: tuple[int, int]
     stamps: tuple[float, float]
     matches: PairMatches
@@ -97,6 +99,7 @@ def _view(clip: Sequence[Frame], tracks: Tracks, first: int, second: int) -> Vie
     left = np.median(np.linalg.norm(a @ R.T - b, axis=1))
     angle = np.arccos(np.clip((np.trace(R) - 1.0) / 2.0, -1.0, 1.0))
     return View(
+        clip[0].timestamp,
         (first, second),
         (clip[first].timestamp, clip[second].timestamp),
         chosen,

@@ -455,7 +455,7 @@ def run(
                 None if own is None else own.text,
             )
         except (InputError, NoPoseError) as error:
-            if live:
+            if live or disturbances:
                 raise
             command = cli_check.command_line(labels, sensor.value, start, max_frames, stride)
             raise type(error)(f"{error}; {command} says what is wrong") from None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 
 from spslam.camera import Camera
 from spslam.datasets.base import BaseSequence
@@ -18,7 +20,8 @@ from spslam.geometry import inverse, so3_exp
 from spslam.trajectory import Trajectory
 
 Image = np.ndarray
-FRAMES = 48
+# Frames of a recording: two clips. The camera model needs more, and so do things that are fixed.
+FRAMES, LENS_FRAMES, FIXED_FRAMES = 24, 36, 48
 # Distortion of a common wide lens.
 DISTORTION = (-0.28, 0.07, 0.0, 0.0)
 
@@ -69,11 +72,49 @@ class Recording(BaseSequence):
     def __len__(self) -> int:
         return self._frames
 
+    def write(self, folder: Path) -> None:
+        """Write images, depth and calibration; frames that cannot be decoded become cut files."""
+        sides = {"stereo": ("left", "right"), "rgbd": ("left", "depth"), "mono": ("",)}[self.sensor]
+        for side in sides:
+            (folder / side).mkdir(parents=True, exist_ok=True)
+        for index, stamp in enumerate(self.timestamps):
+            # Names are times in nanoseconds.
+            name = f"{1_700_000_000_000_000_000 + round(1e9 * stamp)}"
+            try:
+                frame = self._change(index)
+            except FrameError:
+                (folder / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+                continue
+            assert cv2.imwrite(str(folder / sides[0] / f"{name}.png"), frame.image)
+            if frame.image_right is not None:
+                assert cv2.imwrite(str(folder / "right" / f"{name}.png"), frame.image_right)
+            if frame.depth is not None:
+                np.save(folder / "depth" / f"{name}.npy", frame.depth)
+        (folder / "calibration.yaml").write_text(
+            yaml.safe_dump(_calibration(self.camera, self.sensor == "stereo"))
+        )
+
     def _read(self, index: int) -> Frame:
         frame = self._change(index)
         return replace(
             frame, index=index, camera=self.camera, timestamp=float(self.timestamps[index])
         )
+
+
+def _calibration(camera: Camera, stereo: bool) -> dict[str, object]:
+    """The content of a calibration file."""
+    one: dict[str, object] = {
+        key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy")
+    }
+    if camera.distortion_model != "none":
+        model, values = camera.distortion_model, [float(value) for value in camera.distortion]
+        one["distortion"] = {"model": model, "coefficients": values}
+    whole = {**one, "fps": camera.fps}
+    if stereo and camera.baseline_m is not None:
+        pose = np.eye(4)
+        pose[0, 3] = camera.baseline_m
+        whole |= {"right": one, "T_left_right": pose.tolist()}
+    return whole
 
 
 @dataclass(frozen=True)
@@ -91,14 +132,19 @@ class Fault:
     level: str = "warning"
 
 
-def _image(change: Callable[[Image, int], Image], sensor: Sensor = "mono") -> Recording:
+def _image(change: Callable[[Image, int], Image], frames: int = FRAMES) -> Recording:
     """A recording whose images are changed; `change` takes an image and its index."""
 
     def frame(index: int) -> Frame:
-        clean = clean_frame(sensor, index)
+        clean = clean_frame("mono", index)
         return replace(clean, image=np.ascontiguousarray(change(clean.image, index), np.uint8))
 
-    return Recording(sensor, frame)
+    return Recording("mono", frame, frames=frames)
+
+
+def _lens(change: Callable[[Camera], Camera]) -> Recording:
+    """A recording whose calibration is changed."""
+    return Recording("mono", camera=change, frames=FIXED_FRAMES)
 
 
 def _right(change: Callable[[int], Image]) -> Recording:
@@ -117,10 +163,11 @@ def _right_image(index: int) -> Image:
     return image
 
 
-def _depth(change: Callable[[int], Image]) -> Recording:
+def _depth(change: Callable[[int], Image], frames: int = FRAMES) -> Recording:
     return Recording(
         "rgbd",
         lambda index: replace(clean_frame("rgbd", index), depth=change(index).astype(np.float32)),
+        frames=frames,
     )
 
 
@@ -148,9 +195,7 @@ def _swapped() -> Recording:
 
 
 def _focal(factor: float) -> Recording:
-    return Recording(
-        "mono", camera=lambda camera: replace(camera, fx=camera.fx * factor, fy=camera.fy * factor)
-    )
+    return _lens(lambda camera: replace(camera, fx=camera.fx * factor, fy=camera.fy * factor))
 
 
 @cache
@@ -158,7 +203,9 @@ def _distortion_maps(camera: Camera) -> tuple[Image, Image]:
     """Where each pixel of a distorted image comes from in the ideal one."""
     lens = replace(camera, distortion_model="radtan", distortion=DISTORTION)
     grid = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), axis=-1)
-    straight = lens.undistort(grid.reshape(-1, 2)).reshape(camera.height, camera.width, 2)
+    straight = lens.undistort(grid.reshape(-1, 2).astype(np.float64)).reshape(
+        camera.height, camera.width, 2
+    )
     return straight[..., 0].astype(np.float32), straight[..., 1].astype(np.float32)
 
 
@@ -176,7 +223,7 @@ def _turned_only(index: int) -> Frame:
     turned = cv2.warpPerspective(
         clean.image, H, (camera.width, camera.height), borderMode=cv2.BORDER_REFLECT
     )
-    return replace(clean, image=turned)
+    return replace(clean, image=np.asarray(turned, np.uint8))
 
 
 def _still(index: int) -> Frame:
@@ -188,7 +235,7 @@ def _still(index: int) -> Frame:
 def _interlaced(image: Image, index: int) -> Image:
     """Odd rows show the moment of the next frame but two."""
     woven = image.copy()
-    woven[1::2] = clean_frame("mono", min(index + 3, FRAMES + 8)).image[1::2]
+    woven[1::2] = clean_frame("mono", index + 3).image[1::2]
     return woven
 
 
@@ -234,7 +281,7 @@ def _jittered(stamps: Image) -> Image:
 def _gappy(stamps: Image) -> Image:
     """Ten frames in the middle were dropped."""
     step = stamps[1] - stamps[0]
-    return stamps + np.where(np.arange(len(stamps)) >= 24, 10 * step, 0.0)
+    return stamps + np.where(np.arange(len(stamps)) >= 12, 10 * step, 0.0)
 
 
 def _axes_turned(truth: Trajectory) -> Trajectory:
@@ -251,21 +298,20 @@ def _clock_off(truth: Trajectory) -> Trajectory:
 FAULTS: dict[str, Fault] = {
     "focal length 30 % too long": Fault(lambda: _focal(1.3), "focal_length"),
     "focal length 23 % too short": Fault(lambda: _focal(1 / 1.3), "focal_length"),
-    "distortion that the calibration lacks": Fault(lambda: _image(_distorted), "distortion"),
+    "distortion that the calibration lacks": Fault(
+        lambda: _image(_distorted, LENS_FRAMES), "distortion"
+    ),
     "distortion of images that have none": Fault(
-        lambda: Recording(
-            "mono",
-            camera=lambda camera: replace(camera, distortion_model="radtan", distortion=DISTORTION),
+        lambda: _lens(
+            lambda camera: replace(camera, distortion_model="radtan", distortion=DISTORTION)
         ),
         "distortion",
     ),
     "cx and cy exchanged": Fault(
-        lambda: Recording(
-            "mono", camera=lambda camera: replace(camera, cx=camera.cy, cy=camera.cx)
-        ),
+        lambda: _lens(lambda camera: replace(camera, cx=camera.cy, cy=camera.cx)),
         "principal_point",
     ),
-    "rolling shutter": Fault(lambda: _image(_rolling), "rolling_shutter", "note"),
+    "rolling shutter": Fault(lambda: _image(_rolling, LENS_FRAMES), "rolling_shutter", "note"),
     "left and right exchanged": Fault(_swapped, "swapped", "error"),
     "left images twice": Fault(
         lambda: _right(lambda index: clean_frame("stereo", index).image), "same_images", "error"
@@ -288,6 +334,7 @@ FAULTS: dict[str, Fault] = {
         lambda: Recording(
             "stereo",
             camera=lambda camera: replace(camera, baseline_m=5 * (camera.baseline_m or 0.0)),
+            frames=LENS_FRAMES,
         ),
         "truth_scale",
     ),
@@ -298,7 +345,7 @@ FAULTS: dict[str, Fault] = {
         lambda: _depth(lambda index: 5 * _depth_image(index)), "depth_range"
     ),
     "depth 5 times too small": Fault(
-        lambda: _depth(lambda index: _depth_image(index) / 5), "truth_scale"
+        lambda: _depth(lambda index: _depth_image(index) / 5, LENS_FRAMES), "truth_scale"
     ),
     "no depth": Fault(lambda: _depth(lambda index: 0 * _depth_image(index)), "depth_missing"),
     "depth 12 px to the right": Fault(
@@ -337,8 +384,8 @@ FAULTS: dict[str, Fault] = {
     ),
     "pure rotation": Fault(lambda: Recording("mono", _turned_only), "pure_rotation", "error"),
     "standstill": Fault(lambda: Recording("mono", _still), "stands_still", "error"),
-    "bonnet": Fault(lambda: _image(_bonnet), "body_fixed"),
-    "black border": Fault(lambda: _image(_bordered), "black_border"),
+    "bonnet": Fault(lambda: _image(_bonnet, FIXED_FRAMES), "body_fixed"),
+    "black border": Fault(lambda: _image(_bordered, FIXED_FRAMES), "black_border"),
     "unreadable images": Fault(lambda: Recording("mono", _unreadable), "unreadable"),
     "dropped frames": Fault(lambda: Recording("mono", stamps=_gappy), "gaps"),
     "jitter": Fault(lambda: Recording("mono", stamps=_jittered), "jitter"),
@@ -357,7 +404,9 @@ FAULTS: dict[str, Fault] = {
         ),
         "truth_axes",
     ),
-    "ground truth 0.4 s late": Fault(lambda: Recording("mono", truth=_clock_off), "truth_axes"),
+    "ground truth 0.4 s late": Fault(
+        lambda: Recording("mono", truth=_clock_off, frames=FIXED_FRAMES), "truth_axes"
+    ),
     "ground truth of another day": Fault(
         lambda: Recording(
             "mono", truth=lambda truth: replace(truth, timestamps=truth.timestamps + 86400)
