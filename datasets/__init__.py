@@ -2,10 +2,9 @@
 
 from .base import BaseSequence
 from .euroc import left_camera_ground_truth
-from .factory import SENSORS, dataset_names, open_sequence
+from .factory import SENSORS, dataset_names, is_live, open_sequence
 from .images.pictures import read_pictures
 from .live.address import read_camera
-from .live.kinds import is_live
 from .masks.auto import auto_masked, write_masks
 
 __all__ = [

@@ -29,7 +29,6 @@ from .kitti_360 import is_kitti_360, open_kitti_360
 from .kitti_raw import is_kitti_raw, open_kitti_raw
 from .layouts.library import is_layout_file, layout_names
 from .layouts.reader import is_layout, open_layout, open_named
-from .live.kinds import is_live
 from .masks.auto import AUTO, auto_masked, with_masks
 from .models.colmap import is_colmap, open_colmap
 from .models.image_query_list import is_image_query_list, open_image_query_list
@@ -45,6 +44,8 @@ from .uzh_fpv import is_uzh_fpv, open_uzh_fpv
 from .video import VIDEO_SUFFIXES, VideoSequence, is_video
 
 ENTRY_POINT_GROUP = "spslam.datasets"
+# Beginnings of the addresses of live cameras.
+_LIVE_KINDS = ("camera", "realsense", "oak")
 SENSORS = ("auto", *get_args(Sensor))
 # Kind of plug-in, for messages.
 _KIND = "dataset"
@@ -157,13 +158,20 @@ def open_sequence(
         return with_masks(live, request.mask)
     try:
         whole = _open(path, dataset, request)
-        if mask != AUTO:
+        calibrated = getattr(whole, "calibrated_masks", None)
+        if mask != AUTO and not (request.mask is None and calibrated is None):
             whole = with_masks(whole, request.mask)
     except OSError as error:  # a folder that may not be listed, a disk that fails
         raise DatasetError(f"{path} cannot be read: {error}") from None
     if (start, max_frames, stride) != (0, None, 1):
         whole = SlicedSequence(whole, start, max_frames, stride)
     return auto_masked(whole) if mask == AUTO else whole
+
+
+def is_live(path: str | Path) -> bool:
+    """Return whether a path is the address of a live camera; `./camera:0` is a path."""
+    kind, colon, _ = os.fspath(path).partition(":")
+    return bool(colon) and kind in _LIVE_KINDS
 
 
 def dataset_names() -> list[str]:
@@ -207,7 +215,7 @@ def _check_request(name: str, reader: _BuiltIn, request: SequenceRequest) -> Non
         raise _own_calibration(name)
     if request.sequence is not None and not reader.of_folders:
         raise _no_sequences(name, request)
-    if request.topics.given and not reader.takes_topics:
+    if request.topics != Topics() and not reader.takes_topics:
         raise _no_topics(name, request)
 
 
@@ -347,7 +355,7 @@ def _open_world(name: str, request: SequenceRequest) -> Sequence:
         raise _own_calibration(_WORLD)
     if request.sequence is not None:
         raise _no_sequences(_WORLD, request)
-    if request.topics.given:
+    if request.topics != Topics():
         raise _no_topics(_WORLD, request)
     if not is_world(name):
         raise DatasetError(

@@ -123,7 +123,9 @@ class Camera:
                 f"distortion coefficients must be finite, at most {_LARGEST_COEFFICIENT:g}, "
                 f"found {self.distortion}"
             )
-        impossible = coefficient_error(self.distortion_model, self.distortion)
+        impossible = None
+        if self.distortion:
+            impossible = coefficient_error(self.distortion_model, self.distortion)
         if impossible is not None:
             raise CalibrationError(f"distortion model {impossible}")
         if (
@@ -163,6 +165,8 @@ class Camera:
     @property
     def ideal_focal(self) -> tuple[float, float]:
         """Focal lengths x and y of the undistorted camera, pixels: the scale at its centre."""
+        if self.distortion_model == "none":
+            return self.fx, self.fy
         scale = central_scale(self.distortion_model, self.distortion)
         return self.fx * scale, self.fy * scale
 

@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 AUTO = "auto"
 # Largest number of pairs of frames that are compared.
 _PAIRS = 60
+# Smallest number of frames: over less, parts of the world stay in place by chance.
+_LEAST_FRAMES = 30
 # Time between the frames of a pair, seconds.
 _APART_S = 0.2
 # Of recordings without image files (videos) only this many first frames are looked at: they must be
@@ -62,6 +64,10 @@ def auto_masked(sequence: Sequence) -> BaseSequence:
         sequence: the recording, without masks.
     """
     whole = sequence if isinstance(sequence, BaseSequence) else SlicedSequence(sequence)
+    if len(whole) < _LEAST_FRAMES:
+        text = "%s: --mask auto masks nothing: it has %s, expected at least %d"
+        notice(_LOG, "mask_auto", text, whole.name, counted(len(whole), "frame"), _LEAST_FRAMES)
+        return whole
     frames = _pairs_of_frames(whole)
     sides = [_found(whole, frames, right) for right in (False, True)]
     if any(side is not None for side in sides):

@@ -45,8 +45,10 @@ _Values = dict[str, Any]
 
 
 def is_nerfstudio(path: Path) -> bool:
-    """Return whether a folder holds `transforms.json`, and not our calibration."""
-    return _find(path) is not None and not (path / CALIBRATION_NAME).is_file()
+    """Return whether a folder holds a `transforms.json` of frames, and not our calibration."""
+    file = _find(path)
+    own = (path / CALIBRATION_NAME).is_file()
+    return file is not None and not own and not _is_calibration_only(file)
 
 
 def open_nerfstudio(path: Path, request: SequenceRequest) -> FileSequence:
@@ -96,6 +98,15 @@ def open_nerfstudio(path: Path, request: SequenceRequest) -> FileSequence:
 
 def _find(path: Path) -> Path | None:
     return next((path / name for name in _NAMES if (path / name).is_file()), None)
+
+
+def _is_calibration_only(path: Path) -> bool:
+    """Return whether the file is a valid one without frames: a calibration of the images there."""
+    try:
+        values = parse_json(read_given(path, _LONGEST).decode("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, StructureError):
+        return False
+    return isinstance(values, dict) and not values.get("frames") and "fl_x" in values
 
 
 def _read(path: Path) -> _Values:

@@ -162,7 +162,7 @@ def judge(adjusted: Adjusted, images: int, flat: float, frames: Sequence) -> Sel
         CalibrationError: the motion does not determine the camera.
     """
     structure, camera = adjusted.structure, adjusted.intrinsics
-    # Motion that does not determine the camera is told by the images; the prior of an unknown lens
+    # Motion that does not determine the camera shows in the images; the prior of an unknown lens
     # only gives a doubt.
     relative = adjusted.sigma("f", with_bias=False) / camera["f"]
     whole = adjusted.sigma("f") / camera["f"]
