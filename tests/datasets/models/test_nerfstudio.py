@@ -168,7 +168,7 @@ def test_what_is_wrong_is_named(
 ) -> None:
     folder = forms.nerfstudio(tmp_path, shots[:2], change=lambda values: values.update(change))
     with pytest.raises((DatasetError, CalibrationError), match=fault) as error:
-        open_sequence(folder)
+        open_sequence(folder, dataset="nerfstudio")
     assert "\n" not in str(error.value)
 
 
