@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from recordings.made_structures import TRUE, made_structure
 
 from spslam.calibrate.adjustment import Prior, adjust
 from spslam.calibrate.model import NAMES, Intrinsics
-from tests.support.recordings.made_structures import TRUE, made_structure
 
 FREE = ("f", "k1", "k2", "cx", "cy")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import call, refused
 
 from spslam.calibrate import cached
 from spslam.calibrate.self_calibration import SelfCalibration
 from spslam.camera import Camera
 from spslam.datasets.world.world import open_world
-from tests.support.command_line import call, refused
 
 CAMERA = Camera(320, 240, 230.3, 230.3, 160.7, 117.9, "radtan", (0.001, 0.0, 0.0, 0.0))
 FOUND = SelfCalibration(

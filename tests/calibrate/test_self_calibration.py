@@ -7,6 +7,7 @@ from typing import cast
 import cv2
 import numpy as np
 import pytest
+from recordings.made_structures import TRUE, Motion, made_structure
 
 from spslam.calibrate.adjustment import Adjusted, adjust
 from spslam.calibrate.cached import self_calibrate
@@ -17,7 +18,6 @@ from spslam.datasets.calibration.calibration import load_calibration
 from spslam.datasets.world.world import RenderedWorld, open_world, world_spec
 from spslam.errors import CalibrationError
 from spslam.geometry import so3_exp
-from tests.support.recordings.made_structures import TRUE, Motion, made_structure
 
 FREE = ("f", "k1", "k2", "cx", "cy")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
-from spslam.datasets import open_sequence
+from spslam.datasets import BaseSequence, open_sequence
 from spslam.errors import DatasetError
 from spslam.notices import shown_notices
 
@@ -27,6 +28,12 @@ def bottom(rows: int) -> np.ndarray:
     mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
     mask[HEIGHT - rows :] = 0
     return mask
+
+
+def opened(path: Path | str, **options: Any) -> BaseSequence:
+    sequence = open_sequence(path, **options)
+    assert isinstance(sequence, BaseSequence)
+    return sequence
 
 
 @pytest.fixture
@@ -48,7 +55,7 @@ def walk(
 
 def test_a_static_mask_is_on_every_frame(walk: Callable, write: Callable, tmp_path: Path) -> None:
     mask = write(tmp_path / "m.png", bottom(6))
-    frames = open_sequence(walk(), mask=mask, stride=2)
+    frames = opened(walk(), mask=mask, stride=2)
     assert [frame.index for frame in frames] == [0, 2]
     for frame in (*frames, frames[1]):
         assert frame.mask is not None and frame.mask_right is None
@@ -61,7 +68,7 @@ def test_a_static_mask_is_on_every_frame(walk: Callable, write: Callable, tmp_pa
 
 
 def test_without_a_mask_frames_have_none(walk: Callable) -> None:
-    frames = open_sequence(walk())
+    frames = opened(walk())
     assert frames[0].mask is None and frames.mask_metrics()["mask_source"] is None
 
 
@@ -79,7 +86,7 @@ def test_masks_of_images_are_matched_and_missing_ones_counted(
     for name, rows in zip(names, (3, 9), strict=True):
         write(tmp_path / "masks" / name, bottom(rows))
     with shown_notices(lambda _: None) as notices:
-        frames = open_sequence(walk(), mask=tmp_path / "masks")
+        frames = opened(walk(), mask=tmp_path / "masks")
     fractions = [None if f.mask is None else round(float(np.mean(~f.mask)), 1) for f in frames]
     assert fractions == [0.1, None, 0.3]
     found = {one.topic: one for one in notices.notices}
@@ -98,7 +105,7 @@ def test_masks_are_matched_by_time(
         stamp = 1403715273_004000000 + 100_000_000 * step
         write(tmp_path / "masks" / f"{stamp}.png", bottom(3 * step + 3))
     write_calibration(folder / "calibration.yaml")
-    frames = open_sequence(folder, mask=tmp_path / "masks")
+    frames = opened(folder, mask=tmp_path / "masks")
     masks = [frame.mask for frame in frames]
     assert [round(float(np.mean(~mask)), 1) for mask in masks if mask is not None] == [
         0.1,
@@ -113,7 +120,7 @@ def test_masks_of_a_world_are_matched_by_the_number_of_the_frame(
     black = np.full((240, 320), 255, np.uint8)
     black[200:] = 0
     write(tmp_path / "m" / "000002.png", black)
-    frames = open_sequence("demo-small", sensor="mono", mask=tmp_path / "m", max_frames=4)
+    frames = opened("demo-small", sensor="mono", mask=tmp_path / "m", max_frames=4)
     assert frames[0].mask is None
     assert frames[2].mask is not None and not frames[2].mask[200:].any()
 
@@ -131,7 +138,7 @@ def test_pairs_may_have_a_mask_each(
     for name, rows in zip(names, (3, 9), strict=True):
         write(place / name, bottom(rows))
     given = place / "bonnet.png" if layout == "beside" else place
-    frame = open_sequence(walk(stereo=True), mask=given)[0]
+    frame = opened(walk(stereo=True), mask=given)[0]
     assert frame.mask is not None and frame.mask_right is not None
     assert np.mean(~frame.mask) == pytest.approx(0.1)
     assert np.mean(~frame.mask_right) == pytest.approx(0.3)
@@ -141,7 +148,7 @@ def test_a_pair_with_a_left_mask_only_gets_a_notice(
     walk: Callable, write: Callable, tmp_path: Path
 ) -> None:
     with shown_notices(lambda _: None) as notices:
-        frames = open_sequence(walk(stereo=True), mask=write(tmp_path / "m.png", bottom(3)))
+        frames = opened(walk(stereo=True), mask=write(tmp_path / "m.png", bottom(3)))
     assert frames[0].mask_right is None
     assert "right images have none (m_right.png beside it would be)" in notices.notices[-1].text
 
@@ -150,8 +157,8 @@ def test_masks_of_rectified_pairs_are_warped(
     walk: Callable, write: Callable, tmp_path: Path
 ) -> None:
     folder = walk(stereo=True, T_left_right=TURN)
-    plain = open_sequence(folder)
-    frame = open_sequence(folder, mask=write(tmp_path / "m.png", bottom(8)))[0]
+    plain = opened(folder)
+    frame = opened(folder, mask=write(tmp_path / "m.png", bottom(8)))[0]
     view = plain.raw_views()[0]
     assert frame.mask is not None and view.maps is not None
     # The row of the raw image that each pixel shows decides.
@@ -169,16 +176,13 @@ def test_a_calibration_names_masks_relative_to_itself(walk: Callable, write: Cal
     path.write_text(yaml.safe_dump(values))
     write(folder / "masks" / "left.png", bottom(3))
     write(folder / "masks" / "right.png", bottom(6))
-    frames = open_sequence(folder)
+    frames = opened(folder)
     frame = frames[1]
     assert frame.mask is not None and frame.mask_right is not None
     assert frames.mask_metrics()["mask_source"] == "calibration"
     assert np.mean(~frame.mask_right) == pytest.approx(0.2)
     # A given mask takes precedence, and a single camera needs no right mask.
-    assert (
-        open_sequence(folder, mask=folder / "masks" / "right.png", sensor="mono")[0].mask
-        is not None
-    )
+    assert opened(folder, mask=folder / "masks" / "right.png", sensor="mono")[0].mask is not None
 
 
 @pytest.mark.parametrize(
@@ -200,4 +204,4 @@ def test_masks_that_cannot_be_used_are_refused(
         else:
             write(tmp_path / "masks" / name, bottom(rows))
     with pytest.raises(DatasetError, match=message):
-        open_sequence(walk(), mask=tmp_path / "masks")
+        opened(walk(), mask=tmp_path / "masks")

@@ -45,7 +45,7 @@ def paper(board: Board) -> tuple[np.ndarray, np.ndarray]:
         inner = april_paper(board)
     margin = round(MARGIN_M * PER_METRE)
     whole = cv2.copyMakeBorder(
-        inner.astype(np.uint8), *([margin] * 4), cv2.BORDER_CONSTANT, value=(255,)
+        inner.astype(np.uint8), margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=(255,)
     )
     return np.asarray(whole), np.full(2, -MARGIN_M)
 
