@@ -333,7 +333,7 @@ KEYS = st.sampled_from(
 )
 
 
-@examples(150)
+@examples(80)
 @given(
     changes=st.lists(st.tuples(KEYS, FLOATS), max_size=3),
     lens=st.tuples(
