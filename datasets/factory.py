@@ -240,7 +240,7 @@ def _no_topics(name: str, request: SequenceRequest) -> DatasetError:
 def _recognise(place: Path) -> tuple[str, DatasetReader]:
     if not place.exists():
         raise DatasetError(
-            "expected a folder, a video file or the name of a built-in world "
+            "expected a folder, a video, a bag or the name of a built-in world "
             f"({', '.join(_world_names())}), found nothing at {place}"
         )
     for name, reader in _in_order(place.is_dir()):

@@ -114,9 +114,7 @@ def test_a_run_that_is_always_killed_fails(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_reason_why_a_run_could_not_start_is_reported(tmp_path: Path) -> None:
     arguments = ("run", str(tmp_path / "gone"))
     finished = perform(Request("a", arguments, {}, code_sha256()))
-    assert finished.reason is not None and finished.reason.startswith(
-        "expected a folder, a video file"
-    )
+    assert finished.reason is not None and finished.reason.startswith("expected a folder, a video")
     assert (finished.attempts, finished.files) == (1, {})
 
 
