@@ -27,8 +27,8 @@ from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
 from .kitti_360 import is_kitti_360, open_kitti_360
 from .kitti_raw import is_kitti_raw, open_kitti_raw
-from .layouts.library import is_layout_file, layout_names
 from .layouts.reader import is_layout, open_layout, open_named
+from .layouts.tables import is_layout_file, layout_names
 from .masks.auto import AUTO, auto_masked, with_masks
 from .models.colmap import is_colmap, open_colmap
 from .models.image_query_list import is_image_query_list, open_image_query_list

@@ -29,9 +29,9 @@ from ..timestamps import Timing, nominal_fps, order_frames, pair_by_time, report
 from .cameras import FoundCamera, describe_camera, find_camera, read_rigid
 from .depth import TableDepthReader
 from .files import Clock, NumberedFiles, exists, find_files, has_files
-from .library import all_layouts, find_layout
 from .poses import FrameTimes, read_poses
 from .schema import Depth, Layout, Right
+from .tables import all_layouts, find_layout
 
 _LOG = logging.getLogger(__name__)
 # Units of integer depth files per metre where neither table nor calibration gives them.

@@ -143,7 +143,7 @@ def show_layouts() -> None:
     Tables in ~/.config/spslam/layouts/ (or $SPSLAM_LAYOUTS) are recognised like these. The site's
     page on data sets says how to write one.
     """
-    from spslam.datasets.layouts.library import all_layouts, user_folder
+    from spslam.datasets.layouts.tables import all_layouts, user_folder
 
     layouts = all_layouts()
     width = max(len(layout.name) for layout, _ in layouts)

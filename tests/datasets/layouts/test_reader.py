@@ -10,8 +10,8 @@ from recordings.layout_folders import tum_line
 
 from spslam.config import config_for
 from spslam.datasets import dataset_names, open_sequence
-from spslam.datasets.layouts.library import find_layout
 from spslam.datasets.layouts.schema import Layout, load_layout
+from spslam.datasets.layouts.tables import find_layout
 from spslam.errors import CalibrationError, DatasetError
 from spslam.geometry import make_transform
 from spslam.notices import shown_notices

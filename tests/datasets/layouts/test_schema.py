@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import yaml
 
-from spslam.datasets.layouts.library import all_layouts
 from spslam.datasets.layouts.schema import Layout, load_layout
+from spslam.datasets.layouts.tables import all_layouts
 from spslam.errors import DatasetError
 
 TABLE: dict[str, Any] = {
