@@ -23,7 +23,7 @@ from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 from .base import FileSequence, FrameFiles
 from .calibration.checks import report_baseline, report_doubts
 from .images.decoding import IMAGE_KINDS, image_size, list_files
-from .paths import check_sequence_name, choose_sequence, contents, reason, subfolders
+from .paths import contents, find_sequence, reason, subfolders
 from .timestamps import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
 
 _LOG = logging.getLogger(__name__)
@@ -115,17 +115,12 @@ def _sequences(path: Path) -> dict[str, Path]:
 
 
 def _find_sequence(path: Path, sequence: str | None) -> Path:
-    if _is_sequence(path):
-        check_sequence_name(path, sequence)
-        return path
-    choices = _sequences(path)
-    if not choices:
-        raise DatasetError(
-            f"expected KITTI odometry in {path} (sequences/NN with image_0 or image_2, "
-            f"calib.txt and times.txt), found {contents(path)}"
-        )
+    files = "sequences/NN with image_0 or image_2, calib.txt and times.txt"
+    expected = f"KITTI odometry in {path} ({files})"
     wanted = sequence.zfill(2) if sequence is not None and sequence.isdigit() else sequence
-    return choose_sequence(path, choices, wanted)
+    one = _is_sequence(path)
+    # A sequence is checked against the name as it was given.
+    return find_sequence(path, one, _sequences(path), sequence if one else wanted, expected)
 
 
 def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:

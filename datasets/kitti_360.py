@@ -23,7 +23,7 @@ from .base import FileSequence, FrameFiles, check_image_size
 from .kitti_calibration import KittiCalibration, KittiCamera
 from .kitti_raw import choose_cameras, pair_images, timed_images
 from .models.poses import truth_of_poses
-from .paths import check_sequence_name, choose_sequence, contents, reason, subfolders
+from .paths import contents, find_sequence, reason, subfolders
 from .timestamps import Timing, nominal_fps
 
 _LOG = logging.getLogger(__name__)
@@ -102,16 +102,9 @@ def _drives(path: Path) -> dict[str, Path]:
 
 
 def _find_drive(path: Path, sequence: str | None) -> Path:
-    if _is_drive(path):
-        check_sequence_name(path, sequence)
-        return path
-    choices = _drives(path)
-    if not choices:
-        raise DatasetError(
-            f"expected KITTI-360 in {path} (data_2d_raw/2013_05_28_drive_0000_sync with "
-            f"image_00/{_IMAGES}), found {contents(path)}"
-        )
-    return choose_sequence(path, choices, sequence)
+    drive = f"data_2d_raw/2013_05_28_drive_0000_sync with image_00/{_IMAGES}"
+    expected = f"KITTI-360 in {path} ({drive})"
+    return find_sequence(path, _is_drive(path), _drives(path), sequence, expected)
 
 
 def _find_root(drive: Path) -> Path:

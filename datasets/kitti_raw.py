@@ -26,7 +26,7 @@ from .calibration.rectify import StereoRectifier
 from .images.decoding import image_size, list_files
 from .kitti_calibration import KittiCalibration, KittiCamera
 from .models.poses import truth_of_poses
-from .paths import check_sequence_name, choose_sequence, contents, reason, subfolders
+from .paths import contents, find_sequence, reason, subfolders
 from .timestamps import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
 
 _LOG = logging.getLogger(__name__)
@@ -262,16 +262,9 @@ def _drives(path: Path) -> dict[str, Path]:
 
 
 def _find_drive(path: Path, sequence: str | None) -> Path:
-    if _is_drive(path):
-        check_sequence_name(path, sequence)
-        return path
-    choices = _drives(path)
-    if not choices:
-        raise DatasetError(
-            f"expected KITTI raw in {path} (2011_09_26/2011_09_26_drive_0001_sync with "
-            f"image_00/data), found {contents(path)}"
-        )
-    return choose_sequence(path, choices, sequence)
+    drive = "2011_09_26/2011_09_26_drive_0001_sync with image_00/data"
+    expected = f"KITTI raw in {path} ({drive})"
+    return find_sequence(path, _is_drive(path), _drives(path), sequence, expected)
 
 
 def _find_calibration(drive: Path) -> Path:

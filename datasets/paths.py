@@ -70,6 +70,29 @@ def choose_sequence(root: Path, choices: Mapping[str, Path], wanted: str | None)
     raise DatasetError(f"no single sequence {wanted!r} in {root}: {found}")
 
 
+def find_sequence(
+    path: Path, is_one: bool, choices: Mapping[str, Path], wanted: str | None, expected: str
+) -> Path:
+    """Return the folder of the sequence to open.
+
+    Args:
+        path: the given folder.
+        is_one: whether `path` itself is a sequence.
+        choices: sequences below `path` by name.
+        wanted: name of the sequence, or a unique part of it; None: there is only one.
+        expected: what was expected in `path`, for the message.
+
+    Raises:
+        DatasetError: there is no such sequence, or several fit.
+    """
+    if is_one:
+        check_sequence_name(path, wanted)
+        return path
+    if not choices:
+        raise DatasetError(f"expected {expected}, found {contents(path)}")
+    return choose_sequence(path, choices, wanted)
+
+
 def check_sequence_name(folder: Path, wanted: str | None) -> None:
     """Check that `folder`, which is one sequence, is the requested sequence.
 

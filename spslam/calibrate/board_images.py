@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 MOST_IMAGES = 300
 # Subfolders with the left and right images of a pair.
 _SIDES = (("left", "right"), ("cam0", "cam1"), ("image_0", "image_1"))
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".pgm", ".ppm", ".pnm", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def board_folders(path: Path, right: Path | None) -> tuple[Path, Path | None]:
@@ -77,8 +76,10 @@ def read_board_pairs(left: Path, right: Path) -> tuple[list[Picture], list[Pictu
 
 def _total(path: Path) -> int:
     """About how many images a folder or video has; 0 if unknown."""
+    from spslam.datasets.images.decoding import IMAGE_SUFFIXES
+
     if path.is_dir():
-        return len(visible_files(path, _SUFFIXES, deep=True))
+        return len(visible_files(path, IMAGE_SUFFIXES, deep=True))
     if not path.is_file():
         return 0
     capture = cv2.VideoCapture(str(path))

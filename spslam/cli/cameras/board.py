@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from spslam.errors import ConfigError
 if TYPE_CHECKING:
     from spslam.calibrate.board import BoardCalibration
     from spslam.calibrate.boards import Board
-
-# Decimals of focal lengths and principal points in the file.
-_DIGITS = 10
 
 
 class BoardKind(StrEnum):
@@ -205,33 +202,19 @@ def _write(out: Path, found: BoardCalibration, board_name: str, fps: float | Non
     pictures = [out.with_suffix(".png")]
     if len(fits) == 2:
         pictures = [out.with_name(f"{out.stem}-{side}.png") for side in ("left", "right")]
-    write_atomic(out, _text(found, board_name, fps))
+    write_atomic(out, _text(found, out, board_name, fps))
     for picture, fit, views in zip(pictures, fits, found.views, strict=True):
         draw_board_fit(picture, fit, views.views, f"{board_name}, lens {fit.lens}")
     typer.echo(f"wrote {out} and {', '.join(map(str, pictures))}")
 
 
-def _text(found: BoardCalibration, board_name: str, fps: float | None) -> str:
-    import yaml
+def _text(found: BoardCalibration, out: Path, board_name: str, fps: float | None) -> str:
+    """Return the calibration in spslam's format, with the result as comments."""
+    from spslam.datasets.calibration.calibration import Calibration
+    from spslam.datasets.calibration.formats.writers import write_calibration
 
-    values = _camera(found.left.camera)
-    if fps is not None:
-        values["fps"] = fps
-    if found.right is not None and found.pair is not None:
-        values["right"] = _camera(found.right.camera)
-        values["T_left_right"] = [
-            [round(float(number), 12) for number in row] for row in found.pair.T_left_right
-        ]
+    right = None if found.right is None else found.right.camera
+    T_left_right = None if found.pair is None else found.pair.T_left_right
+    calibration = Calibration(out, found.left.camera, fps, right, T_left_right)
     head = [f"# spslam calibrate board: {board_name}", *(f"# {line}" for line in _summary(found))]
-    return "\n".join(head) + "\n" + yaml.safe_dump(values, sort_keys=False, default_flow_style=None)
-
-
-def _camera(camera: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {"width": camera.width, "height": camera.height}
-    values |= {key: round(getattr(camera, key), _DIGITS) for key in ("fx", "fy", "cx", "cy")}
-    if camera.distortion:
-        values["distortion"] = {
-            "model": camera.distortion_model,
-            "coefficients": [round(value, 12) for value in camera.distortion],
-        }
-    return values
+    return "\n".join(head) + "\n" + write_calibration(calibration, "spslam", out)[0][out]
