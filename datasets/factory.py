@@ -23,6 +23,7 @@ from spslam.timestamps import TimeUnitChoice
 
 from .base import SlicedSequence
 from .euroc import is_euroc, open_euroc
+from .images.image_names import unread_hint
 from .images.images import is_images, open_images
 from .kitti import is_kitti, open_kitti
 from .kitti_360 import is_kitti_360, open_kitti_360
@@ -253,7 +254,8 @@ def _recognise(place: Path) -> tuple[str, DatasetReader]:
         )
     found = contents(place)
     raise DatasetError(
-        f"{place} is not recognised: expected {_EXPECTED}, found {found}{_recognised_below(place)}"
+        f"{place} is not recognised: expected {_EXPECTED}, found {found}"
+        f"{unread_hint(place)}{_recognised_below(place)}"
     )
 
 

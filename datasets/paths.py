@@ -43,6 +43,14 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
+def subfolder(folder: Path, name: str) -> Path:
+    """Return the subfolder `name`, whatever the case of its letters; it need not exist."""
+    exact = folder / name
+    if exact.is_dir():
+        return exact
+    return next((path for path in subfolders(folder) if path.name.lower() == name), exact)
+
+
 def choose_sequence(root: Path, choices: Mapping[str, Path], wanted: str | None) -> Path:
     """Return the folder of one sequence.
 

@@ -68,6 +68,15 @@ _OTHER_SUFFIXES = (
 )
 
 
+def unread_hint(folder: Path) -> str:
+    """Say that images of a folder are in formats that are not read, for a message, or nothing."""
+    others = list_files(folder, _OTHER_SUFFIXES)
+    if not others:
+        return ""
+    kinds = ", ".join(sorted({path.suffix.lower() for path in others}))
+    return f"; {kinds} is not read: convert the images to PNG or JPEG first"
+
+
 @dataclass(frozen=True, eq=False)
 class TimedImages:
     """Image files in the order of time.

@@ -18,15 +18,24 @@ from spslam.notices import counted, notice, plural
 from ..base import FileSequence, FrameFiles, check_image_size
 from ..calibration.calibration import Calibration, find_calibration
 from ..calibration.rectify import StereoRectifier, rectified_camera
-from ..paths import contents, unused_streams
+from ..paths import contents, subfolder, unused_streams
 from ..timestamps import Timing, nominal_fps, pair_by_time, report_unpaired
 from .decoding import DEPTH_SUFFIXES, IMAGE_KINDS, IMAGE_SUFFIXES, image_size, list_files
 from .depth_files import depth_units
 from .image_names import TimedImages, time_images
 
 _LOG = logging.getLogger(__name__)
-# Subfolders that may hold the (left) images.
-_FOLDERS = ("left", "images", "image", "rgb")
+# Subfolders that may hold the (left) images, in any case of their letters, and those that hold the
+# right images then.
+_RIGHT_OF = {
+    "left": "right",
+    "images": "right",
+    "image": "right",
+    "rgb": "right",
+    "cam0": "cam1",
+    "image_0": "image_1",
+    "image_left": "image_right",
+}
 # Units of integer depth files per metre where the calibration has no depth_scale.
 _DEPTH_UNITS_PER_METRE = 1000.0
 # Words in the names of folders that seem to hold right or depth images.
@@ -35,7 +44,7 @@ _DEPTH_WORDS = ("depth", "disparity")
 
 
 def is_images(path: Path) -> bool:
-    """Return whether a folder or one of its subfolders `_FOLDERS` holds images."""
+    """Return whether a folder or one of its subfolders for left images holds images."""
     return _image_folder(path) is not None
 
 
@@ -48,9 +57,11 @@ def open_images(
 ) -> FileSequence:
     """Open an image folder, or its subfolder `sequence`.
 
-    Images lie in the folder itself or in `left/`, `images/`, `image/` or `rgb/`; the folder with
-    the most images is read. Right images lie in `right/`, depth registered to the images in
-    `depth/`. Numbers in the names give the times, see `time_images`, and the order of the frames.
+    Images lie in the folder itself or in `left/`, `images/`, `image/`, `rgb/`, `cam0/`, `image_0/`
+    or `image_left/`; the folder with the most images is read. Right images lie in `right/`, or in
+    `cam1/`, `image_1/` or `image_right/` beside their partner; depth registered to the images in
+    `depth/`. The case of the letters does not count. Numbers in the names give the times, see
+    `time_images`, and the order of the frames.
 
     Right and depth images are paired with the image of the same number or name. If these differ,
     times are paired with the nearest time within `timing.pair_within_s`, and two lists of counted
@@ -77,16 +88,21 @@ def open_images(
         )
     _tell_others(folder, images_folder)
     places = [folder, images_folder, path]
-    if images_folder.name in _FOLDERS:  # the path may be left/ itself
-        places.append(images_folder.parent)
+    is_side = images_folder.name.lower() in _RIGHT_OF  # the path may be left/ itself
+    sides = images_folder.parent if is_side else folder
+    if is_side:
+        places.append(sides)
     given = find_calibration(
         calibration,
         places,
         f"the image folder {folder}",
         lambda: image_size(list_files(images_folder)),
     )
-    sides = images_folder.parent if images_folder.name in _FOLDERS else folder
-    kind = _choose_sensor(sides, sensor, given)
+    right_folder = subfolder(sides, _RIGHT_OF.get(images_folder.name.lower(), "right"))
+    depth_folder = subfolder(sides, "depth")
+    kind = _choose_sensor(sides, right_folder, depth_folder, sensor, given)
+    if kind != "mono" and sensor == "auto" and sides == folder.parent:
+        _tell_beside(folder, right_folder if kind == "stereo" else depth_folder, kind)
     name = f"images {folder.name}"
     left = time_images(images_folder, IMAGE_SUFFIXES, given, timing)
     check_image_size(left.paths, given.camera, f"calibration {given.path}")
@@ -94,10 +110,10 @@ def open_images(
     left_out = list(left.left_out)
     right = depth = None
     if kind == "stereo":
-        left, right, alone = _pair(left, sides / "right", IMAGE_SUFFIXES, given, timing, name)
+        left, right, alone = _pair(left, right_folder, IMAGE_SUFFIXES, given, timing, name)
         left_out += alone
     elif kind == "rgbd":
-        left, depth, alone = _pair(left, sides / "depth", DEPTH_SUFFIXES, given, timing, name)
+        left, depth, alone = _pair(left, depth_folder, DEPTH_SUFFIXES, given, timing, name)
         left_out += alone
     files = FrameFiles(
         left.times,
@@ -115,18 +131,29 @@ def open_images(
     return opened
 
 
+def _image_folders(folder: Path) -> list[Path]:
+    """Return `folder` and its subfolders that may hold the (left) images."""
+    return [folder, *(subfolder(folder, name) for name in _RIGHT_OF)]
+
+
 def _image_folder(folder: Path) -> Path | None:
-    """Return `folder` or its subfolder from `_FOLDERS`, whichever has the most images, or None."""
-    counts = {
-        place: len(list_files(place)) for place in (folder, *(folder / name for name in _FOLDERS))
-    }
+    """Return the one of `_image_folders` that has the most images, or None."""
+    counts = {place: len(list_files(place)) for place in _image_folders(folder)}
     most = max(counts, key=counts.__getitem__)
     return most if counts[most] else None
 
 
+def _tell_beside(folder: Path, beside: Path, kind: Sensor) -> None:
+    """Give a notice about images that lie outside of the given folder."""
+    text = (
+        "%s is read with the images in %s beside it, and the run is %s; --sensor mono leaves them"
+    )
+    notice(_LOG, "stream_beside", text, folder, beside, kind)
+
+
 def _tell_others(folder: Path, taken: Path) -> None:
     """Give notices about other folders whose images could have been meant."""
-    for place in (folder, *(folder / name for name in _FOLDERS)):
+    for place in _image_folders(folder):
         if place != taken and (others := list_files(place)):
             text = "%s: the %s in %s %s read, the %d in %s %s not"
             count, read = len(others), len(list_files(taken))
@@ -145,35 +172,33 @@ def _tell_others(folder: Path, taken: Path) -> None:
             )
 
 
-def _choose_sensor(sides: Path, sensor: str, calibration: Calibration) -> Sensor:
+def _choose_sensor(
+    sides: Path, right: Path, depth: Path, sensor: str, calibration: Calibration
+) -> Sensor:
     has_right, has_depth = (
-        bool(list_files(sides / "right")),
-        bool(list_files(sides / "depth", DEPTH_SUFFIXES)),
+        bool(list_files(right)),
+        bool(list_files(depth, DEPTH_SUFFIXES)),
     )
     if sensor == "stereo" or (
         sensor == "auto" and has_right and not (has_depth and calibration.right is None)
     ):
         if not has_right:
-            raise DatasetError(
-                f"stereo needs right images in {sides}/right, found {contents(sides)}"
-            )
+            raise DatasetError(f"stereo needs right images in {right}, found {contents(sides)}")
         if calibration.right is None:
             raise CalibrationError(
-                f"{sides}/right holds images, but calibration {calibration.path} has no right "
+                f"{right} holds images, but calibration {calibration.path} has no right "
                 "camera: add `right:` and `T_left_right:`, or use --sensor mono"
             )
         if sensor == "auto" and has_depth:
             text = (
-                "%s/depth is not used, and the run is stereo; "
+                "%s is not used, and the run is stereo; "
                 "--sensor rgbd uses it instead of the right images"
             )
-            notice(_LOG, "unused_stream", text, sides)
+            notice(_LOG, "unused_stream", text, depth)
         return "stereo"
     if sensor == "rgbd" or (sensor == "auto" and has_depth):
         if not has_depth:
-            raise DatasetError(
-                f"RGB-D needs depth images in {sides}/depth, found {contents(sides)}"
-            )
+            raise DatasetError(f"RGB-D needs depth images in {depth}, found {contents(sides)}")
         return "rgbd"
     if sensor == "auto" and not _tell_unused(sides):
         _tell_missing(sides, calibration)

@@ -111,6 +111,37 @@ def test_rectified_stereo_is_not_changed(folder: Callable, picture: Callable) ->
     assert open_sequence(path, sensor="mono").camera.baseline_m is None
 
 
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("Left", "Right"), ("cam0", "cam1"), ("image_0", "image_1"), ("Image_Left", "IMAGE_RIGHT")],
+)
+@pytest.mark.parametrize("given", ["the folder", "the left folder"])
+def test_folders_of_a_pair_have_many_names(
+    folder: Callable,
+    picture: Callable,
+    caplog: pytest.LogCaptureFixture,
+    left: str,
+    right: str,
+    given: str,
+) -> None:
+    path = folder(*(f"{side}/{i}.png" for side in (left, right) for i in range(2)), stereo=True)
+    path = path if given == "the folder" else path / left
+    frame = open_sequence(path)[1]
+    assert frame.image_right is not None
+    assert np.array_equal(frame.image, picture(1)) and np.array_equal(frame.image_right, picture(3))
+    # Images outside of what was given are never taken in silence.
+    assert ("--sensor mono leaves them out" in caplog.text) == (given == "the left folder")
+    assert open_sequence(path, sensor="mono")[1].image_right is None
+
+
+def test_images_in_a_format_that_is_not_read_are_told(tmp_path: Path) -> None:
+    (tmp_path / "IMG_0001.HEIC").write_bytes(b"phone")
+    with pytest.raises(
+        DatasetError, match=r"\.heic is not read: convert the images to PNG or JPEG"
+    ):
+        open_sequence(tmp_path)
+
+
 def test_stereo_with_distortion_is_rectified(folder: Callable, picture: Callable) -> None:
     distortion = {"model": "radtan", "coefficients": [-0.1, 0.0, 0.0, 0.0]}
     sequence = open_sequence(
