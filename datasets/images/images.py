@@ -33,7 +33,6 @@ _RIGHT_OF = {
     "image": "right",
     "rgb": "right",
     "cam0": "cam1",
-    "image_0": "image_1",
     "image_left": "image_right",
 }
 # Units of integer depth files per metre where the calibration has no depth_scale.
@@ -57,9 +56,9 @@ def open_images(
 ) -> FileSequence:
     """Open an image folder, or its subfolder `sequence`.
 
-    Images lie in the folder itself or in `left/`, `images/`, `image/`, `rgb/`, `cam0/`, `image_0/`
-    or `image_left/`; the folder with the most images is read. Right images lie in `right/`, or in
-    `cam1/`, `image_1/` or `image_right/` beside their partner; depth registered to the images in
+    Images lie in the folder itself or in `left/`, `images/`, `image/`, `rgb/`, `cam0/` or
+    `image_left/`; the folder with the most images is read. Right images lie in `right/`, or in
+    `cam1/` or `image_right/` beside their partner; depth registered to the images in
     `depth/`. The case of the letters does not count. Numbers in the names give the times, see
     `time_images`, and the order of the frames.
 
@@ -145,9 +144,7 @@ def _image_folder(folder: Path) -> Path | None:
 
 def _tell_beside(folder: Path, beside: Path, kind: Sensor) -> None:
     """Give a notice about images that lie outside of the given folder."""
-    text = (
-        "%s is read with the images in %s beside it, and the run is %s; --sensor mono leaves them"
-    )
+    text = "%s is read with the images in %s, and the run is %s; --sensor mono leaves them out"
     notice(_LOG, "stream_beside", text, folder, beside, kind)
 
 
