@@ -12,6 +12,7 @@ from spslam.benchmark.peers.suite import OFFLINE, POINTS, REALTIME
 from spslam.benchmark.results import Group, Results, Row
 from spslam.benchmark.table import NOTHING, Table
 from spslam.evaluation.summary import Spread
+from spslam.notices import counted
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def peer_notes(results: Results) -> list[str]:
     rows = list(results.rows.values())
     rounds = max((row.repeat for row in rows), default=0) + 1
     found = [
-        f"Up to {rounds} rounds: median, minimum and maximum in brackets. In a round the systems "
-        "run one after the other on the same files, each in a process of its own with all cores. "
+        f"{counted(rounds, 'round')}: median, minimum and maximum in brackets. In a round the "
+        "systems run one after the other on the same files, each in a process of its own with all cores. "
         "All are scored by spslam's evaluator: poses within 0.01 s, SE(3), for a single camera "
         "Sim(3); frames without a pose count as not tracked.",
         "Loop: from the first frame's request to the last pose, with reading and mapping, divided "
@@ -202,7 +203,7 @@ def _error_table(title: str, groups: list[Group]) -> Table:
         here = [group for group in groups if _place(group) == place]
         for group in here:
             cells = [_error(column, group, here) for column in columns]
-            rows.append([*place, group.case.extractor, percent_spread(group.tracked), *cells])
+            rows.append([*place, group.case.extractor, _tracked(group), *cells])
     return Table(title, heads, rows)
 
 
@@ -221,7 +222,11 @@ def _head(column: _Column) -> str:
 
 
 def _ratio_table(results: Results, groups: list[Group]) -> Table:
-    peers = [group for group in groups if _is_peer(group)]
+    peers = [
+        group
+        for group in groups
+        if _is_peer(group) and any(ratios(results, group, ratio) for ratio in RATIOS)
+    ]
     kept = [ratio for ratio in RATIOS if any(ratios(results, peer, ratio) for peer in peers)]
     settings = any(settings_ratio(results, peer) for peer in peers)
     heads = ["sequence", "sensor", "ours divided by", *(ratio.title for ratio in kept)]
@@ -276,7 +281,7 @@ def _realtime_table(groups: list[Group]) -> Table:
         [
             *_place(group),
             group.case.extractor,
-            percent_spread(group.tracked),
+            _tracked(group),
             _spread(group, "dropped"),
             _median_p95(group, "image_to_pose_median_ms", "image_to_pose_p95_ms"),
         ]
@@ -311,6 +316,14 @@ def _is_peer(group: Group) -> bool:
 
 def _session(row: Row) -> object:
     return None if row.metrics is None else row.metrics.get("session")
+
+
+def _tracked(group: Group) -> str:
+    """Return the tracking rate; `failed` without a run that gave metrics."""
+    failed = len(group.failures)
+    if failed == len(group.rows):
+        return "failed"
+    return percent_spread(group.tracked) + (f", {failed} failed" if failed else "")
 
 
 def _place(group: Group) -> tuple[str, str]:
