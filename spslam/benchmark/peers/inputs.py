@@ -153,8 +153,8 @@ def calibration_values(camera: Camera) -> dict[str, object]:
 def _write_kitti(sequence: Sequence, place: Path) -> int:
     """Write images, `calib.txt`, `times.txt` and `poses/00.txt`; return the number of frames."""
     stereo = sequence.sensor == "stereo"
-    for camera in (0, 1) if stereo else (0,):
-        (place / f"image_{camera}").mkdir()
+    for number in (0, 1) if stereo else (0,):
+        (place / f"image_{number}").mkdir()
     times = []
     for number, frame in enumerate(sequence):
         _write_image(place / "image_0" / f"{number:06d}.png", frame.image)

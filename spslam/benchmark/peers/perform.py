@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,10 +20,11 @@ from spslam.benchmark.identity import code_sha256, file_sha256
 from spslam.benchmark.peers.inputs import PeerInput
 from spslam.benchmark.peers.process import Usage, run_measured
 from spslam.benchmark.peers.scoring import Kind, score
-from spslam.benchmark.peers.suite import REALTIME, Turn, Values
+from spslam.benchmark.peers.suite import REALTIME, PeerEntry, Turn, Values, variables_of
 from spslam.benchmark.perform import machine
 from spslam.benchmark.results import Row
 from spslam.errors import SpslamError
+from spslam.frame import Sensor
 from spslam.io.files import temporary_folder
 from spslam.io.structured_text import StructureError, one_line, parse_json
 
@@ -36,7 +37,10 @@ _REPORT_KEYS = {
     "frames", "tracked", "trajectory", "track_ms", "track_ms_median", "track_ms_p95", "begun_at",
     "ended_at", "latency_ms", "latency_ms_median", "latency_ms_p95", "dropped",
 }  # fmt: skip
-_LARGEST_COUNT = 10**9
+# Largest value of a report: times since 1970 are below it.
+_LARGEST = 1e10
+# Largest difference of two clocks of this machine, seconds.
+_CLOCKS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class TurnPlan:
             },
             "command": self.shown_command(),
             "files": {} if peer is None else _files_of(peer.command, self.here),
+            "environment": {} if peer is None else _environment_of(peer),
             "licence": self.licence,
             "main": turn.main,
             # Our code decides the poses of our runs only.
@@ -190,7 +195,7 @@ def _metrics(plan: TurnPlan, folder: Path) -> dict[str, Any]:
     if not trajectory.is_file():
         raise _FailedError(f"it ended without a trajectory, which {{out}} names{_last(folder)}")
     if turn.peer is None:
-        own = json.loads((run / "metrics.json").read_bytes())
+        own: dict[str, Any] = json.loads((run / "metrics.json").read_bytes())
         found = score(trajectory, keyframes, "frames", given, _sensor(turn))
         return own | found | _used(usage, _our_report(own), len(given.times))
     report = read_report(folder / "stdout.txt")
@@ -224,7 +229,7 @@ def _valid(key: str, value: Any) -> bool:
         return value in ("frames", "keyframes")
     if key in ("track_ms", "latency_ms"):
         return isinstance(value, list) and all(map(_is_number, value))
-    return key in _REPORT_KEYS and _is_number(value) and 0 <= value < 10 * _LARGEST_COUNT
+    return key in _REPORT_KEYS and _is_number(value) and 0 <= value < _LARGEST
 
 
 def _is_number(value: Any) -> bool:
@@ -280,27 +285,28 @@ def _median_p95(report: dict[str, Any], key: str) -> tuple[float | None, float |
 
 def _used(usage: Usage, report: _Report, frames: int) -> dict[str, Any]:
     """Return the metrics of time and memory; unknown ones are None."""
-    begin, end = report.begin_s, report.end_s
-    parted = begin is not None and end is not None and 0 <= begin <= end <= usage.seconds + 1.0
-    cpu = (
-        usage.cpu_between(begin, end) if parted and begin is not None and end is not None else None
-    )
-    a_frame = 1e3 / max(frames, 1)
-    return {
+    per_frame = 1e3 / max(frames, 1)
+    metrics: dict[str, Any] = {
         "track_median_ms": report.track_ms[0],
         "track_p95_ms": report.track_ms[1],
-        "loop_ms": a_frame * (end - begin)
-        if parted and begin is not None and end is not None
-        else None,
-        "whole_ms": a_frame * usage.seconds,
-        "cpu_loop_ms": None if cpu is None else a_frame * cpu,
-        "cpu_whole_ms": None if usage.cpu_s is None else a_frame * usage.cpu_s,
-        "start_s": begin if parted else None,
-        "finish_s": max(usage.seconds - end, 0.0) if parted and end is not None else None,
+        "whole_ms": per_frame * usage.seconds,
+        "cpu_whole_ms": None if usage.cpu_s is None else per_frame * usage.cpu_s,
         "tree_peak_mb": usage.peak_mb,
         "image_to_pose_median_ms": report.latency_ms[0],
         "image_to_pose_p95_ms": report.latency_ms[1],
         "dropped": report.dropped,
+        **dict.fromkeys(("loop_ms", "cpu_loop_ms", "start_s", "finish_s")),
+    }
+    begin, end = report.begin_s, report.end_s
+    # Times from another clock cannot be those of this process.
+    if begin is None or end is None or not 0 <= begin <= end <= usage.seconds + _CLOCKS_S:
+        return metrics
+    cpu_s = usage.cpu_between(begin, end)
+    return metrics | {
+        "loop_ms": per_frame * (end - begin),
+        "cpu_loop_ms": None if cpu_s is None else per_frame * cpu_s,
+        "start_s": begin,
+        "finish_s": max(usage.seconds - end, 0.0),
     }
 
 
@@ -312,8 +318,14 @@ def _our_path(turn: Turn) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))}
 
 
-def _sensor(turn: Turn) -> Any:
-    return turn.case.sensor
+def _sensor(turn: Turn) -> Sensor:
+    return cast("Sensor", turn.case.sensor)
+
+
+def _environment_of(peer: PeerEntry) -> dict[str, str | None]:
+    """Return the variables of a peer: those of its entry, and those that its command names."""
+    named = {name: os.environ.get(name) for name in variables_of(peer.command)}
+    return {**named, **peer.environment}
 
 
 def _files_of(command: str, here: Path) -> dict[str, str]:

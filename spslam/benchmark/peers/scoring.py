@@ -42,17 +42,21 @@ def score(
     Raises:
         TrajectoryError: the trajectory cannot be read.
     """
-    estimate = read_tum(trajectory)
     metrics: dict[str, Any] = {
         "frames": len(given.times),
         "scored": kind,
         "ground_truth_frame": None,
         **dict.fromkeys(_ERRORS),
     }
+    if _is_empty(trajectory):
+        # A system that ran and tracked nothing.
+        return {**metrics, "tracked": 0, "tracking_rate": 0.0, "not_compared": "no pose"}
+    estimate = read_tum(trajectory)
     if kind == "keyframes":
         return metrics | _of_keyframes(estimate, given, sensor)
     metrics |= _compared(estimate, given, sensor)
     metrics["frames"] = len(given.times)
+    metrics["tracked"] = min(int(metrics["tracked"]), metrics["frames"])
     metrics["tracking_rate"] = metrics["tracked"] / max(metrics["frames"], 1)
     if keyframes.is_file():
         try:
@@ -61,6 +65,12 @@ def score(
             # Too few keyframes do not spoil the errors of the frames.
             metrics["keyframes_not_compared"] = str(error)
     return metrics
+
+
+def _is_empty(trajectory: Path) -> bool:
+    """Return whether a file of poses has comments and empty lines only."""
+    with trajectory.open("rb") as file:
+        return all(not line.strip() or line.lstrip().startswith(b"#") for line in file)
 
 
 def _compared(estimate: Trajectory, given: PeerInput, sensor: Sensor) -> dict[str, Any]:

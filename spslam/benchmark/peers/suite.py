@@ -177,7 +177,7 @@ class Values:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def fill(self, command: str) -> list[str]:
-        """Return the arguments of a command line; an empty argument is dropped.
+        """Return the arguments of a command line.
 
         Raises:
             ConfigError: the command line has a variable that the environment lacks.
@@ -187,8 +187,10 @@ class Values:
             for name, value in vars(self).items()
             if name != "environment"
         }
-        filled = (self._with_variables(part).format_map(texts) for part in shlex.split(command))
-        return [argument for argument in filled if argument]
+        parts = shlex.split(command)
+        if not self.realtime:
+            parts = [part for part in parts if part != "{realtime}"]
+        return [self._with_variables(part).format_map(texts) for part in parts]
 
     def _with_variables(self, part: str) -> str:
         def value(found: re.Match[str]) -> str:
@@ -198,6 +200,11 @@ class Values:
             return self.environment[name].replace("{", "{{").replace("}", "}}")
 
         return _VARIABLE.sub(value, part)
+
+
+def variables_of(command: str) -> list[str]:
+    """Return the names of the environment variables in a command line, sorted."""
+    return sorted({found[1] or found[2] for found in _VARIABLE.finditer(command)})
 
 
 def load_peer_suite(path: Path) -> PeerSuite:
@@ -265,7 +272,7 @@ def turns_of(
         realtime: add runs at the time stamps.
         settings: add our runs with other numbers of points.
     """
-    turns = []
+    turns: list[Turn] = []
     for variant in (OFFLINE, *([REALTIME] if realtime else [])):
         for repeat in range(suite.rounds):
             turns += _round(suite, label, entry, sensor, layout, variant, repeat)

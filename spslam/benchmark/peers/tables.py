@@ -147,7 +147,8 @@ def peer_notes(results: Results) -> list[str]:
     rounds = max((row.repeat for row in rows), default=0) + 1
     found = [
         f"{counted(rounds, 'round')}: median, minimum and maximum in brackets. In a round the "
-        "systems run one after the other on the same files, each in a process of its own with all cores. "
+        "systems run one after the other on the same files, each in a process of its own with all "
+        "cores. "
         "All are scored by spslam's evaluator: poses within 0.01 s, SE(3), for a single camera "
         "Sim(3); frames without a pose count as not tracked.",
         "Loop: from the first frame's request to the last pose, with reading and mapping, divided "
@@ -231,7 +232,8 @@ def _ratio_table(results: Results, groups: list[Group]) -> Table:
     settings = any(settings_ratio(results, peer) for peer in peers)
     heads = ["sequence", "sensor", "ours divided by", *(ratio.title for ratio in kept)]
     heads += ["ATE, median of settings"] if settings else []
-    rows, better = [], set()
+    rows: list[list[str]] = []
+    better: set[tuple[int, int]] = set()
     for peer in peers:
         cells = [*_place(peer), peer.case.extractor]
         for spread in (ratios(results, peer, ratio) for ratio in kept):

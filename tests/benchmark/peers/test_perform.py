@@ -35,7 +35,7 @@ def test_a_trajectory_is_scored_by_our_evaluator(tmp_path: Path) -> None:
 
 
 def test_lost_frames_count(tmp_path: Path) -> None:
-    peer = fake_peer("half.tum")
+    peer = fake_peer("half.tum", "-")
     made = plan(tmp_path, peer)
     write_tum(tmp_path / "half.tum", truth(10))
     row, _ = perform_turn(made, "now")
@@ -43,6 +43,14 @@ def test_lost_frames_count(tmp_path: Path) -> None:
     assert row.metrics is not None
     assert row.metrics["loop_ms"] is row.metrics["track_median_ms"] is None
     assert row.metrics["whole_ms"] > 0
+
+
+def test_a_peer_that_tracks_nothing_is_no_failure(tmp_path: Path) -> None:
+    made = plan(tmp_path, fake_peer("empty.tum", "-"))
+    (tmp_path / "empty.tum").write_text("# timestamp tx ty tz qx qy qz qw\n")
+    row, _ = perform_turn(made, "now")
+    assert row.reason is None
+    assert row.tracking_rate == 0.0
 
 
 def test_keyframes_are_scored_as_keyframes(tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ from spslam.errors import ConfigError
 
 PEERS = {
     "A": {"command": "a {sequence} {out}", "licence": "MIT", "realtime": True},
-    "B": {"command": "b {out}", "licence": "GPL-3.0", "sensors": ["stereo"], "layouts": ["kitti"]},
+    "Beta": {
+        "command": "b {out}",
+        "licence": "GPL-3.0",
+        "sensors": ["stereo"],
+        "layouts": ["kitti"],
+    },
 }
 SHIPPED = Path(__file__).parents[3] / "tools" / "peers" / "peers.yaml"
 
@@ -39,15 +44,15 @@ def systems(found: list[Turn]) -> list[tuple[str, int]]:
 
 def test_ours_comes_before_the_peers_in_each_round() -> None:
     assert systems(turns()) == [
-        ("spslam", 0), ("A", 0), ("B", 0), ("spslam, ORB", 0), ("spslam, SIFT", 0),
-        ("spslam", 1), ("A", 1), ("B", 1),
+        ("spslam", 0), ("A", 0), ("Beta", 0), ("spslam, ORB", 0), ("spslam, SIFT", 0),
+        ("spslam", 1), ("A", 1), ("Beta", 1),
     ]  # fmt: skip
     assert [turn.main for turn in turns()][:4] == [True, False, False, False]
 
 
 def test_a_peer_runs_only_what_it_reads() -> None:
-    assert ("B", 0) not in systems(turns("mono", "kitti"))
-    assert ("B", 0) not in systems(turns("stereo", "tum"))
+    assert ("Beta", 0) not in systems(turns("mono", "kitti"))
+    assert ("Beta", 0) not in systems(turns("stereo", "tum"))
 
 
 def test_realtime_and_settings_add_runs() -> None:
@@ -63,8 +68,8 @@ def test_realtime_and_settings_add_runs() -> None:
 
 
 def test_a_chosen_peer_has_ours_beside_it() -> None:
-    assert systems(chosen_turns(turns(), ["B"], "spslam")) == [
-        ("spslam", 0), ("B", 0), ("spslam", 1), ("B", 1),
+    assert systems(chosen_turns(turns(), ["Beta"], "spslam")) == [
+        ("spslam", 0), ("Beta", 0), ("spslam", 1), ("Beta", 1),
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="--only nobody leaves no run"):
         chosen_turns(turns(), ["nobody"], "spslam")

@@ -33,7 +33,9 @@ out.mkdir()
 values = {"frame_median_ms": 5.0, "tracking_begun_s": 0.0, "tracking_s": 0.01}
 (out / "metrics.json").write_text(json.dumps(values))
 """
-MARKERS = "before\n<!-- spslam bench peers -->\nold\n<!-- end of spslam bench peers -->\nafter\n"
+MARKERS = (
+    "before\n<!-- spslam bench peers -->\nold tables\n<!-- end of spslam bench peers -->\nafter\n"
+)
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def test_turns_failures_tables_and_resuming(
     text = page.read_text()
     assert text.startswith("before\n<!-- spslam bench peers -->\nErrors")
     assert text.endswith("<!-- end of spslam bench peers -->\nafter\n")
-    assert "old" not in text
+    assert "old tables" not in text
     assert "| small | mono | gone | failed |" in text
     assert "copy: MIT" in text
     # Finished runs are kept, the failed ones are tried again.
