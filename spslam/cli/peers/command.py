@@ -195,7 +195,7 @@ def _perform(
     session = datetime.now(UTC).isoformat(timespec="seconds")
     order = [turn.id for turn in turns]
     here = file.expanduser().absolute().parent
-    plans = [places.plan(turn, here, timeout) for turn in chosen]
+    plans = [plan for turn in chosen if (plan := places.plan(turn, here, timeout)) is not None]
     waiting = [plan for plan in plans if not results.is_done(plan.turn.id)]
     changed = [
         plan
@@ -243,8 +243,9 @@ def _end(chosen: list[Turn], results: Results) -> None:
     """Tell of runs without metrics; exit with 2 if one of them is ours."""
     broken = [turn for turn in chosen if not results.is_done(turn.id)]
     for turn in broken:
-        if turn.repeat == 0 or turn.peer is None:
-            typer.echo(f"no metrics: {turn.id}: {results.rows[turn.id].reason}", err=True)
+        row = results.rows.get(turn.id)
+        if row is not None and (turn.repeat == 0 or turn.peer is None):
+            typer.echo(f"no metrics: {turn.id}: {row.reason}", err=True)
     if any(turn.peer is None for turn in broken):
         typer.echo("error: runs of spslam failed; the same command tries them again", err=True)
         raise typer.Exit(FAILED)

@@ -41,6 +41,7 @@ class Places:
         self._inputs = inputs
         self._readable = {layout for peer in suite.peers.values() for layout in peer.layouts}
         self._opened: dict[tuple[str, str], tuple[PeerSequence, Sequence, Layout]] = {}
+        self._unreadable: set[tuple[str, str]] = set()
         self._prepared: dict[tuple[str, str], PeerInput] = {}
         self.missing: list[str] = []
 
@@ -65,12 +66,15 @@ class Places:
                 turns += turns_of(
                     self._suite, label, entry, sensor, layout, realtime=realtime, settings=settings
                 )
-            if not any(opened == label for opened, _ in self._opened):
+            told = any(line.startswith(f"{label}, ") for line in self.missing)
+            if not told and not any(opened == label for opened, _ in self._opened):
                 self.missing.append(f"{label} cannot be read: {self._why(entry)}")
         return turns
 
-    def plan(self, turn: Turn, here: Path, timeout_s: float | None) -> TurnPlan:
+    def plan(self, turn: Turn, here: Path, timeout_s: float | None) -> TurnPlan | None:
         """Return the plan of a run; write its folder first, if that is needed.
+
+        None, with a line in `missing`, where the frames cannot be read.
 
         Args:
             turn: the run.
@@ -78,12 +82,22 @@ class Places:
             timeout_s: time limit, seconds; None: that of the suite.
 
         Raises:
-            BenchmarkError, OutputError: the folder cannot be written.
+            OutputError: the folder cannot be written.
         """
         from spslam.benchmark.peers.perform import TurnPlan
         from spslam.cli.options import resolve_config
+        from spslam.errors import BenchmarkError, DatasetError
 
-        given = self._prepare(turn.case.sequence, turn.case.sensor)
+        place = (turn.case.sequence, turn.case.sensor)
+        if place in self._unreadable:
+            return None
+        try:
+            given = self._prepare(*place)
+        except (BenchmarkError, DatasetError) as error:
+            self._unreadable.add(place)
+            self.missing.append(f"{', '.join(place)}: {error}")
+            typer.echo(f"left out: {self.missing[-1]}", err=True)
+            return None
         points = None
         if turn.varies_points:
             front_end = turn.front_end

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from command_line import call, refused
 from recordings.peer_runs import FAKE
@@ -125,3 +127,41 @@ def test_wrong_calls(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = refused(capsys, *given, "--markdown", str(folder / "ours.py"))
     assert "<!-- spslam bench peers -->" in missing
     assert "cannot read config file" in refused(capsys, "bench", "peers", str(folder / "no.yaml"))
+
+
+def test_a_sequence_that_cannot_be_read_does_not_end_the_suite(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = folder / "walk" / "left"
+    broken.mkdir(parents=True)
+    (folder / "walk" / "calibration.yaml").write_text(
+        "{width: 320, height: 240, fx: 200, fy: 200, cx: 160, cy: 120, fps: 10}"
+    )
+    good = cv2.imencode(".png", np.zeros((240, 320), np.uint8))[1].tobytes()
+    (broken / "000000.png").write_bytes(good[: len(good) // 2])
+    (folder / "peers.yaml").write_text(
+        FILE.replace("{small:", "{walk: {path: walk, sensors: [mono]}, small:")
+    )
+    assert bench(folder, "--only", "copy", "--rounds", "1") == 0
+    assert capsys.readouterr().err.count("left out: walk") == 1
+    assert rows(folder)["small_mono_copy_0"]
+
+
+@pytest.mark.slow
+def test_our_run_is_measured(tmp_path: Path) -> None:
+    text = FILE.replace("sensors: [mono], max_frames: 12", "sensors: [rgbd], max_frames: 6")
+    (tmp_path / "peers.yaml").write_text(text)
+    (tmp_path / "fake.py").write_text(FAKE)
+    assert bench(tmp_path, "--rounds", "1", "--only", "copy") == 0
+    row = Results.load(tmp_path / "out").rows["small_rgbd_spslam_0"]
+    assert row.metrics is not None
+    assert (row.metrics["frames"], row.metrics["tracked"]) == (6, 6)
+    assert row.metrics["ate_rmse_m"] < 0.02
+    assert row.metrics["keyframes_poses"] >= 1
+    seconds = row.metrics["whole_ms"] * 6e-3
+    assert 0 < row.metrics["start_s"] < seconds
+    assert 0 < row.metrics["loop_ms"] * 6e-3 < seconds
+    if Path("/proc/self/status").exists():
+        assert 0 < row.metrics["cpu_loop_ms"] < row.metrics["cpu_whole_ms"]
+        assert row.metrics["tree_peak_mb"] > 100
+    assert row.command.startswith("spslam run ")
