@@ -17,7 +17,7 @@ import numpy as np
 _BRANCHES, _LEVELS = 10, 6
 # Descriptors of a photograph, at most, and rounds of k-means.
 _OF_A_PHOTO, _ROUNDS = 100, 8
-# A branch of so few descriptors is a leaf.
+# A branch with at most this number of descriptors is a leaf.
 _FEW = 3
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".pgm", ".bmp"}
 

@@ -153,7 +153,7 @@ def peer_notes(results: Results) -> list[str]:
         "Sim(3); frames without a pose count as not tracked.",
         "Loop: from the first frame's request to the last pose, with reading and mapping, divided "
         "by all frames. Whole run: the process from start to end, divided by all frames. Tracking "
-        "(median / 95 %): a frame from its image in memory to its pose; features of ours are "
+        "(median / 95 %): a frame from its image in memory to its pose; our features are "
         "extracted beside the tracking of earlier frames. CPU: user and system, with children.",
         "Ratios are ours divided by the peer's in the same round; below 1 is better (bold). "
         "“Loop ÷ its tracking” divides our loop, with reading and mapping, by the peer's median "

@@ -66,8 +66,8 @@ class Places:
                 turns += turns_of(
                     self._suite, label, entry, sensor, layout, realtime=realtime, settings=settings
                 )
-            told = any(line.startswith(f"{label}, ") for line in self.missing)
-            if not told and not any(opened == label for opened, _ in self._opened):
+            known = any(line.startswith(f"{label}, ") for line in self.missing)
+            if not known and not any(opened == label for opened, _ in self._opened):
                 self.missing.append(f"{label} cannot be read: {self._why(entry)}")
         return turns
 

@@ -113,7 +113,7 @@ def test_other_input_is_not_mixed_in(folder: Path, capsys: pytest.CaptureFixture
     assert bench(folder, *only, "--overwrite") == 0
 
 
-def test_a_missing_sequence_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_sequence_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = FILE.replace("{small:", "{road: {public: kitti-00}, small:")
     (folder / "peers.yaml").write_text(text)
     assert bench(folder, "--only", "copy", "--rounds", "1") == 0
