@@ -31,6 +31,7 @@ _ERRORS = (
     _Column("rpe_rot_deg", "RPE", "°"),
     _Column("t_rel_percent", "drift", "%"),
 )
+_OF_ERRORS = {column.key for column in _ERRORS}
 _COSTS = (
     _Column("loop_ms", "loop ms", ""),
     _Column("whole_ms", "whole run ms", ""),
@@ -40,6 +41,10 @@ _COSTS = (
     _Column("finish_s", "finish s", ""),
     _Column("tree_peak_mb", "memory MB", ""),
 )
+
+
+# Largest difference of two tracking rates at which errors are compared, fraction of the frames.
+_SAME_FRAMES = 0.05
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,9 @@ def ratios(results: Results, peer: Group, ratio: Ratio) -> Spread | None:
         ours = _partner(results, row)
         if ours is None or (ratio.timed and _session(ours) != _session(row)):
             continue
+        apart = abs(ours.tracking_rate - row.tracking_rate) > _SAME_FRAMES
+        if apart and ratio.ours in _OF_ERRORS:
+            continue
         above, below = ours.figure(ratio.ours), row.figure(ratio.theirs)
         if above is not None and below is not None and below > 0:
             values.append(above / below)
@@ -134,6 +142,7 @@ def settings_ratio(results: Results, peer: Group) -> tuple[float, int] | None:
         for row in results.rows.values()
         if (row.sequence, row.sensor) == (peer.case.sequence, peer.case.sensor)
         and row.config.startswith(POINTS)
+        and abs(row.tracking_rate - peer.tracked.median) <= _SAME_FRAMES
         and (value := row.figure(key)) is not None
     ]
     if theirs is None or not ours or theirs.median <= 0:
@@ -157,7 +166,8 @@ def peer_notes(results: Results) -> list[str]:
         "extracted beside the tracking of earlier frames. CPU: user and system, with children.",
         "Ratios are ours divided by the peer's in the same round; below 1 is better (bold). "
         "“Loop ÷ its tracking” divides our loop, with reading and mapping, by the peer's median "
-        "tracking alone.",
+        "tracking alone. Errors are compared only where the tracking rates differ by at most 5 % of "
+        "the frames.",
     ]
     found += _kinds(rows)
     licences = dict.fromkeys(

@@ -54,6 +54,17 @@ def test_times_of_different_calls_are_not_compared() -> None:
     assert spread.median == pytest.approx(2.0)
 
 
+def test_errors_of_different_frames_are_not_compared() -> None:
+    found = results(
+        peer_row("spslam", loop_ms=10.0),
+        peer_row("X", loop_ms=20.0, tracked=4),
+        peer_row("spslam", config="points ×1"),
+    )
+    assert ratios(found, group(found, "X"), ATE) is None
+    assert settings_ratio(found, group(found, "X")) is None
+    assert ratios(found, group(found, "X"), LOOP) is not None
+
+
 def test_a_round_without_ours_has_no_ratio() -> None:
     found = results(peer_row("spslam", reason="it broke"), peer_row("X"))
     assert ratios(found, group(found, "X"), ATE) is None
