@@ -166,8 +166,8 @@ def peer_notes(results: Results) -> list[str]:
         "extracted beside the tracking of earlier frames. CPU: user and system, with children.",
         "Ratios are ours divided by the peer's in the same round; below 1 is better (bold). "
         "“Loop ÷ its tracking” divides our loop, with reading and mapping, by the peer's median "
-        "tracking alone. Errors are compared only where the tracking rates differ by at most 5 % of "
-        "the frames.",
+        "tracking alone. Errors are compared only where the tracking rates differ by at most 5 % "
+        "of the frames.",
     ]
     found += _kinds(rows)
     licences = dict.fromkeys(
