@@ -32,8 +32,8 @@ class Usage:
         begun_at: when it was started, seconds since 1970.
         seconds: wall time.
         cpu_s: processor seconds, user and system, with its children; None if unknown.
-        peak_mb: largest memory of the command and its children together, 10⁶ bytes; None if
-            unknown.
+        peak_mb: largest memory of the command and its children together, 10⁶ bytes; shared pages
+            count once; None if unknown.
         timeline: (seconds since the start, processor seconds until then), increasing.
     """
 
@@ -128,7 +128,7 @@ class _Watch:
         found = [one for pid in tree if (one := _look(pid)) is not None]
         if found:
             self.timeline.append((now, sum(one.cpu_s for one in found)))
-            together = sum(one.memory for one in found)
+            together = found[0].memory if len(found) == 1 else sum(map(_proportional, tree))
             self.peak_bytes = max(self.peak_bytes, together, *(one.most for one in found))
         return self._reaped(os.WNOHANG if hasattr(os, "WNOHANG") else 0)
 
@@ -195,6 +195,20 @@ def _look(pid: int) -> _Process | None:
         memory=memory.get("VmRSS", 0),
         most=memory.get("VmHWM", 0),
     )
+
+
+def _proportional(pid: int) -> int:
+    """Return the memory of a process, bytes; pages shared with others count in proportion.
+
+    0 if the process has ended.
+    """
+    try:
+        lines = (_PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        looked = _look(pid)
+        return 0 if looked is None else looked.memory
+    found = [line.split()[1] for line in lines if line.startswith("Pss:")]
+    return int(found[0]) * 1024 if found else 0
 
 
 def _process_tree(pid: int) -> list[int]:
