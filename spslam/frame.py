@@ -62,8 +62,8 @@ class Frame:
             of them.
         recorded_rows: (H, W) float32, the row of the recorded image that each pixel of `image`
             shows, for the read-out times of a rolling shutter; None: its own row.
-        captured_s: when a live camera took the images, seconds of `time.monotonic`; None for the
-            frames of a recording.
+        captured_s: when a live camera took the images, or when a frame of a recording is due in
+            real time, seconds of `time.monotonic`; None for other frames.
     """
 
     index: int

@@ -203,6 +203,8 @@ def track_all(
         logger.exception("the run ends early")
     finally:
         viewer.close()
+    if realtime:
+        record.latency_from = "stamp"
     if isinstance(sequence, LiveSource):
         # Reading is ahead: frames after the last tracked one do not count.
         last = record.results[-1].index if record.results else -1

@@ -48,7 +48,7 @@ REQUIRED_METRICS = {
     "losses", "losses_count", "inliers_median", "inliers_p5", "inlier_coverage_median",
     "inlier_coverage_p5", "reprojection_error_median_px", "position_sigma_median_m",
     "initialisation_delay_s", "start_to_first_pose_s", "t_rel_percent", "r_rel_deg_per_100m",
-    "recall_0.1m", "recall_1m",
+    "recall_0.1m", "recall_1m", "tracking_begun_s", "tracking_s",
 }  # fmt: skip
 
 
@@ -288,6 +288,10 @@ def test_frames_dropped_in_real_time_count_as_frames_without_a_pose(
         10 - tracked,
     )
     assert metrics["tracking_rate"] == tracked / 10
+    # From the moment at which a frame is due; tracking alone takes 250 ms.
+    assert metrics["latency_from"] == "stamp"
+    assert isinstance(metrics["latency_median_ms"], float)
+    assert metrics["latency_median_ms"] > 250
 
 
 @pytest.mark.slow

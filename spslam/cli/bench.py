@@ -18,6 +18,7 @@ import typer
 
 from spslam.cli import suite as cli_suite
 from spslam.cli.options import CommandGroup
+from spslam.cli.peers import command as cli_peers
 from spslam.notices import counted
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ app = typer.Typer(
     name="bench",
     cls=_BenchGroup,
     help="Run a suite, `spslam bench SUITE` (smoke, ablation, kitti, tum, euroc, or a YAML file; "
-    "its options: `spslam bench suite --help`), compare two results, or measure this machine.",
+    "its options: `spslam bench suite --help`), compare two results, run other systems beside "
+    "spslam, or measure this machine.",
     no_args_is_help=True,
     context_settings={"help_option_names": [*_HELP]},
 )
@@ -75,6 +77,7 @@ app.command(_SUITE)(cli_suite.suite)
 app.command("list")(cli_suite.show_list)
 app.command()(cli_suite.show)
 app.command()(cli_suite.compare)
+app.command()(cli_peers.peers)
 
 
 @app.command()

@@ -108,7 +108,7 @@ def suite(
     folder, catalogue = open_data(data)
     runs = expand_suite(described, folder, catalogue)
     order = [run.id for run in runs]
-    results = _open_results(
+    results = open_results(
         out or Path("runs") / f"bench-{label}",
         {
             "suite": label,
@@ -187,12 +187,17 @@ def show(
     markdown: MarkdownOption = None,
 ) -> None:
     """Print the tables of finished results, and write their page, plot and table.md again."""
+    from spslam.benchmark.peers.suite import SUITE as PEERS
     from spslam.benchmark.published import load_published
     from spslam.benchmark.report import write_reports
     from spslam.benchmark.results import Results
     from spslam.benchmark.tables import insert_markdown, summary_markdown
+    from spslam.cli.peers.reports import show_peers
 
     results = Results.load(folder)
+    if results.suite == PEERS:
+        show_peers(results, markdown)
+        return
     published = load_published(results.published)
     write_reports(results, published, [])
     text = summary_markdown(results, published)
@@ -251,7 +256,17 @@ def compare(
         raise typer.Exit(REGRESSION)
 
 
-def _open_results(path: Path, head: dict[str, object]) -> Results:
+def open_results(path: Path, head: dict[str, object]) -> Results:
+    """Open a folder of results, new or earlier ones.
+
+    Args:
+        path: the folder; it is made.
+        head: name, title, metrics and published results of the suite.
+
+    Raises:
+        OutputError: the folder cannot be made, or holds something else.
+        BenchmarkError: it holds results of another suite, or they cannot be read.
+    """
     from spslam.benchmark.results import FILE, RUNS, Results
     from spslam.errors import BenchmarkError, OutputError
 

@@ -58,8 +58,9 @@ class RunRecord:
         begun_s: when the first frame was requested, seconds after the process started (see
             `process_age_s`).
         dropped: indices of frames that came while tracking was busy.
-        latency_ms: time from each image of a live camera to its pose, milliseconds.
-        latency_from: see `LiveSource`; empty for a recording.
+        latency_ms: time from each image of a live camera, or from the time at which a frame of a
+            recording is due in real time, to its pose, milliseconds.
+        latency_from: see `LiveSource`; `stamp` for a recording in real time, else empty.
         stopped: whether the user stopped the run.
         failure: the error that ended the run.
         causes: descriptions of faults of the input (see `InputChecks`).
@@ -123,6 +124,8 @@ def compute_metrics(
         "first_tracked_frame": _first_tracked(record, trajectory),
         "initialisation_delay_s": _initialisation_delay(record),
         "start_to_first_pose_s": _start_to_first_pose(record),
+        "tracking_begun_s": record.begun_s,
+        "tracking_s": record.done_s[-1] if record.done_s else None,
         "ended": "failed" if record.failure else "stopped" if record.stopped else "complete",
         "keyframes": statistics.keyframes,
         "points": statistics.points,
@@ -347,7 +350,7 @@ def _median_p95(name: str, milliseconds: list[float]) -> Metrics:
 
 
 def _latency(record: RunRecord) -> Metrics:
-    """Summarize the latency of a live camera; empty for a recording."""
+    """Summarize the latency of a live camera or in real time; else empty."""
     if not record.latency_from:
         return {}
     return {**_median_p95("latency", record.latency_ms), "latency_from": record.latency_from}

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition, Event, Thread
 from time import monotonic, perf_counter, sleep
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -164,7 +164,7 @@ def _played(
         _wait_until(begin + frame.timestamp, frame, stop)
         if stop():
             return
-        yield frame, read_ms
+        yield replace(frame, captured_s=begin + frame.timestamp), read_ms
 
 
 def _wait_until(moment: float, frame: Frame, stop: Callable[[], bool]) -> None:

@@ -1,0 +1,1 @@
+"""Runs of other SLAM systems beside ours, in turns."""
