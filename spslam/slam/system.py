@@ -331,7 +331,7 @@ class Slam:
             reason = loss.reason
             logger.warning("frame %d: tracking lost, %s", observations.index, reason)
             self._start.two_view.reset()
-        tracking.lose(observations.timestamp)
+        tracking.lose(observations)
         result = TrackResult(
             observations.index, observations.timestamp, tracking.state, reason=reason
         )

@@ -277,6 +277,18 @@ def test_submaps_without_a_loop_stay_separate() -> None:
     assert len(slam.trajectory(keyframes_only=True)) == len(keyframes_of(slam.map, 0))
 
 
+def test_dark_frames_do_not_count_towards_a_submap() -> None:
+    """After ten black frames, a single frame of another place starts none."""
+    walk, elsewhere = corridor(-9.0, 80), corridor(3.0, 1)
+    room = PointRoom(4000, size=LONG)
+    room.blind = set(range(60, 70))
+    poses = [*walk[:60], *[walk[59]] * 10, *elsewhere, *walk[60:]]
+    slam, results = drive(room, poses, "stereo", SOON)
+    assert {result.state for result in results[60:71]} == {TrackState.LOST}
+    assert {result.state for result in results[71:]} == {TrackState.TRACKING}
+    assert submap_numbers(slam.map).tolist() == [0]
+
+
 def test_tracking_returns_to_the_old_submap_at_its_place() -> None:
     first, dark, other = corridor(-9.0, 60), [corridor(-9.0, 60)[-1]] * 5, corridor(3.0, 40)
     room = PointRoom(4000, size=LONG)
