@@ -39,6 +39,7 @@ from spslam.map.io import SavedMap, load_map
 from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, scene_of, submap_numbers
 from spslam.run.metric_scale import TrueDistance, apply_scale
+from spslam.slam.relocalization import Relocalizer
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
@@ -287,6 +288,32 @@ def test_dark_frames_do_not_count_towards_a_submap() -> None:
     assert {result.state for result in results[60:71]} == {TrackState.LOST}
     assert {result.state for result in results[71:]} == {TrackState.TRACKING}
     assert submap_numbers(slam.map).tolist() == [0]
+
+
+@pytest.mark.parametrize("sensor", ["stereo", "mono"])
+def test_submaps_that_overlap_are_joined_at_once(
+    sensor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that is not relocalized starts a submap where the keyframes before the loss look."""
+    monkeypatch.setattr(Relocalizer, "find", lambda *arguments: None)
+    room, poses = PointRoom(), sway(60)
+    room.blind = {30, 31}
+    slam, results = drive(room, poses, sensor, SOON)
+    began = next(r for r in results[30:] if r.state is TrackState.TRACKING)
+    assert "submap 1 starts" in began.reason and began.submap == 0
+    assert submap_numbers(slam.map).tolist() == [0] and slam.statistics.merges == 1
+    assert {result.submap for result in results[began.index :]} == {0}
+    assert len(slam.trajectory()) == 58, "the lost frames have their poses from the new submap"
+    assert ate(slam, poses, "se3" if sensor == "stereo" else "sim3") < 0.015
+    assert began.T_world_cam is not None
+    after = geometry.inverse(began.T_world_cam) @ results[-1].T_world_cam
+    true = geometry.inverse(poses[began.index]) @ poses[-1]
+    scale = np.linalg.norm(after[:3, 3]) / np.linalg.norm(true[:3, 3])
+    before = geometry.inverse(results[12].T_world_cam) @ results[28].T_world_cam
+    true = geometry.inverse(poses[12]) @ poses[28]
+    assert scale * np.linalg.norm(true[:3, 3]) == pytest.approx(
+        np.linalg.norm(before[:3, 3]), rel=0.05
+    )
 
 
 def test_tracking_returns_to_the_old_submap_at_its_place() -> None:
