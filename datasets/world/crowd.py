@@ -111,7 +111,9 @@ def draw_crowd(
     coverage = _Coverage(path(times), camera, room)
     taken: NDArray[np.bool_] = np.zeros((len(times), *_COARSE[::-1]), dtype=bool)
     walkers = []
-    for time in np.sort(rng.uniform(0.5, duration_s, int(_TRIED_PER_S * duration_s))):
+    for time in np.sort(
+        rng.uniform(min(0.5, duration_s), duration_s, int(_TRIED_PER_S * duration_s))
+    ):
         walker = _drawn(path(np.array([time]))[0], float(time), rng)
         covered = coverage.of(walker, times)
         if covered is None:

@@ -156,12 +156,16 @@ class Blur:
         frames: number of blurred frames.
         every: number of frames after which they are blurred again; 0: only once.
         length: length of the blur, pixels.
+        within: largest delay of `at`, frames; the seed chooses the delay.
+        seed: seed of the delay.
     """
 
     at: int = 100
     frames: int = 1
     every: int = 0
     length: int = 31
+    within: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.length < 1:
@@ -172,11 +176,11 @@ class Blur:
     @property
     def first(self) -> int:
         """The first blurred frame."""
-        return self.at
+        return self.at + _put_off(self.within, self.seed)
 
     def holds(self, index: int) -> bool:
         """Whether the frame at `index` is blurred."""
-        return _recurs(index - self.at, self.frames, self.every)
+        return _recurs(index - self.first, self.frames, self.every)
 
 
 @dataclass(frozen=True)
