@@ -409,11 +409,12 @@ def test_bad_frames_do_not_end_the_wait(scene, bad: set[int], first: int, kind: 
     for index, pose in enumerate(poses):
         observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
         if index in bad:
-            observations = {
-                "black": lambda seen: cut(seen, 0),
-                "covered": lambda seen, i=index: covered(seen, i),
-                "blurred": blurred,
-            }[kind](observations)
+            if kind == "black":
+                observations = cut(observations, 0)
+            elif kind == "covered":
+                observations = covered(observations, index)
+            else:
+                observations = blurred(observations)
         started = initializer.start(slam_map, scene.mono, observations)
     assert isinstance(started, InitialMap)
     assert slam_map.keyframes["frame"].tolist() == [first, 9]
