@@ -80,7 +80,7 @@ class Walker:
 
     @property
     def box(self) -> Box:
-        """The box in its own coordinates, as part of a scene."""
+        """Its faces in its own coordinates, as part of a scene."""
         width, depth, height = self.size
         return Box(0.0, 0.0, width, depth, 0.0, height)
 
@@ -166,7 +166,7 @@ class _Coverage:
     def of(self, walker: Walker, times: FloatArray) -> NDArray[np.bool_] | None:
         """Return (T, H, W) bool: what a walker covers at the times; None if it comes too near."""
         T_box_cam = inverse(walker.poses(times)) @ self._T_world_cam
-        # A camera above the floor, outside of the grown outline of the box.
+        # Distance of the camera to the outline on the floor.
         gap = np.abs(T_box_cam[:, [0, 2], 3]) - np.array(walker.size[:2]) / 2
         if np.linalg.norm(np.maximum(gap, 0.0), axis=1).min() < _CLEARANCE_M:
             return None

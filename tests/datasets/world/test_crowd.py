@@ -27,8 +27,8 @@ def empty(sensor: Sensor = "mono") -> RenderedWorld:
 def test_the_preset_is_the_demo_with_a_crowd() -> None:
     world = open_world("demo-crowd@3", "rgbd")
     assert isinstance(world, CrowdWorld) and world.name == "demo-crowd@3"
-    alike = replace(world.spec, name="demo@3", crowd=False)
-    assert alike == world_spec("demo@3")
+    without = replace(world.spec, name="demo@3", crowd=False)
+    assert without == world_spec("demo@3")
     assert not isinstance(open_world("demo", "mono"), CrowdWorld)
 
 
