@@ -80,7 +80,7 @@ class Walker:
 
     @property
     def box(self) -> Box:
-        """Its faces in its own coordinates, as part of a scene."""
+        """The box in its own coordinates."""
         width, depth, height = self.size
         return Box(0.0, 0.0, width, depth, 0.0, height)
 
