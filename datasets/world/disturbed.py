@@ -1,4 +1,4 @@
-"""Disturb recordings: moving boxes, still cameras, dark frames, jumps, parts of the vehicle.
+"""Disturb recordings: boxes, still cameras, dark or blurred frames, jumps, parts of the vehicle.
 
 The ground truth stays exact. Several disturbances can be combined:
 
@@ -7,6 +7,7 @@ The ground truth stays exact. Several disturbances can be combined:
     still = disturb(open_world("demo-small"), ["still:frames=70", "mover:fraction=0.25,speed=3.3"])
     moving = disturb(world, ["mover:fraction=0.4,speed=4,path=pass,start=60,seed=3"])
     dark = disturb(world, ["dark:at=100,frames=8"])
+    blurred = disturb(world, ["blur:at=0,frames=1,every=3"])
     bonnet = disturb(world, ["body:fraction=0.2"])
     jump = disturb(world, ["jump:at=150,to=20,frames=60"])
 
@@ -127,17 +128,59 @@ class Dark:
         frames: number of black frames.
         within: largest delay of `at`, frames; the seed chooses the delay.
         seed: seed of the delay.
+        every: number of frames after which it is dark again; 0: only once.
     """
 
     at: int = 100
     frames: int = 8
     within: int = 0
     seed: int = 0
+    every: int = 0
 
     @property
     def first(self) -> int:
         """The first dark frame."""
         return self.at + _put_off(self.within, self.seed)
+
+    def holds(self, index: int) -> bool:
+        """Whether the frame at `index` is dark."""
+        return _recurs(index - self.first, self.frames, self.every)
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Frames blurred by a shake of the camera, sideways in the image.
+
+    Attributes:
+        at: the first blurred frame.
+        frames: number of blurred frames.
+        every: number of frames after which they are blurred again; 0: only once.
+        length: length of the blur, pixels.
+        within: largest delay of `at`, frames; the seed chooses the delay.
+        seed: seed of the delay.
+    """
+
+    at: int = 100
+    frames: int = 1
+    every: int = 0
+    length: int = 31
+    within: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise DatasetError(
+                f"blur: its length is at least one pixel, found length={self.length}"
+            )
+
+    @property
+    def first(self) -> int:
+        """The first blurred frame."""
+        return self.at + _put_off(self.within, self.seed)
+
+    def holds(self, index: int) -> bool:
+        """Whether the frame at `index` is blurred."""
+        return _recurs(index - self.first, self.frames, self.every)
 
 
 @dataclass(frozen=True)
@@ -196,15 +239,20 @@ class Body:
         return max(1, round(self.fraction * height))
 
 
+def _recurs(index: int, frames: int, every: int) -> bool:
+    """Whether a frame is one of the first `frames`, or of each `every` frames if that is not 0."""
+    return index >= 0 and (index % every if every else index) < frames
+
+
 def _put_off(within: int, seed: int) -> int:
     return int(np.random.default_rng([seed, 17]).integers(0, within + 1))
 
 
-Disturbance = Still | Mover | Dark | Jump | Body
+Disturbance = Still | Mover | Dark | Blur | Jump | Body
 logger = logging.getLogger(__name__)
 
 _KINDS: dict[str, type[Disturbance]] = {"still": Still, "mover": Mover, "dark": Dark, "jump": Jump}
-_KINDS["body"] = Body
+_KINDS |= {"body": Body, "blur": Blur}
 
 
 def parse_disturbance(text: str) -> Disturbance:
@@ -279,6 +327,7 @@ class DisturbedSequence(BaseSequence):
         self._latest: tuple[int, Frame] | None = None
         self._noise: list[Still] = [d for d in disturbances if isinstance(d, Still)]
         self._dark = [d for d in disturbances if isinstance(d, Dark)]
+        self._blurs = [d for d in disturbances if isinstance(d, Blur)]
         rows = np.arange(len(whole))
         for disturbance in disturbances:
             rows = _chosen(rows, disturbance)
@@ -286,12 +335,13 @@ class DisturbedSequence(BaseSequence):
         self._reordered = not np.array_equal(rows, np.arange(len(whole)))
         if self._reordered:
             self.ground_truth = self._truth()
-        for dark in self._dark:
-            if not dark.first < len(rows):
-                raise DatasetError(
-                    f"{whole.name} has {counted(len(rows), 'frame')}, "
-                    f"it cannot be dark from frame {dark.first}"
-                )
+        for kind, bad in (("dark", self._dark), ("blurred", self._blurs)):
+            for disturbance in bad:
+                if not disturbance.first < len(rows):
+                    raise DatasetError(
+                        f"{whole.name} has {counted(len(rows), 'frame')}, "
+                        f"it cannot be {kind} from frame {disturbance.first}"
+                    )
         movers = [d for d in disturbances if isinstance(d, Mover)]
         self._boxes = [
             _Box(mover, whole.camera, self._poses() if mover.world else None) for mover in movers
@@ -361,7 +411,7 @@ class DisturbedSequence(BaseSequence):
             frame = replace(frame, index=index, timestamp=float(self._stamps[index]))
         images: list[NDArray[np.uint8] | None] = [frame.image, frame.image_right]
         depth = frame.depth
-        if any(dark.first <= index < dark.first + dark.frames for dark in self._dark):
+        if any(dark.holds(index) for dark in self._dark):
             blind = [None if image is None else np.zeros_like(image) for image in images]
             left = blind[0]
             assert left is not None
@@ -375,7 +425,7 @@ class DisturbedSequence(BaseSequence):
             )
         for side, image in enumerate(images):
             if image is not None:
-                images[side] = self._photo(image, frame, index, side)
+                images[side] = self._blurred(self._photo(image, frame, index, side), index)
         if depth is not None:
             for box in self._boxes:
                 found = box.seen(index, right=False)
@@ -400,6 +450,12 @@ class DisturbedSequence(BaseSequence):
             color=None,
             color_right=None,
         )
+
+    def _blurred(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        for blur in self._blurs:
+            if blur.holds(index):
+                image = np.asarray(cv2.blur(image, (blur.length, 1)), dtype=np.uint8)
+        return image
 
     def _source(self, row: int) -> Frame:
         # Keep the latest frame: a still camera repeats one frame.
@@ -504,7 +560,7 @@ def _chosen(rows: NDArray[np.int64], disturbance: Disturbance) -> NDArray[np.int
             return rows
 
 
-def _first(disturbance: Mover | Dark | Jump | Body) -> int:
+def _first(disturbance: Mover | Dark | Blur | Jump | Body) -> int:
     if isinstance(disturbance, Body):
         return 0
     return disturbance.start if isinstance(disturbance, Mover) else disturbance.first

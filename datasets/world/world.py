@@ -44,6 +44,7 @@ class WorldSpec:
         noise_sigma: standard deviation of the sensor's noise, grey levels.
         shutter_s: exposure time, seconds, which causes motion blur; 0: sharp images.
         exposure_change: relative amplitude of a slow change of brightness; 0: constant brightness.
+        crowd: whether boxes walk through the world, see `crowd.CrowdWorld`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class WorldSpec:
     noise_sigma: float = 1.5
     shutter_s: float = 0.0
     exposure_change: float = 0.0
+    crowd: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.width < 16 or self.height < 16:
@@ -84,6 +86,8 @@ _SPECS = {
     "demo-small": WorldSpec("demo-small", "room", "sway", 320, 240, 72, texels_per_m=256.0),
     "demo-loop": WorldSpec("demo-loop", "ring", "laps", 640, 480, 1120, texels_per_m=300.0),
     "demo-twins": WorldSpec("demo-twins", "twins", "stroll", 640, 480, 580, texels_per_m=300.0),
+    # `demo` is the same world without the crowd.
+    "demo-crowd": WorldSpec("demo-crowd", "hall", "tour", 640, 480, 300, crowd=True),
 }
 WORLD_PRESETS = tuple(_SPECS)
 
@@ -122,14 +126,18 @@ def open_world(preset: str, sensor: str = "auto") -> RenderedWorld:
     Raises:
         DatasetError: there is no such world or sensor.
     """
-    spec = world_spec(preset)
+    spec, kind = world_spec(preset), RenderedWorld
+    if spec.crowd:
+        from .crowd import CrowdWorld
+
+        kind = CrowdWorld
     match sensor:
         case "auto" | "stereo":
-            return RenderedWorld(spec, "stereo")
+            return kind(spec, "stereo")
         case "mono":
-            return RenderedWorld(spec, "mono")
+            return kind(spec, "mono")
         case "rgbd":
-            return RenderedWorld(spec, "rgbd")
+            return kind(spec, "rgbd")
         case _:
             raise DatasetError(f"sensor must be auto, mono, stereo or rgbd, found {sensor!r}")
 

@@ -148,7 +148,7 @@ PathArgument = Annotated[
         show_default=False,
         help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
         "depth/ for RGB-D), a video, a ROS bag, a live camera (camera:0, realsense:, oak:), or a "
-        "built-in world: demo, demo-small, demo-loop, demo-twins.",
+        "built-in world: demo, demo-small, demo-loop, demo-twins, demo-crowd.",
     ),
 ]
 SensorOption = Annotated[
@@ -317,8 +317,8 @@ def run(
             metavar="KIND:KEY=VALUE,…",
             show_default=False,
             help="Add a disturbance to the recording, to test the run: still:frames=70, "
-            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8, jump:at=150,to=20 or "
-            "body:fraction=0.2; may be repeated.",
+            "mover:fraction=0.25,speed=3.3, dark:at=100,frames=8, blur:at=0,every=3, "
+            "jump:at=150,to=20 or body:fraction=0.2; may be repeated.",
         ),
     ] = None,
     outputs: Annotated[

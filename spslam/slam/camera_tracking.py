@@ -44,6 +44,7 @@ class CameraTracking:
         self.reference_id = -1
         self.seen: IntArray = np.zeros(0, dtype=np.int64)
         self._config = config.tracking
+        self._min_points = config.initialization.min_points
         self._tracker = tracker
         self._relocalizer = Relocalizer(config, tracker, components.place_recognition)
         self._local: tuple[IntArray, IntArray] | None = None
@@ -169,11 +170,16 @@ class CameraTracking:
         self.state = TrackState.TRACKING
         self._lost_since, self._lost_frames = None, 0
 
-    def lose(self, timestamp: float) -> None:
-        """Count a frame in which the camera was not found."""
+    def lose(self, observations: Observations) -> None:
+        """Count a frame in which the camera was not found.
+
+        A black or covered frame says nothing about where the camera is: only frames that could
+        start a submap count.
+        """
+        timestamp = observations.timestamp
         self.state = TrackState.LOST
         self.motion.stop()
-        self._lost_frames += 1
+        self._lost_frames += len(observations) >= self._min_points
         if self._lost_since is None:
             self._lost_since = timestamp
 

@@ -112,12 +112,28 @@ def _map_depth(slam_map: Map, camera: Camera, observations: Observations) -> int
     return keyframe_id
 
 
+@dataclass(eq=False)
+class _View:
+    """A waiting frame that may be the first view of a map.
+
+    Attributes:
+        position: its position in the waiting frames.
+        matched: positions of the frames that matched it.
+        refused: number of frames whose motion from it was not clear.
+    """
+
+    position: int
+    matched: list[int] = field(default_factory=list)
+    refused: int = 0
+
+
 class TwoViewInitializer:
     """Starts a map from two views of a single camera, once they have enough parallax.
 
     A frame that does not match the first view may be bad (black, blurred, covered), or the view may
-    have changed. The next frame decides: it matches the first view again, or the frame before it,
-    which then becomes the first view.
+    have changed. It becomes another first view, and later frames show which of them is right: bad
+    frames do not end the wait, and after a cut the map starts from the first frame of the new
+    place.
 
     The scale of the map is set so that the median depth of its first view is 1.
 
@@ -143,14 +159,12 @@ class TwoViewInitializer:
         self.strangers: list[int] = []
         self._before: list[Observations] = []
         self._waiting: list[Observations] = []
-        # Indices, in the waiting frames, of those that did not match the first view.
-        self._astray: list[int] = []
-        # Number of frames whose motion from the first view was not clear.
-        self._refused = 0
+        # First views, the one matched last first.
+        self._views: list[_View] = []
 
     def reset(self) -> None:
         """Forget the waiting frames."""
-        self._before, self._waiting, self._astray, self._refused = [], [], [], 0
+        self._before, self._waiting, self._views = [], [], []
         self.still_fractions, self.strangers = [], []
 
     def leave_out(self, fixed: Callable[[Observations], BoolArray]) -> None:
@@ -165,22 +179,24 @@ class TwoViewInitializer:
         self, slam_map: Map, camera: Camera, observations: Observations
     ) -> InitialMap | Refusal:
         """Fill an empty submap from the first view and this one, if they determine it."""
-        if len(self._waiting) >= self._config.max_frames:
-            self._renew(len(self._waiting))
+        oldest = len(self._waiting) - self._config.max_frames
+        self._keep([view for view in self._views if view.position > oldest])
         if len(observations) < self._config.min_points:
             self._set_aside(observations)
             return Refusal(
                 f"{counted(len(observations), 'keypoint')} in the image, "
                 f"{self._config.min_points} are needed"
             )
-        if not self._waiting:
-            self._waiting.append(observations)
+        if not self._views:
+            self._add_view(observations)
             return Refusal("first view")
         matches0 = self._match_view(observations)
-        self._waiting.append(observations)
         if isinstance(matches0, Refusal):
             return matches0
-        first, hit = self._waiting[0], np.flatnonzero(matches0 >= 0)
+        view, hit = self._views[0], np.flatnonzero(matches0 >= 0)
+        first = self._waiting[view.position]
+        view.matched.append(len(self._waiting))
+        self._waiting.append(observations)
         pixels0, pixels1 = first.pixels[hit], observations.pixels[matches0[hit]]
         motion = np.linalg.norm(pixels1 - pixels0, axis=1)
         self.still_fractions.append(float(np.mean(motion < self._config.still_px)))
@@ -200,12 +216,7 @@ class TwoViewInitializer:
             )
         solved = self._solve(pixels0, pixels1, camera)
         if isinstance(solved, Refusal):
-            self._refused += 1
-            if (
-                self._refused >= self._config.max_refused
-                and len(self._waiting) >= self._config.min_waiting
-            ):
-                self._renew(len(self._waiting) // 2)
+            self._refuse(view)
             return solved
         good = _triangulated(solved)
         if np.count_nonzero(good) < self._config.min_points:
@@ -219,7 +230,8 @@ class TwoViewInitializer:
         keyframe_id = self._fill(
             slam_map, first, observations, T_1_0, solved.points[good] * scale, hit[good], matches0
         )
-        started = InitialMap(keyframe_id, self._before, self._waiting[1:-1])
+        before = [*self._before, *self._waiting[: view.position]][-self._config.max_frames :]
+        started = InitialMap(keyframe_id, before, self._waiting[view.position + 1 : -1])
         self.reset()
         return started
 
@@ -255,24 +267,24 @@ class TwoViewInitializer:
         return replace(other, points=points)
 
     def _match_view(self, observations: Observations) -> NDArray[np.int64] | Refusal:
-        """Match the first view with a frame; return `matches0` if enough match.
+        """Match a frame with the first views, and put the matching view first.
 
-        If the first view does not match, the newest unmatched frame that does becomes the first
-        view.
+        Returns:
+            `matches0` of that view. If none matches, the frame becomes another first view.
         """
-        matches0 = self._match(self._waiting[0], observations)
-        found = int(np.count_nonzero(matches0 >= 0))
-        if found >= self._config.min_points:
-            return matches0
-        for position in self._astray[::-1]:
-            other0 = self._match(self._waiting[position], observations)
-            if np.count_nonzero(other0 >= 0) >= self._config.min_points:
-                self._renew(position)
-                return other0
-        self._astray = [*self._astray, len(self._waiting)][-self._config.max_unmatched :]
-        self.strangers.append(found)
+        most = 0
+        for view in self._views:
+            matches0 = self._match(self._waiting[view.position], observations)
+            found = int(np.count_nonzero(matches0 >= 0))
+            if found >= self._config.min_points:
+                self._views.remove(view)
+                self._views.insert(0, view)
+                return matches0
+            most = max(most, found)
+        self._add_view(observations)
+        self.strangers.append(most)
         return Refusal(
-            f"{counted(found, 'match', 'matches')} with the first view, "
+            f"{counted(most, 'match', 'matches')} with the first view, "
             f"{self._config.min_points} needed"
         )
 
@@ -288,10 +300,35 @@ class TwoViewInitializer:
         else:
             self._before = [*self._before, observations][-self._config.max_frames :]
 
-    def _renew(self, position: int) -> None:
-        """Make a waiting frame the first view; keep the latest frames before it for tracking."""
-        self._before = [*self._before, *self._waiting[:position]][-self._config.max_frames :]
-        self._waiting, self._astray, self._refused = self._waiting[position:], [], 0
+    def _add_view(self, observations: Observations) -> None:
+        """Make a frame another first view; of too many, forget one that no frame matched."""
+        self._views.append(_View(len(self._waiting)))
+        self._waiting.append(observations)
+        if len(self._views) > 1 + self._config.max_unmatched:
+            others = self._views[1:-1]
+            unmatched = [view for view in others if not view.matched]
+            forgotten = unmatched[0] if unmatched else others[-1]
+            self._keep([view for view in self._views if view is not forgotten])
+
+    def _refuse(self, view: _View) -> None:
+        """Count an unclear motion; after too many, a later frame that matched replaces the view."""
+        view.refused += 1
+        waited = len(self._waiting) - view.position
+        if view.refused < self._config.max_refused or waited < self._config.min_waiting:
+            return
+        middle = view.position + waited // 2
+        later = _View(next(position for position in view.matched if position >= middle))
+        self._keep([later, *(other for other in self._views if other is not view)])
+
+    def _keep(self, views: list[_View]) -> None:
+        """Keep these first views; frames before the oldest of them wait only to be tracked."""
+        self._views = views
+        oldest = min((view.position for view in views), default=len(self._waiting))
+        self._before = [*self._before, *self._waiting[:oldest]][-self._config.max_frames :]
+        self._waiting = self._waiting[oldest:]
+        for view in views:
+            view.position -= oldest
+            view.matched = [position - oldest for position in view.matched]
 
     @staticmethod
     def _fill(

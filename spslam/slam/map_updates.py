@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -225,9 +225,42 @@ class MapUpdates:
     ) -> ScaleCorrection | None:
         submaps = len(submap_numbers(slam_map))
         scale_correction = self._loops.close(slam_map, camera, keyframe_id)
+        self._apply(slam_map, camera, scale_correction, submaps)
+        return scale_correction
+
+    def join_overlap(
+        self,
+        tracking: CameraTracking,
+        slam_map: Map,
+        camera: Camera,
+        found: Iterable[tuple[int, TrackedFrame]],
+    ) -> bool:
+        """Join a submap that just began to the one before; return whether they were joined.
+
+        Args:
+            tracking: of the camera.
+            slam_map: to correct.
+            camera: of the map.
+            found: ids of keyframes of the older submap, each tracked in the new one.
+        """
+        submaps = len(submap_numbers(slam_map))
+        correction = self._loops.join_overlap(slam_map, camera, found)
+        self._apply(slam_map, camera, correction, submaps)
+        if correction is not None:
+            tracking.see_keyframe(tracking.reference_id, slam_map)
+            self.count(slam_map)
+        return correction is not None
+
+    def _apply(
+        self,
+        slam_map: Map,
+        camera: Camera,
+        scale_correction: ScaleCorrection | None,
+        submaps: int,
+    ) -> None:
+        """Notify the observers of a corrected map that had a number of submaps before."""
         if scale_correction is not None:
             self._observers.keyframes_rescaled(scale_correction)
             self._statistics.loops += 1
             self._statistics.merges += submaps - len(submap_numbers(slam_map))
             self._global.start(slam_map, camera)
-        return scale_correction

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import MapError, Refusal
@@ -330,20 +331,50 @@ class Slam:
             self.statistics.losses.append(loss)
             reason = loss.reason
             logger.warning("frame %d: tracking lost, %s", observations.index, reason)
-            self._start.two_view.reset()
-        tracking.lose(observations.timestamp)
+            self._start.lose()
+        tracking.lose(observations)
         result = TrackResult(
             observations.index, observations.timestamp, tracking.state, reason=reason
         )
-        if not self.localization_only and tracking.stays_lost(observations.timestamp):
+        if self.localization_only:
+            pass
+        elif tracking.stays_lost(observations.timestamp):
             result = self._initialize(frame, observations, camera)
             if tracking.state is TrackState.TRACKING:
                 logger.warning("frame %d: submap %d starts", observations.index, self.map.submap)
                 self._updates.submap_began(self.map.submap, tracking.departure)
+                result = self._join_overlap(result, camera)
+        else:
+            self._start.keep_lost(observations)
         # In a saved map the state is LOST from the beginning, without a loss.
         if tracking.state is TrackState.LOST and self.statistics.losses:
             self.statistics.losses[-1].frames += 1
         return result
+
+    def _join_overlap(self, result: TrackResult, camera: Camera) -> TrackResult:
+        """Join a submap that just began to the one before, if keyframes before the loss see both.
+
+        Returns:
+            The result of the frame that started the submap, in the joined one.
+        """
+        tracking, departure = self._tracking, self._tracking.departure
+        if departure is None:
+            return result
+        self._updates.take_up(tracking, None, self.map, camera)
+        submap = self.map.submap
+        earliest = self._recorder.trajectory(self.map, submap).T_world_cam[0]
+        found = self._start.overlap(
+            self.map, camera, departure, geometry.inverse(earliest), tracking.seen
+        )
+        if not self._updates.join_overlap(tracking, self.map, camera, found):
+            return result
+        logger.warning(
+            "frame %d: submap %d joined to submap %d: keyframes before the loss see both",
+            result.index, submap, self.map.submap,
+        )  # fmt: skip
+        T_cam_world = tracking.motion.last(self.map)
+        T_world_cam = None if T_cam_world is None else geometry.inverse(T_cam_world)
+        return replace(result, T_world_cam=T_world_cam, submap=self.map.submap)
 
     def _leave_out_body(self, camera: Camera) -> None:
         """Remove points fixed to the camera's carrier from the map and from the waiting frames.

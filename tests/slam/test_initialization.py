@@ -370,26 +370,38 @@ def covered(observations: Observations, seed: int) -> Observations:
     return replace(observations, descriptors=other / np.linalg.norm(other, axis=1, keepdims=True))
 
 
+def blurred(observations: Observations) -> Observations:
+    """The frame blurred: its descriptors are like those of other blurred frames only."""
+    size = observations.descriptors.shape[1]
+    rotation, _ = np.linalg.qr(np.random.default_rng(4).normal(size=(size, size)))
+    turned = (observations.descriptors @ rotation).astype(np.float32)
+    return replace(observations, descriptors=turned)
+
+
 @pytest.mark.parametrize(
     ("bad", "first"),
     [
+        ({4}, 0),
         ({2, 5, 8}, 0),
         ({0, 3, 6}, 1),
         ({1, 2, 5, 6}, 0),
         ({1, 3, 5, 7}, 0),
         ({0, 2, 4, 6}, 1),
         ({0, 1, 2}, 3),
+        ({1, 2, 3, 4, 5, 6, 7}, 0),
     ],
     ids=[
+        "one",
         "every third",
         "every third and the first",
         "two in a row",
         "every second",
         "every second and the first",
         "first three",
+        "seven in a row",
     ],
 )
-@pytest.mark.parametrize("kind", ["black", "covered"])
+@pytest.mark.parametrize("kind", ["black", "covered", "blurred"])
 def test_bad_frames_do_not_end_the_wait(scene, bad: set[int], first: int, kind: str) -> None:
     """Only the last frame has enough parallax to the first good one."""
     initializer, slam_map = two_views(), Map(32)
@@ -397,9 +409,48 @@ def test_bad_frames_do_not_end_the_wait(scene, bad: set[int], first: int, kind: 
     for index, pose in enumerate(poses):
         observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
         if index in bad:
-            observations = cut(observations, 0) if kind == "black" else covered(observations, index)
+            if kind == "black":
+                observations = cut(observations, 0)
+            elif kind == "covered":
+                observations = covered(observations, index)
+            else:
+                observations = blurred(observations)
         started = initializer.start(slam_map, scene.mono, observations)
     assert isinstance(started, InitialMap)
     assert slam_map.keyframes["frame"].tolist() == [first, 9]
     kept = [o.index for o in [*started.before, *started.between]]
     assert set(range(9)) - bad - {first} <= set(kept), "good frames wait for their pose"
+
+
+def test_after_a_cut_the_map_starts_at_the_new_place_with_bad_frames_too(scene) -> None:
+    """The old first view is not matched again; every third frame is blurred."""
+    scene.points[200:, 2] *= -1.0
+    initializer, slam_map = two_views(min_points=50), Map(32)
+    poses = [scene.pose(0.01 * i) for i in range(4)]
+    poses += [scene.pose(0.02 * i, yaw=np.pi) for i in range(6)] + [scene.pose(0.5, yaw=np.pi)]
+    for index, pose in enumerate(poses):
+        observations = scene.observe(pose, index, depth=False, noise_px=NOISE_PX)
+        if index % 3 == 0:
+            observations = blurred(observations)
+        started = initializer.start(slam_map, scene.mono, observations)
+        assert isinstance(started, InitialMap) == (index == 10), started
+    assert slam_map.keyframes["frame"].tolist() == [4, 10]
+    assert isinstance(started, InitialMap)
+    assert [o.index for o in started.before] == [0, 1, 2, 3]
+    assert [o.index for o in started.between] == [5, 6, 7, 8, 9]
+
+
+def test_a_frame_without_keypoints_never_replaces_a_first_view(scene) -> None:
+    """The motion from the first view stays unclear; the frame in the middle is black."""
+    initializer = TwoViewInitializer(config(), DescriptorMatcher(), Undecided(NOISE_PX), 0.7)
+    slam_map = Map(32)
+    for index in range(16):
+        observations = scene.observe(
+            scene.pose(0.13 * index, 0.012 * index), index, depth=False, noise_px=NOISE_PX
+        )
+        if index in (4, 5):
+            observations = cut(observations, 0)
+        started = initializer.start(slam_map, scene.mono, observations)
+        if isinstance(started, InitialMap):
+            break
+    assert slam_map.keyframes["frame"].tolist()[0] == 6

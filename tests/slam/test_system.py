@@ -39,6 +39,7 @@ from spslam.map.io import SavedMap, load_map
 from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, scene_of, submap_numbers
 from spslam.run.metric_scale import TrueDistance, apply_scale
+from spslam.slam.relocalization import Relocalizer
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
 from spslam.trajectory import Trajectory
@@ -275,6 +276,47 @@ def test_submaps_without_a_loop_stay_separate() -> None:
     assert slam.statistics.merges == 0
     assert results[-1].submap == 1
     assert len(slam.trajectory(keyframes_only=True)) == len(keyframes_of(slam.map, 0))
+
+
+def test_dark_frames_do_not_count_towards_a_submap() -> None:
+    """After ten black frames, a single frame of another place starts none."""
+    walk, elsewhere = corridor(-9.0, 80), corridor(3.0, 1)
+    room = PointRoom(4000, size=LONG)
+    room.blind = set(range(60, 70))
+    poses = [*walk[:60], *[walk[59]] * 10, *elsewhere, *walk[60:]]
+    slam, results = drive(room, poses, "stereo", SOON)
+    assert {result.state for result in results[60:71]} == {TrackState.LOST}
+    assert {result.state for result in results[71:]} == {TrackState.TRACKING}
+    assert submap_numbers(slam.map).tolist() == [0]
+
+
+@pytest.mark.parametrize("sensor", ["stereo", "mono"])
+def test_submaps_that_overlap_are_joined_at_once(
+    sensor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera that is not relocalized starts a submap where the keyframes before the loss look."""
+    monkeypatch.setattr(Relocalizer, "find", lambda *arguments: None)
+    room, poses = PointRoom(), sway(60)
+    room.blind = {30, 31}
+    slam, results = drive(room, poses, sensor, SOON)
+    began = next(r for r in results[30:] if r.state is TrackState.TRACKING)
+    assert "submap 1 starts" in began.reason and began.submap == 0
+    assert submap_numbers(slam.map).tolist() == [0] and slam.statistics.merges == 1
+    assert {result.submap for result in results[began.index :]} == {0}
+    assert len(slam.trajectory()) == 58, "the lost frames have their poses from the new submap"
+    assert ate(slam, poses, "se3" if sensor == "stereo" else "sim3") < 0.015
+    # The frame that began it has its pose in the joined submap, at the scale of before the loss.
+    assert stretch(results, poses, began.index, 59) == pytest.approx(
+        stretch(results, poses, 12, 28), rel=0.05
+    )
+
+
+def stretch(results: list[TrackResult], poses: list[np.ndarray], first: int, last: int) -> float:
+    """Length of the way between two frames as it was tracked, over the true length."""
+    there, here = results[first].T_world_cam, results[last].T_world_cam
+    assert there is not None and here is not None
+    way = np.linalg.norm(here[:3, 3] - there[:3, 3])
+    return float(way / np.linalg.norm(poses[last][:3, 3] - poses[first][:3, 3]))
 
 
 def test_tracking_returns_to_the_old_submap_at_its_place() -> None:

@@ -13,6 +13,7 @@ to move that far while it was lost.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -162,6 +163,33 @@ class LoopCloser:
                 return self._join(slam_map, camera, edge)
         return None
 
+    def join_overlap(
+        self, slam_map: Map, camera: Camera, found: Iterable[tuple[int, TrackedFrame]]
+    ) -> ScaleCorrection | None:
+        """Join a new submap to the one before by keyframes of both; None if they do not agree.
+
+        Two keyframes must give the same relative pose of the submaps, and the camera must have been
+        able to move that far between them.
+
+        Args:
+            slam_map: to correct.
+            camera: of the map.
+            found: ids of keyframes of the older submap, each tracked in the younger one.
+        """
+        if not self._config.enabled:
+            return None
+        self._joint = None
+        for keyframe_id, tracked in found:
+            place = Place.of(tracked, slam_map)
+            edge = self._edge(slam_map, camera, keyframe_id, place.keyframe_id, tracked)
+            if edge is None:
+                continue
+            scale = float(geometry.similarity_scale(edge.S_i_j))
+            possible = self._can_be(slam_map, keyframe_id, place, scale)
+            if possible and self._seen_before(slam_map, edge):
+                return self._join(slam_map, camera, edge)
+        return None
+
     def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
         """Do nothing: the loop edges are corrected with the map itself."""
 
@@ -195,6 +223,25 @@ class LoopCloser:
             candidate: id of the older keyframe.
         """
         found = self._recognize(slam_map, camera, keyframe_id, candidate)
+        return self._edge(slam_map, camera, keyframe_id, candidate, found)
+
+    def _edge(
+        self,
+        slam_map: Map,
+        camera: Camera,
+        keyframe_id: int,
+        candidate: int,
+        found: TrackedFrame | Refusal,
+    ) -> LoopEdge | None:
+        """Return the loop edge of a keyframe tracked at another place, or None if it is rejected.
+
+        Args:
+            slam_map: holds both keyframes.
+            camera: of the map.
+            keyframe_id: id of the keyframe.
+            candidate: id of a keyframe at the other place.
+            found: the keyframe, tracked at the other place.
+        """
         scale = _RelativeScale(1.0, self._config.min_scale_sigma)
         if not isinstance(found, Refusal) and not camera.has_depth:
             scale = self._relative_scale(slam_map, keyframe_id, found)

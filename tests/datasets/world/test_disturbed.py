@@ -11,6 +11,7 @@ from world_folder import write_world
 
 from spslam.datasets import open_sequence
 from spslam.datasets.world.disturbed import (
+    Blur,
     Dark,
     DisturbedSequence,
     Jump,
@@ -29,7 +30,7 @@ BOX = Mover(fraction=0.25, speed=3.25, path="appear", heading=0.0, start=3, nois
 
 
 @cache
-def opened(sensor: str, *disturbances: Still | Mover | Dark | Jump) -> DisturbedSequence:
+def opened(sensor: str, *disturbances: Still | Mover | Dark | Blur | Jump) -> DisturbedSequence:
     return disturb(open_world("demo-small", sensor), list(disturbances))
 
 
@@ -182,6 +183,23 @@ def test_dark_frames_are_black_in_all_images() -> None:
         assert sequence[7].index == 7 and sequence[7].timestamp == pytest.approx(0.35)
 
 
+def test_dark_and_blurred_frames_come_again() -> None:
+    sequence = opened("mono", Dark(at=1, frames=2, every=5), Blur(at=3, every=5, length=9))
+    world = open_world("demo-small", "mono")
+    black = [not sequence[index].image.any() for index in range(10)]
+    assert np.flatnonzero(black).tolist() == [1, 2, 6, 7]
+    same = [np.array_equal(sequence[index].image, world[index].image) for index in range(10)]
+    assert np.flatnonzero(same).tolist() == [0, 4, 5, 9]
+    # The shake is sideways: it removes steps along the rows only.
+    sharp, shaken = (s[3].image.astype(float)[5:-5, 10:-10] for s in (world, sequence))
+    across, along = (
+        np.abs(np.diff(shaken, axis=axis)).mean() / np.abs(np.diff(sharp, axis=axis)).mean()
+        for axis in (1, 0)
+    )
+    assert across < 0.5 and along > 1.5 * across
+    assert sequence.disturbed_from == 1
+
+
 def test_a_jump_continues_elsewhere_with_its_true_poses() -> None:
     sequence, world = (
         opened("mono", Jump(at=40, to=5, frames=10, back=True)),
@@ -243,7 +261,7 @@ def test_disturbances_are_parsed_from_text() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fog", "a disturbance is one of still, mover, dark, jump, body, found 'fog'"),
+        ("fog", "a disturbance is one of still, mover, dark, jump, body, blur, found 'fog'"),
         ("dark:frame=3", "dark takes at=…, frames=…"),
         ("dark:at", "found 'at'"),
         ("dark:at=x", "dark: at must be like 100, found 'x'"),
@@ -252,6 +270,8 @@ def test_disturbances_are_parsed_from_text() -> None:
         ("mover:fraction=1.5", "a fraction between 0 and 1"),
         ("mover:speed=-3", "a speed of at least 0 or -1"),
         ("mover:path=round", "stay, pass or appear, found 'round'"),
+        ("blur:length=0", "at least one pixel, found length=0"),
+        ("blur:at=72", "it cannot be blurred from frame 72"),
         ("dark:at=72", "it cannot be dark from frame 72"),
         ("jump:at=72", "there are 72 frames, found at=72"),
         ("jump:at=9,to=99", "found at=9 to=99"),
