@@ -11,25 +11,26 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.typing import FloatArray
 
-from .render import Renderer, TextureAtlas
+from .render import SAMPLES, Renderer, TextureAtlas
 from .scene import Face
 
-# Time between two renderings, seconds. At 130° a second the image moves one pixel in it.
-_STEP_S = 1e-3
+# Number of times that each of a pixel's samples is taken during an exposure. With 2, a camera that
+# turns by 130° a second for 6 ms moves by less than a pixel between two renderings.
+_ROUNDS = 2
 
 
 class RollingShutter:
     """A camera that reads its rows at a constant speed, and exposes each one until then.
 
-    The scene is rendered every millisecond, in the rows that are open at that time only. A row is
-    the mean of the renderings during its exposure, with fractional weights at both ends, so that
-    its mean time is exact.
+    The scene is rendered several times an exposure, in the rows that are open at that time only,
+    and with the next of a pixel's samples each time. A row is the mean of the renderings during its
+    exposure, with fractional weights at both ends, so that its mean time is exact.
 
     Args:
         faces: the scene.
         atlas: its textures.
         camera: the camera; `readout_s` is the time from the first row to the last.
-        exposure_s: exposure time of a row, seconds.
+        exposure_s: exposure time of a row, seconds; above 0.
     """
 
     def __init__(
@@ -39,12 +40,12 @@ class RollingShutter:
         self._row_times: FloatArray = camera.readout_s * (
             np.arange(camera.height) / (camera.height - 1) - 0.5
         )
-        steps = max(int(np.ceil((camera.readout_s + exposure_s) / _STEP_S)), 1)
-        step = (camera.readout_s + exposure_s) / steps
+        step = exposure_s / (_ROUNDS * SAMPLES)
+        steps = int(np.ceil((camera.readout_s + exposure_s) / step - 1e-9))
         self._times: FloatArray = (np.arange(steps) - (steps - 1) / 2) * step
         # Overlap of the interval of each rendering with the exposure of each row, (steps, rows).
         offset = np.abs(self._times[:, None] - self._row_times)
-        overlap = np.clip((step + exposure_s) / 2 - offset, 0.0, min(step, exposure_s))
+        overlap = np.clip((step + exposure_s) / 2 - offset, 0.0, step)
         self._weights: NDArray[np.float32] = (overlap / overlap.sum(axis=0)).astype(np.float32)
         self._bands = [_open_rows(weights) for weights in self._weights]
         self._renderers = [
@@ -52,8 +53,9 @@ class RollingShutter:
                 faces,
                 atlas,
                 replace(camera, height=rows.stop - rows.start, cy=camera.cy - rows.start),
+                sample=i % SAMPLES,
             )
-            for rows in self._bands
+            for i, rows in enumerate(self._bands)
         ]
 
     def image(

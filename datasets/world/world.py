@@ -81,6 +81,8 @@ class WorldSpec:
                 raise DatasetError(
                     f"world {self.name}: {field} must not be negative, found {getattr(self, field)}"
                 )
+        if self.readout_s > 0 and self.shutter_s == 0:
+            raise DatasetError(f"world {self.name}: a rolling shutter needs an exposure time")
 
 
 _SPECS = {
@@ -89,7 +91,7 @@ _SPECS = {
     "demo-loop": WorldSpec("demo-loop", "ring", "laps", 640, 480, 1120, texels_per_m=300.0),
     "demo-twins": WorldSpec("demo-twins", "twins", "stroll", 640, 480, 580, texels_per_m=300.0),
     "demo-turn": WorldSpec(
-        "demo-turn", "hall", "turn", 640, 480, 420, fps=30.0, shutter_s=0.006, readout_s=0.018
+        "demo-turn", "hall", "turn", 640, 480, 330, fps=30.0, shutter_s=0.006, readout_s=0.018
     ),
 }
 WORLD_PRESETS = tuple(_SPECS)

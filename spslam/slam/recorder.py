@@ -29,6 +29,8 @@ class Statistics:
         merges: number of loops that joined two submaps.
         submaps: number of submaps.
         frames_elsewhere: number of frames tracked in other submaps than the main one.
+        frames_direction_only: number of frames tracked by directions, with hardly any point: their
+            positions are guesses (see `spslam.slam.directions`).
         relocalisations: number of times that a lost camera was found again.
         losses: losses of tracking, oldest first.
         left_out: fraction of the keypoints left out as fixed to the camera, by index of the frame.
@@ -42,6 +44,7 @@ class Statistics:
     merges: int = 0
     submaps: int = 0
     frames_elsewhere: int = 0
+    frames_direction_only: int = 0
     relocalisations: int = 0
     losses: list[Loss] = field(default_factory=list)
     left_out: dict[int, float] = field(default_factory=dict)

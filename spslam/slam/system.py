@@ -305,6 +305,9 @@ class Slam:
             observations.timestamp, tracked.T_world_cam, tracking.reference_id, self.map
         )
         self.associations = FrameAssociations(observations.pixels, tracked.point_ids)
+        self.statistics.frames_direction_only += (
+            len(tracked.anchors) > 0 and tracked.inliers < self.config.tracking.min_inliers
+        )
         self._loss_monitor.keep(frame.used_image, observations, tracked.point_ids)
         why = ""
         if not self.localization_only:
