@@ -36,11 +36,11 @@ _RESTS = np.array(
 # single camera can start a map, and again while it looks to the right of the first view.
 _MOVES = np.array(
     [
-        (0.0, 1.10, -1.45, -1.55),
-        (1.0, 1.40, -1.48, -1.50),
-        (9.0, 1.40, -1.48, -1.50),
-        (9.7, 1.37, -1.44, -1.26),
-        (10.9, 1.37, -1.44, -1.26),
+        (0.0, 1.00, -1.45, 0.05),
+        (1.0, 1.40, -1.50, 0.10),
+        (9.0, 1.40, -1.50, 0.10),
+        (9.7, 1.37, -1.44, 0.34),
+        (10.9, 1.37, -1.44, 0.34),
     ]
 )
 # From the hand's centre of rotation to the camera along the optical axis, metres.

@@ -18,8 +18,9 @@ import numpy as np
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
+from spslam.errors import Refusal
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, PoseSolver
+from spslam.interfaces import Matcher, PoseEstimate, PoseSolver, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import keyframes_of, points_of
 from spslam.slam.tracking import TrackedFrame, Tracker
@@ -30,6 +31,18 @@ _ANCHORS = 4
 # Maximum distance of the camera from them, typical distances of the scene: the direction of a point
 # at half or twice that distance is then off by less than about 3°.
 _MAX_SHIFT = 0.1
+# Number of times that the distances of the directions are fitted to the pose, and the pose to them.
+_FITS = 3
+# Standard deviation of the inverse distance of a direction, and its limits, ratios to the typical.
+_NEARNESS_SIGMA, _NEARNESS_RANGE = 0.4, (0.1, 4.0)
+# Standard deviation of a keypoint for that fit, pixels.
+_SIGMA_PX = 1.0
+# Maximum number of keyframes whose points are searched, and maximum distance from them.
+_AROUND, _MAX_POINT_SHIFT = 12, 0.5
+# Maximum number of keyframes that are solved as two views with a frame.
+_VIEWS = 1
+# How a frame was tracked by the parallax of directions: it becomes a keyframe that triangulates.
+PARALLAX = "parallax of directions"
 # Maximum angle between the viewing directions, radians.
 _MAX_TURN = 0.9
 # Minimum number of links to points from which a keyframe tells the distance of the scene itself.
@@ -42,13 +55,55 @@ class _Directions:
 
     Attributes:
         keyframes: (M,) id of the keyframe of each.
-        positions: (M, 3) guessed positions in the world.
+        origins: (M, 3) position of that keyframe in the world.
+        rays: (M, 3) unit vectors, direction in the world.
+        nearness: (M,) inverse of the typical distance of the scene.
         descriptors: (M, D).
     """
 
     keyframes: IntArray
-    positions: FloatArray
+    origins: FloatArray
+    rays: FloatArray
+    nearness: FloatArray
     descriptors: FloatArray
+
+    def positions(self, nearness: FloatArray) -> FloatArray:
+        """Positions (M, 3) in the world at inverse distances (M,)."""
+        there: FloatArray = self.origins + self.rays / nearness[:, None]
+        return there
+
+    def select(self, index: IntArray) -> _Directions:
+        """Return the directions at `index`."""
+        return _Directions(
+            self.keyframes[index],
+            self.origins[index],
+            self.rays[index],
+            self.nearness[index],
+            self.descriptors[index],
+        )
+
+    def fit(
+        self, T_cam_world: FloatArray, pixels: FloatArray, camera: Camera, sigma: float
+    ) -> FloatArray:
+        """Estimate inverse distances (M,) from their pixels (M, 2) in a frame, and the prior.
+
+        One Gauss-Newton step for each on its own, from the typical distance.
+        """
+        turned = self.rays @ T_cam_world[:3, :3].T
+        shift = geometry.apply(T_cam_world, self.origins)
+        x = turned + self.nearness[:, None] * shift
+        z = np.maximum(x[:, 2], 1e-6)
+        focal = np.array([camera.fx, camera.fy])
+        slope = focal * (shift[:, :2] - x[:, :2] / z[:, None] * shift[:, 2:]) / z[:, None]
+        error = pixels - camera.project(x)
+        prior = (sigma / (_NEARNESS_SIGMA * self.nearness)) ** 2
+        step = np.sum(slope * error, axis=1) / (np.sum(slope**2, axis=1) + prior)
+        step = np.where(np.isfinite(step), step, 0.0)
+        low, high = _NEARNESS_RANGE
+        fitted: FloatArray = np.clip(
+            self.nearness + step, low * self.nearness, high * self.nearness
+        )
+        return fitted
 
 
 class DirectionTracker:
@@ -58,6 +113,7 @@ class DirectionTracker:
         config: of all stages.
         matcher: matches keypoints.
         pose_solver: estimates poses.
+        two_view: estimates the motion between two views.
         tracker: projects points.
         max_descriptor_distance: largest L2 distance of matching unit descriptors.
     """
@@ -67,12 +123,14 @@ class DirectionTracker:
         config: Config,
         matcher: Matcher,
         pose_solver: PoseSolver,
+        two_view: TwoViewSolver,
         tracker: Tracker,
         max_descriptor_distance: float,
     ) -> None:
         self._config = config.tracking
         self._matcher = matcher
         self._pose_solver = pose_solver
+        self._two_view = two_view
         self._tracker = tracker
         self._max_descriptor_distance = max_descriptor_distance
 
@@ -95,11 +153,11 @@ class DirectionTracker:
         """
         if T_cam_world is None:
             return None
-        anchors = self._anchors(slam_map, T_cam_world)
+        around, anchors = self._around(slam_map, T_cam_world)
         if len(anchors) == 0:
             return None
         directions = _directions(slam_map, camera, anchors)
-        points = np.union1d(local_points, slam_map.points_seen_by(anchors))
+        points = np.union1d(local_points, slam_map.points_seen_by(around))
         for widening in (1.0, self._config.wide_radius_ratio):
             T, best = T_cam_world, None
             for radius in (self._config.search_radius_px * widening, self._config.refine_radius_px):
@@ -118,17 +176,83 @@ class DirectionTracker:
             and inliers >= self._config.min_inlier_fraction * len(tracked.estimate.inliers)
         )
 
-    def _anchors(self, slam_map: Map, T_cam_world: FloatArray) -> IntArray:
-        """Return keyframes near the camera that look in its direction, the most similar first."""
+    def find_parallax(
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        T_cam_world: FloatArray,
+        least_rad: float,
+    ) -> TrackedFrame | None:
+        """Find the pose of a frame from the parallax of directions; None without enough of it.
+
+        The keyframe that looks most nearly in the same direction and the frame are solved as two
+        views. The scale of the motion is not known: the median of the triangulated points gets the
+        typical distance of the scene.
+
+        Args:
+            observations: of the frame.
+            slam_map: of the keyframe, in its current submap.
+            camera: of both.
+            T_cam_world: (4, 4) predicted pose of the frame.
+            least_rad: minimum median parallax, radians.
+        """
+        _, anchors = self._around(slam_map, T_cam_world)
+        for anchor in anchors[:_VIEWS].tolist():
+            rows = slam_map.observation_rows(anchor)
+            free = np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
+            matches0 = self._matcher.match(
+                slam_map.observations["descriptor"][free].astype(np.float32),
+                observations.descriptors,
+                self._max_descriptor_distance,
+                self._config.ratio,
+            )
+            hit = np.flatnonzero(matches0 >= 0)
+            solved = self._two_view.solve(
+                slam_map.observations["pixel"][free[hit]],
+                observations.pixels[matches0[hit]],
+                camera,
+            )
+            if isinstance(solved, Refusal) or solved.parallax_rad < least_rad:
+                continue
+            good = np.isfinite(solved.points).all(axis=1)
+            if np.count_nonzero(good) < self._config.recovery_inliers:
+                continue
+            median = float(np.median(np.linalg.norm(solved.points[good], axis=1)))
+            T_frame_anchor = solved.T_1_0.copy()
+            T_frame_anchor[:3, 3] *= scene_distance(slam_map, anchor) / median
+            pose = T_frame_anchor @ geometry.inverse(slam_map.pose(anchor))
+            by_direction = np.zeros(len(observations), dtype=bool)
+            by_direction[matches0[hit[good]]] = True
+            nothing = np.full(len(observations), NO_POINT, dtype=np.int64)
+            return TrackedFrame(
+                observations,
+                PoseEstimate(pose, good, np.full((6, 6), np.nan), float("nan")),
+                nothing,
+                nothing.copy(),
+                PARALLAX,
+                anchors=np.array([anchor]),
+                by_direction=by_direction,
+            )
+        return None
+
+    def _around(self, slam_map: Map, T_cam_world: FloatArray) -> tuple[IntArray, IntArray]:
+        """Return keyframes that look in the direction of the camera, the most similar first.
+
+        Returns:
+            Those whose points are searched, and those near enough for their directions.
+        """
         ids = keyframes_of(slam_map, slam_map.submap)
         poses = slam_map.T_world_keyframe[slam_map.keyframe_rows(ids)]
         camera_pose = geometry.inverse(T_cam_world)
         turn = np.arccos(np.clip(poses[:, :3, 2] @ camera_pose[:3, 2], -1.0, 1.0))
         shift = np.linalg.norm(poses[:, :3, 3] - camera_pose[:3, 3], axis=1)
-        reach = _MAX_SHIFT * scene_distance(slam_map, int(ids[-1])) if len(ids) else 0.0
-        near = np.flatnonzero((turn < _MAX_TURN) & (shift < reach))
-        chosen: IntArray = ids[near[np.argsort(turn[near], kind="stable")][:_ANCHORS]]
-        return chosen
+        distance = scene_distance(slam_map, int(ids[-1])) if len(ids) else 0.0
+        order = np.argsort(turn, kind="stable")
+        order = order[turn[order] < _MAX_TURN]
+        around = order[shift[order] < _MAX_POINT_SHIFT * distance][:_AROUND]
+        near = order[shift[order] < _MAX_SHIFT * distance][:_ANCHORS]
+        return ids[around], ids[near]
 
     def _match(
         self,
@@ -145,7 +269,8 @@ class DirectionTracker:
         rows = rows[rows >= 0]
         pixels, visible = self._tracker.project(slam_map, camera, T_cam_world, rows)
         rows, pixels = rows[visible], pixels[visible]
-        in_camera = geometry.apply(T_cam_world, directions.positions)
+        guess = directions.positions(directions.nearness)
+        in_camera = geometry.apply(T_cam_world, guess)
         direction_pixels = camera.project(in_camera)
         ahead = np.flatnonzero((in_camera[:, 2] > 0) & camera.in_image(direction_pixels))
         matches0 = self._matcher.match_near(
@@ -161,24 +286,27 @@ class DirectionTracker:
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_inliers:
             return None
-        positions = np.concatenate([slam_map.positions[rows], directions.positions[ahead]])[hit]
-        keypoints = matches0[hit]
-        estimate = self._pose_solver.refine(
-            T_cam_world,
-            positions,
-            observations.pixels[keypoints],
-            observations.u_right[keypoints],
-            camera,
-        )
-        if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
-            return None
-        is_point = hit < len(rows)
+        keypoints, is_point = matches0[hit], hit < len(rows)
+        seen = directions.select(ahead[hit[~is_point] - len(rows)])
+        positions = np.concatenate([slam_map.positions[rows], guess[ahead]])[hit]
+        T = T_cam_world
+        for number in range(_FITS + 1):
+            estimate = self._pose_solver.refine(
+                T, positions, observations.pixels[keypoints], observations.u_right[keypoints],
+                camera, coarse=number < _FITS,
+            )  # fmt: skip
+            T = estimate.T_cam_world
+            if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
+                return None
+            if number < _FITS:
+                pixels = observations.pixels[keypoints[~is_point]]
+                positions[~is_point] = seen.positions(seen.fit(T, pixels, camera, _SIGMA_PX))
         matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
         ids = slam_map.points["id"][rows[hit[is_point]]]
         matched[np.where(estimate.inliers[is_point], 0, 1), keypoints[is_point]] = ids
         agree = estimate.inliers & ~is_point
         keyframes, counts = np.unique(
-            directions.keyframes[ahead[hit[agree] - len(rows)]], return_counts=True
+            seen.keyframes[agree[~is_point]], return_counts=True
         )
         by_direction = np.zeros(len(observations), dtype=bool)
         by_direction[keypoints[agree]] = True
@@ -207,15 +335,20 @@ def scene_distance(slam_map: Map, keyframe_id: int) -> float:
 
 def _directions(slam_map: Map, camera: Camera, keyframe_ids: IntArray) -> _Directions:
     """Return the keypoints without a point of keyframes, at the typical distance of the scene."""
-    keyframes, positions, descriptors = [], [], []
+    parts = []
     for keyframe_id in keyframe_ids.tolist():
         rows = slam_map.observation_rows(keyframe_id)
         free = np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
         rays = camera.unproject(slam_map.observations["pixel"][free], np.ones(len(free)))
-        rays *= scene_distance(slam_map, keyframe_id) / np.linalg.norm(rays, axis=1, keepdims=True)
-        positions.append(geometry.apply(slam_map.pose(keyframe_id), rays))
-        descriptors.append(slam_map.observations["descriptor"][free])
-        keyframes.append(np.full(len(free), keyframe_id, dtype=np.int64))
-    return _Directions(
-        np.concatenate(keyframes), np.concatenate(positions), np.concatenate(descriptors)
-    )
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        pose = slam_map.pose(keyframe_id)
+        parts.append(
+            (
+                np.full(len(free), keyframe_id, dtype=np.int64),
+                np.broadcast_to(pose[:3, 3], (len(free), 3)),
+                rays @ pose[:3, :3].T,
+                np.full(len(free), 1.0 / scene_distance(slam_map, keyframe_id)),
+                slam_map.observations["descriptor"][free],
+            )
+        )
+    return _Directions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

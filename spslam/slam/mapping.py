@@ -16,14 +16,14 @@ from spslam.frame import Observations
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import first_keyframes
-from spslam.slam.directions import scene_distance
+from spslam.slam.directions import PARALLAX, scene_distance
 from spslam.slam.tracking import TrackedFrame
 from spslam.typing import FloatArray, IntArray
 
 
 # A frame tracked by directions becomes a keyframe if it looks more than this angle, radians, away
 # from the keyframes of the directions, or is farther from them, in typical distances of the scene.
-_MAX_TURN, _MAX_SHIFT = 0.2, 0.03
+_MAX_TURN, _MAX_SHIFT = 0.15, 0.03
 # Minimum number of points with which bundle adjustment moves a keyframe tracked by directions.
 _FIRM_LINKS = 40
 _NO_KEYFRAMES: IntArray = np.zeros(0, dtype=np.int64)
@@ -84,6 +84,8 @@ class KeyframeRule:
         if self._frames_since < self._config.min_interval:
             return ""
         if len(tracked.anchors):
+            if tracked.how == PARALLAX:
+                return PARALLAX
             return "turn" if self._turned(tracked, slam_map) else ""
         if self._frames_since >= self._config.max_interval:
             return "interval"
