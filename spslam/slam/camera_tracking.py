@@ -27,8 +27,6 @@ from spslam.typing import FloatArray, IntArray
 _KEPT_POINTS = 0.7
 # ... and the number of keypoints that agree grows by this factor.
 _MORE_AGREE = 1.5
-# Parallax with which directions become points while they still track the camera, radians.
-_CLEAR_PARALLAX_RAD = np.radians(1.5)
 # A pose is doubtful with fewer inliers than this multiple of `recovery_inliers`.
 _FEW_TIMES = 2
 
@@ -56,7 +54,6 @@ class CameraTracking:
             config,
             components.matcher,
             components.pose_solver,
-            components.two_view,
             tracker,
             components.extractor.max_descriptor_distance,
         )
@@ -139,20 +136,8 @@ class CameraTracking:
             prediction if tracked is None else tracked.estimate.T_cam_world,
             self.local_map(slam_map)[1],
         )
-        if tracked is None:
-            if found is not None and found.inliers >= self._config.min_inliers:
-                return found
-            if prediction is None:
-                return found
-            near, least = (
-                (prediction, 0.0)
-                if found is None
-                else (found.estimate.T_cam_world, _CLEAR_PARALLAX_RAD)
-            )
-            moved = self._directions.find_parallax(observations, slam_map, camera, near, least)
-            return moved or found
-        if found is None or len(found.anchors) == 0:
-            return None
+        if found is None or tracked is None:
+            return found
         # The directions must not contradict the points, and must add to them.
         agrees = found.inliers >= _KEPT_POINTS * tracked.inliers
         more = np.count_nonzero(found.agreeing) >= _MORE_AGREE * tracked.inliers

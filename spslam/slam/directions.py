@@ -18,9 +18,8 @@ import numpy as np
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
-from spslam.errors import Refusal
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, PoseEstimate, PoseSolver, TwoViewSolver
+from spslam.interfaces import Matcher, PoseSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import keyframes_of, points_of
 from spslam.slam.tracking import TrackedFrame, Tracker
@@ -39,10 +38,6 @@ _NEARNESS_SIGMA, _NEARNESS_RANGE = 0.4, (0.1, 4.0)
 _SIGMA_PX = 1.0
 # Maximum number of keyframes whose points are searched, and maximum distance from them.
 _AROUND, _MAX_POINT_SHIFT = 12, 0.5
-# Maximum number of keyframes that are solved as two views with a frame.
-_VIEWS = 1
-# How a frame was tracked by the parallax of directions: it becomes a keyframe that triangulates.
-PARALLAX = "parallax of directions"
 # Maximum angle between the viewing directions, radians.
 _MAX_TURN = 0.9
 # Minimum number of links to points from which a keyframe tells the distance of the scene itself.
@@ -113,7 +108,6 @@ class DirectionTracker:
         config: of all stages.
         matcher: matches keypoints.
         pose_solver: estimates poses.
-        two_view: estimates the motion between two views.
         tracker: projects points.
         max_descriptor_distance: largest L2 distance of matching unit descriptors.
     """
@@ -123,14 +117,12 @@ class DirectionTracker:
         config: Config,
         matcher: Matcher,
         pose_solver: PoseSolver,
-        two_view: TwoViewSolver,
         tracker: Tracker,
         max_descriptor_distance: float,
     ) -> None:
         self._config = config.tracking
         self._matcher = matcher
         self._pose_solver = pose_solver
-        self._two_view = two_view
         self._tracker = tracker
         self._max_descriptor_distance = max_descriptor_distance
 
@@ -175,66 +167,6 @@ class DirectionTracker:
             inliers >= self._config.recovery_inliers
             and inliers >= self._config.min_inlier_fraction * len(tracked.estimate.inliers)
         )
-
-    def find_parallax(
-        self,
-        observations: Observations,
-        slam_map: Map,
-        camera: Camera,
-        T_cam_world: FloatArray,
-        least_rad: float,
-    ) -> TrackedFrame | None:
-        """Find the pose of a frame from the parallax of directions; None without enough of it.
-
-        The keyframe that looks most nearly in the same direction and the frame are solved as two
-        views. The scale of the motion is not known: the median of the triangulated points gets the
-        typical distance of the scene.
-
-        Args:
-            observations: of the frame.
-            slam_map: of the keyframe, in its current submap.
-            camera: of both.
-            T_cam_world: (4, 4) predicted pose of the frame.
-            least_rad: minimum median parallax, radians.
-        """
-        _, anchors = self._around(slam_map, T_cam_world)
-        for anchor in anchors[:_VIEWS].tolist():
-            rows = slam_map.observation_rows(anchor)
-            free = np.flatnonzero(slam_map.observations["point"][rows] == NO_POINT) + rows.start
-            matches0 = self._matcher.match(
-                slam_map.observations["descriptor"][free].astype(np.float32),
-                observations.descriptors,
-                self._max_descriptor_distance,
-                self._config.ratio,
-            )
-            hit = np.flatnonzero(matches0 >= 0)
-            solved = self._two_view.solve(
-                slam_map.observations["pixel"][free[hit]],
-                observations.pixels[matches0[hit]],
-                camera,
-            )
-            if isinstance(solved, Refusal) or solved.parallax_rad < least_rad:
-                continue
-            good = np.isfinite(solved.points).all(axis=1)
-            if np.count_nonzero(good) < self._config.recovery_inliers:
-                continue
-            median = float(np.median(np.linalg.norm(solved.points[good], axis=1)))
-            T_frame_anchor = solved.T_1_0.copy()
-            T_frame_anchor[:3, 3] *= scene_distance(slam_map, anchor) / median
-            pose = T_frame_anchor @ geometry.inverse(slam_map.pose(anchor))
-            by_direction = np.zeros(len(observations), dtype=bool)
-            by_direction[matches0[hit[good]]] = True
-            nothing = np.full(len(observations), NO_POINT, dtype=np.int64)
-            return TrackedFrame(
-                observations,
-                PoseEstimate(pose, good, np.full((6, 6), np.nan), float("nan")),
-                nothing,
-                nothing.copy(),
-                PARALLAX,
-                anchors=np.array([anchor]),
-                by_direction=by_direction,
-            )
-        return None
 
     def _around(self, slam_map: Map, T_cam_world: FloatArray) -> tuple[IntArray, IntArray]:
         """Return keyframes that look in the direction of the camera, the most similar first.

@@ -16,7 +16,7 @@ from spslam.frame import Observations
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import first_keyframes
-from spslam.slam.directions import PARALLAX, scene_distance
+from spslam.slam.directions import scene_distance
 from spslam.slam.tracking import TrackedFrame
 from spslam.typing import FloatArray, IntArray
 
@@ -84,8 +84,6 @@ class KeyframeRule:
         if self._frames_since < self._config.min_interval:
             return ""
         if len(tracked.anchors):
-            if tracked.how == PARALLAX:
-                return PARALLAX
             return "turn" if self._turned(tracked, slam_map) else ""
         if self._frames_since >= self._config.max_interval:
             return "interval"
