@@ -93,9 +93,7 @@ class CameraTracking:
             prediction = self.motion.predict(observations.timestamp, slam_map)
             straightened = undo_rolling_shutter(observations, camera, self.motion.velocity)
             local_points = self.local_map(slam_map)[1]
-            tracked = self._tracker.track(
-                straightened, slam_map, camera, prediction, local_points
-            )
+            tracked = self._tracker.track(straightened, slam_map, camera, prediction, local_points)
             if not camera.has_depth and (tracked is None or self._is_doubtful(tracked, camera)):
                 by_directions = self._by_directions(
                     straightened, slam_map, camera, prediction, tracked

@@ -237,9 +237,7 @@ class DirectionTracker:
         ids = slam_map.points["id"][rows[hit[is_point]]]
         matched[np.where(estimate.inliers[is_point], 0, 1), keypoints[is_point]] = ids
         agree = estimate.inliers & ~is_point
-        keyframes, counts = np.unique(
-            seen.keyframes[agree[~is_point]], return_counts=True
-        )
+        keyframes, counts = np.unique(seen.keyframes[agree[~is_point]], return_counts=True)
         by_direction = np.zeros(len(observations), dtype=bool)
         by_direction[keypoints[agree]] = True
         return replace(

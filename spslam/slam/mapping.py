@@ -20,7 +20,6 @@ from spslam.slam.directions import scene_distance
 from spslam.slam.tracking import TrackedFrame
 from spslam.typing import FloatArray, IntArray
 
-
 # A frame tracked by directions becomes a keyframe if it looks more than this angle, radians, away
 # from the keyframes of the directions, or is farther from them, in typical distances of the scene.
 _MAX_TURN, _MAX_SHIFT = 0.15, 0.03
@@ -452,7 +451,9 @@ class Mapper:
         if len(point_ids) == 0:
             return None
         others, _ = slam_map.keyframes_seeing(point_ids)
-        border = others[~np.isin(others, moving) & ~np.isin(others, weak)][: self._config.bundle.max_fixed]
+        border = others[~np.isin(others, moving) & ~np.isin(others, weak)][
+            : self._config.bundle.max_fixed
+        ]
         keyframe_ids = np.sort(np.concatenate([moving, border]))
         fixed = np.isin(keyframe_ids, border)
         # Gauge: fix the first keyframe of each submap; without any fixed keyframe, fix the oldest.

@@ -161,6 +161,7 @@ class Slam:
         self._body_fixed.tell()
         self._tracking.tell()
         self._updates.tell()
+        self.statistics.tell()
         if len(self._recorder) == 0:
             two_view = self._start.two_view
             self.statistics.no_pose = self._loss_monitor.why_no_pose(
@@ -375,7 +376,7 @@ class Slam:
         self._tracking.begin_again()
         self._start.two_view.reset()
         self.statistics.losses.clear()
-        self.statistics.relocalisations = 0
+        self.statistics.relocalisations = self.statistics.frames_direction_only = 0
         *before, last = self._start.first_frames or []
         for frame, observations in before:
             self._track(frame, observations, camera)
