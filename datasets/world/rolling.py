@@ -37,7 +37,7 @@ class RollingShutter:
         self, faces: list[Face], atlas: TextureAtlas, camera: Camera, exposure_s: float
     ) -> None:
         self._camera = camera
-        self._row_times: FloatArray = camera.readout_s * (
+        self._row_times = float(camera.readout_s) * (
             np.arange(camera.height) / (camera.height - 1) - 0.5
         )
         step = exposure_s / (_ROUNDS * SAMPLES)

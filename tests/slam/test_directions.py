@@ -6,13 +6,13 @@ import logging
 
 import numpy as np
 import pytest
+from point_room import PointRoom, drive, sway
 
 from spslam import geometry
 from spslam.geometry import rotation_angle
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult
 from spslam.typing import FloatArray
-from tests.support.point_room import PointRoom, drive, look, sway
 
 # Frames that start the map, and the angle of a turn in a frame, radians: 80° a second.
 STARTED, STEP = 30, np.radians(4.0)

@@ -64,9 +64,7 @@ def test_the_depth_rolls_with_the_image(rendering: tuple[RollingShutter, Rendere
 
 
 def test_a_longer_exposure_blurs_along_the_motion() -> None:
-    spec = replace(
-        world_spec("demo-turn"), width=160, height=120, texels_per_m=100.0, noise_sigma=0
-    )
+    spec = replace(world_spec("demo-turn"), width=96, height=72, texels_per_m=60.0, noise_sigma=0)
     energy = []
     for exposure in (0.001, 0.012):
         image = RenderedWorld(replace(spec, shutter_s=exposure), "mono")[43].image.astype(float)
