@@ -72,7 +72,7 @@ def test_the_orientation_is_kept(there_and_back) -> None:
 
 
 def test_the_map_is_joined_again_after_the_turn(there_and_back) -> None:
-    slam, results, poses = there_and_back
+    slam, results, _ = there_and_back
     assert results[-1].inliers > 100
     positions = slam.trajectory().positions
     # The 71st last frame has the same pose as the last one.
@@ -81,7 +81,7 @@ def test_the_map_is_joined_again_after_the_turn(there_and_back) -> None:
 
 
 def test_directions_are_no_points(there_and_back) -> None:
-    slam, _, poses = there_and_back
+    slam, _, _ = there_and_back
     to_points = slam.map.positions - slam.map.pose(int(slam.map.keyframes["id"][-1]))[:3, 3]
     axis = slam.map.pose(int(slam.map.keyframes["id"][-1]))[:3, 2]
     ahead = to_points @ axis / np.linalg.norm(to_points, axis=1)
