@@ -14,6 +14,8 @@ from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult
 from spslam.typing import FloatArray
 
+pytestmark = pytest.mark.slow
+
 # Frames that start the map, and the angle of a turn in a frame, radians: 80° a second.
 STARTED, STEP = 30, np.radians(4.0)
 
