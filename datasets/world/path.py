@@ -11,10 +11,12 @@ import numpy as np
 from spslam.geometry import make_transform, so3_exp
 from spslam.typing import FloatArray
 
+from .turning import turn_on_the_spot
+
 if TYPE_CHECKING:
     from scipy.interpolate import CubicSpline
 
-PathName = Literal["sway", "tour", "laps", "stroll"]
+PathName = Literal["sway", "tour", "laps", "stroll", "turn"]
 Path = Callable[[FloatArray], FloatArray]
 
 # Mean height of the camera above the floor, metres.
@@ -165,4 +167,10 @@ def another_walk(path: Path, walk: int) -> Path:
     return walked
 
 
-PATHS: dict[PathName, Path] = {"sway": _sway, "tour": _tour, "laps": _laps, "stroll": _stroll}
+PATHS: dict[PathName, Path] = {
+    "sway": _sway,
+    "tour": _tour,
+    "laps": _laps,
+    "stroll": _stroll,
+    "turn": turn_on_the_spot,
+}

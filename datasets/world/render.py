@@ -24,6 +24,7 @@ from .texture import face_texture
 # Offsets of the samples from the centre of a pixel, pixels. A rotated grid has four different
 # columns and rows, so near-vertical and near-horizontal edges get five grey levels.
 _SAMPLE_OFFSETS = np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], [0.125, 0.375]])
+SAMPLES = len(_SAMPLE_OFFSETS)
 # Factors on the footprint of each sample: each sample rounds its mip level differently, and their
 # mean blends two levels without a visible seam.
 _LEVEL_DITHER = np.exp2(np.array([0.125, 0.625, 0.375, 0.875])).astype(np.float32)[:, None, None]
@@ -154,9 +155,20 @@ class _Scratch(threading.local):
 
 
 class Renderer:
-    """Render images and depth of fixed faces with one pinhole camera; threads may share it."""
+    """Render images and depth of fixed faces with one pinhole camera; threads may share it.
 
-    def __init__(self, faces: list[Face], atlas: TextureAtlas, camera: Camera) -> None:
+    Args:
+        faces: the faces.
+        atlas: their textures.
+        camera: the camera.
+        sample: take only this one of the `SAMPLES` samples of a pixel; None: all.
+    """
+
+    def __init__(
+        self, faces: list[Face], atlas: TextureAtlas, camera: Camera, sample: int | None = None
+    ) -> None:
+        taken = slice(None) if sample is None else slice(sample, sample + 1)
+        self._offsets, self._dither = _SAMPLE_OFFSETS[taken], _LEVEL_DITHER[taken]
         self._camera = camera
         self._atlas = atlas
         self._scratch = _Scratch()
@@ -170,10 +182,10 @@ class Renderer:
             (H, W) float32, grey values from 0 to 255; 0 without a face.
         """
         view = self._look(T_world_cam)
-        face, inverse_depth = self._visibility(view, _SAMPLE_OFFSETS)
+        face, inverse_depth = self._visibility(view, self._offsets)
         map_x, map_y = self._texture_maps(view, face, inverse_depth)
         height, width = self._camera.height, self._camera.width
-        flat = (len(_SAMPLE_OFFSETS) * height, width)
+        flat = (len(self._offsets) * height, width)
         samples = self._scratch.array("samples", flat, np.uint8)
         cv2.remap(
             self._atlas.image,
@@ -184,7 +196,7 @@ class Renderer:
             borderMode=cv2.BORDER_CONSTANT,
         )
         total = samples.reshape(-1, height, width).sum(axis=0, dtype=np.uint16)
-        mean: NDArray[np.float32] = total.astype(np.float32) / np.float32(len(_SAMPLE_OFFSETS))
+        mean: NDArray[np.float32] = total.astype(np.float32) / np.float32(len(self._offsets))
         return mean
 
     def depth(self, T_world_cam: FloatArray) -> NDArray[np.float32]:
@@ -305,7 +317,7 @@ class Renderer:
         map_y.fill(-10.0)
         texels = self._atlas.texels_per_m
         for i, outline in enumerate(view.outline):
-            x, y, region = self._grid(outline, _SAMPLE_OFFSETS)
+            x, y, region = self._grid(outline, self._offsets)
             box = (len(face), y.shape[1], x.shape[2])
             seen = np.equal(face[region], i, out=scratch.array("wins", box, np.bool_))
             rows, columns = seen.any(axis=(0, 2)).nonzero()[0], seen.any(axis=(0, 1)).nonzero()[0]
@@ -348,7 +360,7 @@ class Renderer:
             footprint, np.float32(_FOOTPRINT_ACROSS * texels / self._camera.fx), out=footprint
         )
         footprint *= z
-        footprint *= _LEVEL_DITHER
+        footprint *= self._dither
         np.clip(footprint, 1.0, _COARSEST, out=footprint)
         # The footprint of a sample in texels, rounded down to a power of two, gives its mip level.
         bits = footprint.view(np.int32)

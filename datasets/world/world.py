@@ -20,6 +20,7 @@ from spslam.typing import FloatArray
 from .cache import cached_atlas
 from .path import PATHS, PathName, another_walk
 from .render import Renderer
+from .rolling import RollingShutter
 from .scene import LAYOUTS, LayoutName
 
 # Images that are averaged over the exposure time to blur motion.
@@ -45,6 +46,8 @@ class WorldSpec:
         shutter_s: exposure time, seconds, which causes motion blur; 0: sharp images.
         exposure_change: relative amplitude of a slow change of brightness; 0: constant brightness.
         crowd: whether boxes walk through the world, see `crowd.CrowdWorld`.
+        readout_s: time from the read-out of the first row to that of the last, seconds; 0: a global
+            shutter.
     """
 
     name: str
@@ -62,6 +65,7 @@ class WorldSpec:
     shutter_s: float = 0.0
     exposure_change: float = 0.0
     crowd: bool = False
+    readout_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.width < 16 or self.height < 16:
@@ -74,11 +78,13 @@ class WorldSpec:
                 raise DatasetError(
                     f"world {self.name}: {field} must be positive, found {getattr(self, field)}"
                 )
-        for field in ("noise_sigma", "shutter_s", "exposure_change"):
+        for field in ("noise_sigma", "shutter_s", "exposure_change", "readout_s"):
             if not getattr(self, field) >= 0:
                 raise DatasetError(
                     f"world {self.name}: {field} must not be negative, found {getattr(self, field)}"
                 )
+        if self.readout_s > 0 and self.shutter_s == 0:
+            raise DatasetError(f"world {self.name}: a rolling shutter needs an exposure time")
 
 
 _SPECS = {
@@ -88,6 +94,9 @@ _SPECS = {
     "demo-twins": WorldSpec("demo-twins", "twins", "stroll", 640, 480, 580, texels_per_m=300.0),
     # `demo` is the same world without the crowd.
     "demo-crowd": WorldSpec("demo-crowd", "hall", "tour", 640, 480, 300, crowd=True),
+    "demo-turn": WorldSpec(
+        "demo-turn", "hall", "turn", 640, 480, 330, fps=30.0, shutter_s=0.006, readout_s=0.018
+    ),
 }
 WORLD_PRESETS = tuple(_SPECS)
 
@@ -178,12 +187,14 @@ class RenderedWorld:
             cy=0.4935 * spec.height - 0.5,
             baseline_m=None if sensor == "mono" else spec.baseline_m,
             fps=spec.fps,
+            readout_s=spec.readout_s,
         )
         self._timestamps = np.arange(spec.frames) / spec.fps
         self._path = another_walk(PATHS[spec.path], spec.walk)
         self._T_world_cam = self._path(self._timestamps)
         self.ground_truth = Trajectory(self._timestamps, self._T_world_cam, "left camera")
         self._renderer: Renderer | None = None
+        self._rolling: RollingShutter | None = None
 
     def __len__(self) -> int:
         return self.spec.frames
@@ -225,10 +236,12 @@ class RenderedWorld:
         Returns:
             (H, W) float32, metres along z; 0 without a surface.
         """
-        pose = self._T_world_cam[self._checked(index)]
-        if right:
-            pose = pose @ self._T_left_right
-        return self._get_renderer().depth(pose)
+        index, T_cam_eye = self._checked(index), self._T_left_right if right else np.eye(4)
+        renderer = self._get_renderer()
+        if self._rolling is not None:
+            return self._rolling.depth(self._path, self._timestamps[index], T_cam_eye)
+        pose = self._T_world_cam[index]
+        return renderer.depth(pose @ T_cam_eye if right else pose)
 
     @property
     def _T_left_right(self) -> FloatArray:
@@ -244,19 +257,31 @@ class RenderedWorld:
             faces = LAYOUTS[self.spec.layout]().faces()
             atlas = cached_atlas(self.spec.layout, faces, self.spec.texels_per_m, self.spec.seed)
             self._renderer = Renderer(faces, atlas, self.camera)
+            if self.spec.readout_s > 0:
+                self._rolling = RollingShutter(faces, atlas, self.camera, self.spec.shutter_s)
         return self._renderer
 
-    def _photo(self, index: int, right: bool) -> NDArray[np.uint8]:
-        """Render the left or right image of frame `index` with blur, exposure and noise, 8 bits."""
-        spec = self.spec
+    def _exposed(self, index: int, right: bool) -> NDArray[np.float32]:
+        """Render the left or right image of frame `index`, blurred by its motion."""
+        renderer, spec = self._get_renderer(), self.spec
+        if self._rolling is not None:
+            T_cam_eye = self._T_left_right if right else np.eye(4)
+            return self._rolling.image(self._path, self._timestamps[index], T_cam_eye)
         times = self._timestamps[index : index + 1]
         if spec.shutter_s > 0:
             times = times + spec.shutter_s * ((np.arange(_BLUR_STEPS) + 0.5) / _BLUR_STEPS - 0.5)
         poses = self._path(times)
         if right:
             poses = poses @ self._T_left_right
-        renderer = self._get_renderer()
-        image = np.mean([renderer.image(pose) for pose in poses], axis=0, dtype=np.float32)
+        image: NDArray[np.float32] = np.mean(
+            [renderer.image(pose) for pose in poses], axis=0, dtype=np.float32
+        )
+        return image
+
+    def _photo(self, index: int, right: bool) -> NDArray[np.uint8]:
+        """Render the left or right image of frame `index` with blur, exposure and noise, 8 bits."""
+        spec = self.spec
+        image = self._exposed(index, right)
         if spec.exposure_change > 0:
             # One period of the brightness is about four seconds.
             image *= np.float32(1.0 + spec.exposure_change * np.sin(1.6 * self._timestamps[index]))

@@ -134,6 +134,7 @@ def compute_metrics(
         "submaps": statistics.submaps,
         "tracked_in_other_submaps": statistics.frames_elsewhere,
         "relocalisations": statistics.relocalisations,
+        "frames_direction_only": statistics.frames_direction_only,
         "scale_source": scaling.source or None,
         "scale_applied": scaling.factor,
         "scale_refused": None if scaling.refusal is None else str(scaling.refusal),

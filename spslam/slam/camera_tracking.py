@@ -13,6 +13,7 @@ from spslam.frame import Observations
 from spslam.interfaces import Components
 from spslam.map.map import Map
 from spslam.map.submaps import submap_of
+from spslam.slam.directions import DirectionTracker
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
@@ -20,8 +21,12 @@ from spslam.slam.moving_objects.movers import Movers
 from spslam.slam.relocalization import Relocalizer
 from spslam.slam.rolling_shutter import undo_rolling_shutter
 from spslam.slam.tracking import Motion, TrackedFrame, Tracker, TrackState
-from spslam.typing import IntArray
+from spslam.typing import FloatArray, IntArray
 
+# Directions add to a pose if this fraction of its points still agree ...
+_KEPT_POINTS = 0.7
+# ... and the number of keypoints that agree grows by this factor.
+_MORE_AGREE = 1.5
 # A pose is doubtful with fewer inliers than this multiple of `recovery_inliers`.
 _FEW_TIMES = 2
 
@@ -46,7 +51,15 @@ class CameraTracking:
         self._config = config.tracking
         self._min_points = config.initialization.min_points
         self._tracker = tracker
+        self._directions = DirectionTracker(
+            config,
+            components.matcher,
+            components.pose_solver,
+            tracker,
+            components.extractor.max_descriptor_distance,
+        )
         self._relocalizer = Relocalizer(config, tracker, components.place_recognition)
+        self._anchors: IntArray = np.zeros(0, dtype=np.int64)
         self._local: tuple[IntArray, IntArray] | None = None
         self._lost_since: float | None = None
         self._lost_frames = 0
@@ -80,9 +93,14 @@ class CameraTracking:
         if self.state is TrackState.TRACKING:
             prediction = self.motion.predict(observations.timestamp, slam_map)
             straightened = undo_rolling_shutter(observations, camera, self.motion.velocity)
-            tracked = self._tracker.track(
-                straightened, slam_map, camera, prediction, self.local_map(slam_map)[1]
-            )
+            local_points = self.local_map(slam_map)[1]
+            tracked = self._tracker.track(straightened, slam_map, camera, prediction, local_points)
+            if not camera.has_depth and (tracked is None or self._is_doubtful(tracked, camera)):
+                by_directions = self._by_directions(
+                    straightened, slam_map, camera, prediction, tracked
+                )
+                if by_directions is not None:
+                    return by_directions
             if tracked is not None and self._is_doubtful(tracked, camera):
                 near = self._relocalizer.find_near(
                     observations, slam_map, camera, self.reference_id
@@ -93,6 +111,37 @@ class CameraTracking:
             self._relocalizer.lose(self.motion, self.reference_id, slam_map)
         return self._relocalizer.find(observations, slam_map, camera, self.reference_id)
 
+    def _by_directions(
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        prediction: FloatArray | None,
+        tracked: TrackedFrame | None,
+    ) -> TrackedFrame | None:
+        """Track a frame of a single camera by directions too, if that tells more than its points.
+
+        Args:
+            observations: of the frame.
+            slam_map: to track in.
+            camera: of the frame.
+            prediction: (4, 4) predicted pose; None without a prediction.
+            tracked: the frame tracked by points; None if that failed.
+        """
+        found = self._directions.track(
+            observations,
+            slam_map,
+            camera,
+            prediction if tracked is None else tracked.estimate.T_cam_world,
+            self.local_map(slam_map)[1],
+        )
+        if found is None or tracked is None:
+            return found
+        # The directions must not contradict the points, and must add to them.
+        agrees = found.inliers >= _KEPT_POINTS * tracked.inliers
+        more = np.count_nonzero(found.agreeing) >= _MORE_AGREE * tracked.inliers
+        return found if agrees and more else None
+
     def found_with_it(self) -> Iterator[Place]:
         """Yield the earlier frames that were confirmed together with the frame just found."""
         waited, self._relocalizer.waited = self._relocalizer.waited, []
@@ -100,6 +149,8 @@ class CameraTracking:
 
     def without_movers(self, tracked: TrackedFrame, slam_map: Map, camera: Camera) -> TrackedFrame:
         """Return the frame at the pose that agrees with the static points."""
+        if len(tracked.anchors):
+            return tracked
 
         def track_by_proven() -> TrackedFrame | None:
             observations = tracked.observations
@@ -112,7 +163,7 @@ class CameraTracking:
     def anchors(self, tracked: TrackedFrame, slam_map: Map) -> list[int]:
         """Return the keyframes that share points with a frame, best first."""
         found: list[int] = self._tracker.local_keyframes(slam_map, tracked.seen).tolist()
-        return found
+        return [*tracked.anchors.tolist(), *found]
 
     def follow(self, tracked: TrackedFrame, slam_map: Map, camera: Camera, counts: bool) -> None:
         """Update the motion model and the local map with a tracked frame.
@@ -124,7 +175,7 @@ class CameraTracking:
             counts: whether to update the counts of visible and found points.
         """
         self.found()
-        self.see(tracked.seen)
+        self.see(tracked.seen, tracked.anchors)
         local_keyframes, local_points = self.local_map(slam_map)
         self.reference_id = int(local_keyframes[0])
         slam_map.submap = submap_of(slam_map, self.reference_id)
@@ -147,18 +198,30 @@ class CameraTracking:
 
     # -- what was seen last ------------------------------------------------------------------------
 
-    def see(self, point_ids: IntArray) -> None:
-        """Set the points (ids) seen last, and drop the local map."""
+    def see(self, point_ids: IntArray, anchors: IntArray | None = None) -> None:
+        """Set the points (ids) seen last, and drop the local map.
+
+        Args:
+            point_ids: ids of the points.
+            anchors: keyframes whose directions were seen; None: not any.
+        """
         self.seen, self._local = point_ids, None
+        self._anchors = np.zeros(0, dtype=np.int64) if anchors is None else anchors
 
     def see_keyframe(self, keyframe_id: int, slam_map: Map) -> None:
         """Set the points of a keyframe as those seen last."""
-        self.see(slam_map.points_seen_by(np.array([keyframe_id])))
+        seen = slam_map.points_seen_by(np.array([keyframe_id]))
+        few = len(seen) < self._config.min_inliers
+        self.see(seen, np.array([keyframe_id]) if few else None)
 
     def local_map(self, slam_map: Map) -> tuple[IntArray, IntArray]:
         """Return keyframes and points (ids) around the points seen last, without moving points."""
         if self._local is None:
             keyframe_ids = self._tracker.local_keyframes(slam_map, self.seen)
+            anchors = [k for k in self._anchors.tolist() if slam_map.has_keyframe(k)]
+            if anchors:
+                rest = keyframe_ids[~np.isin(keyframe_ids, anchors)]
+                keyframe_ids = np.concatenate([np.array(anchors, dtype=np.int64), rest])
             point_ids = slam_map.points_seen_by(keyframe_ids)
             self._local = keyframe_ids, point_ids[~self.movers.are_moving(slam_map, point_ids)]
         return self._local

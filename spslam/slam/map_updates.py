@@ -115,7 +115,12 @@ class MapUpdates:
     def insert(self, tracked: TrackedFrame, slam_map: Map, camera: Camera) -> int:
         """Make a frame a keyframe and start to refine the map around it; return its id."""
         keyframe_id = self._mapper.insert(
-            slam_map, camera, tracked.observations, tracked.T_world_cam, tracked.point_ids
+            slam_map,
+            camera,
+            tracked.observations,
+            tracked.T_world_cam,
+            tracked.point_ids,
+            tracked.anchors,
         )
         self._place_recognition.add(keyframe_id, tracked.observations.descriptors)
         self._keyframe_rule(camera).reset()

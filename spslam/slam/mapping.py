@@ -16,8 +16,16 @@ from spslam.frame import Observations
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import first_keyframes
+from spslam.slam.directions import scene_distance
 from spslam.slam.tracking import TrackedFrame
 from spslam.typing import FloatArray, IntArray
+
+# A frame tracked by directions becomes a keyframe if it looks more than this angle, radians, away
+# from the keyframes of the directions, or is farther from them, in typical distances of the scene.
+_MAX_TURN, _MAX_SHIFT = 0.15, 0.03
+# Minimum number of points with which bundle adjustment moves a keyframe tracked by directions.
+FIRM_LINKS = 40
+_NO_KEYFRAMES: IntArray = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +82,8 @@ class KeyframeRule:
         self._frames_since += 1
         if self._frames_since < self._config.min_interval:
             return ""
+        if len(tracked.anchors):
+            return "turn" if self._turned(tracked, slam_map) else ""
         if self._frames_since >= self._config.max_interval:
             return "interval"
         reference = slam_map.observation_rows(reference_id)
@@ -84,6 +94,17 @@ class KeyframeRule:
         if self._close_points_run_short(tracked):
             return "close points"
         return "flow" if self._flow(tracked, slam_map, reference) > self._max_flow_px else ""
+
+    @staticmethod
+    def _turned(tracked: TrackedFrame, slam_map: Map) -> bool:
+        """Whether a frame tracked by directions left those of all its keyframes."""
+        there = tracked.anchors[[slam_map.has_keyframe(int(k)) for k in tracked.anchors]]
+        poses = slam_map.T_world_keyframe[slam_map.keyframe_rows(there)]
+        pose = tracked.T_world_cam
+        apart = np.arccos(np.clip(poses[:, :3, 2] @ pose[:3, 2], -1.0, 1.0)) > _MAX_TURN
+        distance = scene_distance(slam_map, int(there[0])) if len(there) else 0.0
+        apart |= np.linalg.norm(poses[:, :3, 3] - pose[:3, 3], axis=1) > _MAX_SHIFT * distance
+        return bool(apart.all())
 
     @staticmethod
     def _established(slam_map: Map, point_ids: IntArray) -> NDArray[np.bool_]:
@@ -140,6 +161,8 @@ class Mapper:
         self._bundle = bundle
         self._max_descriptor_distance = max_descriptor_distance
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="local bundle")
+        # Keyframes that were tracked by directions.
+        self._turned: set[int] = set()
 
     def insert(
         self,
@@ -148,6 +171,7 @@ class Mapper:
         observations: Observations,
         T_world_cam: FloatArray,
         point_ids: IntArray,
+        anchors: IntArray = _NO_KEYFRAMES,
     ) -> int:
         """Add a keyframe with its points, without refinement (see `refine`); return its id.
 
@@ -157,6 +181,7 @@ class Mapper:
             observations: of the new keyframe.
             T_world_cam: (4, 4) its pose.
             point_ids: (N,) the point that each keypoint sees, or NO_POINT.
+            anchors: ids of keyframes whose directions it sees; they may triangulate them with it.
         """
         keyframe_id = slam_map.add_keyframe(observations, T_world_cam, point_ids)
         slam_map.refresh_normals(point_ids[point_ids >= 0])
@@ -165,6 +190,10 @@ class Mapper:
         self._create_from_depth(slam_map, camera, keyframe_id)
         neighbors, _ = slam_map.covisible(keyframe_id, least=self._config.mapping.min_shared_points)
         neighbors = neighbors[: self._config.mapping.neighbors]
+        if len(anchors):
+            self._turned.add(keyframe_id)
+            there = anchors[[slam_map.has_keyframe(int(k)) for k in anchors]]
+            neighbors = np.concatenate([neighbors, there[~np.isin(there, neighbors)]])
         self._triangulate(slam_map, camera, keyframe_id, neighbors)
         self._fuse(slam_map, camera, keyframe_id, neighbors)
         return keyframe_id
@@ -204,6 +233,7 @@ class Mapper:
             if (
                 candidate in first
                 or candidate == newest
+                or candidate in self._turned
                 or not self._is_redundant(slam_map, int(candidate))
             ):
                 continue
@@ -278,12 +308,15 @@ class Mapper:
         self, slam_map: Map, T_cam_world: FloatArray, T_other_world: FloatArray, neighbor: int
     ) -> bool:
         """Whether two keyframes are far enough apart, relative to the depth, to triangulate."""
+        baseline = float(np.linalg.norm((T_other_world @ geometry.inverse(T_cam_world))[:3, 3]))
         points = slam_map.points_seen_by(np.array([neighbor]))
+        if neighbor in self._turned:
+            distance = scene_distance(slam_map, neighbor)
+            return baseline > self._config.mapping.min_baseline_depth_ratio * distance
         if len(points) == 0:
             return False
         in_other = geometry.apply(T_other_world, slam_map.positions[slam_map.point_rows(points)])
         depth = float(np.median(in_other[:, 2]))
-        baseline = float(np.linalg.norm((T_other_world @ geometry.inverse(T_cam_world))[:3, 3]))
         return baseline > self._config.mapping.min_baseline_depth_ratio * depth
 
     @staticmethod
@@ -407,14 +440,20 @@ class Mapper:
         """
         if not self._config.bundle.enabled or len(slam_map.keyframes) < 2:
             return None
+        weak = self._weak(slam_map)
+        if keyframe_id in weak:
+            return None
         neighbors, _ = slam_map.covisible(keyframe_id, least=self._config.mapping.min_shared_points)
+        neighbors = neighbors[~np.isin(neighbors, weak)]
         moving = np.append(neighbors[: self._config.bundle.window - 1], keyframe_id)
         point_ids = slam_map.points_seen_by(moving)
         point_ids = point_ids[slam_map.views(point_ids) >= (1 if camera.has_depth else 2)]
         if len(point_ids) == 0:
             return None
         others, _ = slam_map.keyframes_seeing(point_ids)
-        border = others[~np.isin(others, moving)][: self._config.bundle.max_fixed]
+        border = others[~np.isin(others, moving) & ~np.isin(others, weak)][
+            : self._config.bundle.max_fixed
+        ]
         keyframe_ids = np.sort(np.concatenate([moving, border]))
         fixed = np.isin(keyframe_ids, border)
         # Gauge: fix the first keyframe of each submap; without any fixed keyframe, fix the oldest.
@@ -423,6 +462,14 @@ class Mapper:
             fixed[0] = True
         problem, rows = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
         return _Neighbourhood(problem, keyframe_ids, point_ids, rows)
+
+    def _weak(self, slam_map: Map) -> list[int]:
+        """Keyframes tracked by directions, with too few points to refine their poses."""
+        return [
+            k
+            for k in self._turned
+            if slam_map.has_keyframe(k) and len(slam_map.points_seen_by(np.array([k]))) < FIRM_LINKS
+        ]
 
     @staticmethod
     def _take_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 
 from spslam import geometry
 from spslam.map.map import Map
+from spslam.notices import counted, notice
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -29,6 +33,8 @@ class Statistics:
         merges: number of loops that joined two submaps.
         submaps: number of submaps.
         frames_elsewhere: number of frames tracked in other submaps than the main one.
+        frames_direction_only: number of frames tracked by directions, with hardly any point: their
+            positions are guesses (see `spslam.slam.directions`).
         relocalisations: number of times that a lost camera was found again.
         losses: losses of tracking, oldest first.
         left_out: fraction of the keypoints left out as fixed to the camera, by index of the frame.
@@ -42,6 +48,7 @@ class Statistics:
     merges: int = 0
     submaps: int = 0
     frames_elsewhere: int = 0
+    frames_direction_only: int = 0
     relocalisations: int = 0
     losses: list[Loss] = field(default_factory=list)
     left_out: dict[int, float] = field(default_factory=dict)
@@ -62,6 +69,19 @@ class Statistics:
         """Add the duration of a stage that was measured elsewhere."""
         self.stage_ms.setdefault(name, []).append(elapsed_ms)
         self._lap_ms[name] = self._lap_ms.get(name, 0.0) + elapsed_ms
+
+    def tell(self) -> None:
+        """Notify the user of frames whose positions are guesses."""
+        if self.frames_direction_only:
+            notice(
+                logger,
+                "direction_only",
+                "the camera turned away from all points with a known depth in %s: the orientation "
+                "was tracked there, but the position and the scale of what was seen first there "
+                "are guesses",
+                counted(self.frames_direction_only, "frame"),
+                count=self.frames_direction_only,
+            )
 
     def lap(self) -> dict[str, float]:
         """Return milliseconds by stage since the last call, and start again."""

@@ -162,6 +162,7 @@ class Slam:
         self._body_fixed.tell()
         self._tracking.tell()
         self._updates.tell()
+        self.statistics.tell()
         if len(self._recorder) == 0:
             two_view = self._start.two_view
             self.statistics.no_pose = self._loss_monitor.why_no_pose(
@@ -306,6 +307,9 @@ class Slam:
             observations.timestamp, tracked.T_world_cam, tracking.reference_id, self.map
         )
         self.associations = FrameAssociations(observations.pixels, tracked.point_ids)
+        self.statistics.frames_direction_only += (
+            len(tracked.anchors) > 0 and tracked.inliers < self.config.tracking.min_inliers
+        )
         self._loss_monitor.keep(frame.used_image, observations, tracked.point_ids)
         why = ""
         if not self.localization_only:
@@ -403,7 +407,7 @@ class Slam:
         self._tracking.begin_again()
         self._start.two_view.reset()
         self.statistics.losses.clear()
-        self.statistics.relocalisations = 0
+        self.statistics.relocalisations = self.statistics.frames_direction_only = 0
         *before, last = self._start.first_frames or []
         for frame, observations in before:
             self._track(frame, observations, camera)

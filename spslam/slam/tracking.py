@@ -19,6 +19,7 @@ from spslam.map.map import NO_POINT, Map
 from spslam.typing import FloatArray, IntArray
 
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
+_NO_KEYFRAMES = np.zeros(0, dtype=np.int64)
 
 
 class TrackState(Enum):
@@ -129,7 +130,10 @@ class TrackedFrame:
         estimate: its pose; `estimate.inliers` refers to the matches that gave `point_ids`.
         point_ids: (N,) int64, the point of each keypoint, or NO_POINT; inliers only.
         rejected: (N,) int64, the matched point of each keypoint that is an outlier, or NO_POINT.
-        how: `motion` or `recovery`.
+        how: `motion`, `recovery` or `directions`.
+        anchors: ids of the keyframes whose directions agree with the pose, best first; empty for a
+            frame that was tracked by points (see `spslam.slam.directions`).
+        by_direction: (N,) bool, which keypoints agree with a direction; None: no keypoint.
     """
 
     observations: Observations
@@ -137,6 +141,8 @@ class TrackedFrame:
     point_ids: IntArray
     rejected: IntArray
     how: str
+    anchors: IntArray = field(default_factory=_NO_KEYFRAMES.copy)
+    by_direction: NDArray[np.bool_] | None = None
 
     @property
     def matches(self) -> int:
@@ -175,11 +181,18 @@ class TrackedFrame:
             observations=self.observations.select(kept),
             point_ids=self.point_ids[kept],
             rejected=self.rejected[kept],
+            by_direction=None if self.by_direction is None else self.by_direction[kept],
         )
 
     def inlier_coverage(self, camera: Camera) -> float:
-        """Fraction of the image inside the convex hull of the points seen, 0 to 1."""
-        return hull_fraction(self.observations.pixels[self.point_ids >= 0], camera)
+        """Fraction of the image inside the convex hull of what agrees with the pose, 0 to 1."""
+        return hull_fraction(self.observations.pixels[self.agreeing], camera)
+
+    @property
+    def agreeing(self) -> NDArray[np.bool_]:
+        """(N,) which keypoints agree with the pose, by a point or a direction."""
+        by_point: NDArray[np.bool_] = self.point_ids >= 0
+        return by_point if self.by_direction is None else by_point | self.by_direction
 
 
 def hull_fraction(pixels: FloatArray, camera: Camera) -> float:

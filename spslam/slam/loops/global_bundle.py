@@ -19,7 +19,7 @@ from spslam.config import GlobalBundleConfig
 from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, points_of
-from spslam.slam.mapping import bundle_problem, drop_single_views
+from spslam.slam.mapping import FIRM_LINKS, bundle_problem, drop_single_views
 from spslam.typing import IntArray
 
 logger = logging.getLogger(__name__)
@@ -94,11 +94,28 @@ def _copy_of(slam_map: Map, camera: Camera) -> _Copy:
     submap = slam_map.submap
     point_ids = points_of(slam_map, submap)
     point_ids = point_ids[slam_map.views(point_ids) >= (1 if has_depth else 2)]
-    keyframe_ids = keyframes_of(slam_map, submap)
+    keyframe_ids = _firm(slam_map, keyframes_of(slam_map, submap), has_depth)
     fixed = np.zeros(len(keyframe_ids), dtype=bool)
     fixed[0] = True
     problem, _ = bundle_problem(slam_map, keyframe_ids, fixed, point_ids)
     return _Copy(submap, keyframe_ids, point_ids, problem, has_depth)
+
+
+def _firm(slam_map: Map, keyframe_ids: IntArray, has_depth: bool) -> IntArray:
+    """Return the first keyframe and those whose points hold them.
+
+    A keyframe that a single camera made while it turned on the spot may see hardly any points: it
+    moves with the keyframe before it.
+    """
+    if has_depth:
+        return keyframe_ids
+    links = [
+        np.count_nonzero(slam_map.observations["point"][slam_map.observation_rows(k)] >= 0)
+        for k in keyframe_ids.tolist()
+    ]
+    firm = np.array(links) >= FIRM_LINKS
+    firm[0] = True
+    return keyframe_ids[firm]
 
 
 def _take_up(slam_map: Map, copy: _Copy, result: BundleResult) -> None:

@@ -87,7 +87,7 @@ def test_presets_are_sequences(preset: str) -> None:
     assert isinstance(world, Sequence)
     assert world.name == preset
     assert world.sensor == "stereo"
-    assert world.camera.fps == 20
+    assert world.camera.fps == (30 if preset == "demo-turn" else 20)
     assert world.camera.baseline_m == pytest.approx(0.11)
     assert world.skipped == []
     assert world.ground_truth is not None
@@ -265,7 +265,7 @@ def test_tracked_corners_move_according_to_the_ground_truth() -> None:
 # --- fitness for SLAM ---
 
 
-@pytest.mark.parametrize("preset", WORLD_PRESETS)
+@pytest.mark.parametrize("preset", sorted(set(WORLD_PRESETS) - {"demo-turn"}))
 def test_paths_are_smooth_collision_free_and_closed_except_the_stroll(preset: str) -> None:
     spec = world_spec(preset)
     path = PATHS[spec.path](np.arange(spec.frames + 1) / spec.fps)
