@@ -42,7 +42,9 @@ class RollingShutter:
         )
         step = exposure_s / (_ROUNDS * SAMPLES)
         steps = int(np.ceil((camera.readout_s + exposure_s) / step - 1e-9))
-        self._times: FloatArray = (np.arange(steps) - (steps - 1) / 2) * step
+        self._times: FloatArray = np.asarray(
+            (np.arange(steps) - (steps - 1) / 2) * step, dtype=np.float64
+        )
         # Overlap of the interval of each rendering with the exposure of each row, (steps, rows).
         offset = np.abs(self._times[:, None] - self._row_times)
         overlap = np.clip((step + exposure_s) / 2 - offset, 0.0, step)
