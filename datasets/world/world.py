@@ -19,8 +19,17 @@ from spslam.typing import FloatArray
 
 from .cache import cached_atlas
 from .path import PATHS, PathName, another_walk
-from .render import Renderer
-from .scene import LAYOUTS, LayoutName
+from .render import LEVELS, Renderer
+from .scene import LAYOUTS, Face, LayoutName
+from .street.drive import drive_duration
+from .street.layout import StreetLayout
+
+Lens = tuple[float, float, float, float]
+# Focal lengths and principal point of a camera, each relative to the image's size: fx, fy and cx
+# to its width, cy to its height. No round numbers, so that a swapped axis shows in tests.
+_ROOM_LENS: Lens = (0.7208, 0.7184, 0.5039, 0.4935)
+# KITTI's rectified cameras 0 and 1 of sequence 00: f 718.856, cx 607.193, cy 185.216 px.
+_KITTI_LENS: Lens = (718.856 / 1241, 718.856 / 1241, 607.693 / 1241, 185.716 / 376)
 
 # Images that are averaged over the exposure time to blur motion.
 _BLUR_STEPS = 8
@@ -44,6 +53,9 @@ class WorldSpec:
         noise_sigma: standard deviation of the sensor's noise, grey levels.
         shutter_s: exposure time, seconds, which causes motion blur; 0: sharp images.
         exposure_change: relative amplitude of a slow change of brightness; 0: constant brightness.
+        lens: focal lengths and principal point relative to the image's size.
+        levels: number of mip levels of the textures.
+        background: grey level without a surface, that of the sky.
     """
 
     name: str
@@ -60,6 +72,9 @@ class WorldSpec:
     noise_sigma: float = 1.5
     shutter_s: float = 0.0
     exposure_change: float = 0.0
+    lens: Lens = _ROOM_LENS
+    levels: int = LEVELS
+    background: int = 0
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.width < 16 or self.height < 16:
@@ -84,6 +99,22 @@ _SPECS = {
     "demo-small": WorldSpec("demo-small", "room", "sway", 320, 240, 72, texels_per_m=256.0),
     "demo-loop": WorldSpec("demo-loop", "ring", "laps", 640, 480, 1120, texels_per_m=300.0),
     "demo-twins": WorldSpec("demo-twins", "twins", "stroll", 640, 480, 580, texels_per_m=300.0),
+    "demo-street": WorldSpec(
+        "demo-street",
+        "street",
+        "drive",
+        1241,
+        376,
+        int(10 * drive_duration()),
+        fps=10.0,
+        texels_per_m=42.0,
+        baseline_m=0.54,
+        noise_sigma=2.0,
+        exposure_change=0.15,
+        lens=_KITTI_LENS,
+        levels=7,
+        background=222,
+    ),
 }
 WORLD_PRESETS = tuple(_SPECS)
 
@@ -104,6 +135,13 @@ def world_spec(preset: str) -> WorldSpec:
         )
     spec = _SPECS[name]
     return replace(spec, name=preset, seed=int(seed)) if at and int(seed) != spec.seed else spec
+
+
+def world_faces(spec: WorldSpec) -> list[Face]:
+    """Return the faces of a world at time 0; those of the street depend on the seed."""
+    if spec.layout == "street":
+        return StreetLayout(spec.seed).faces()
+    return LAYOUTS[spec.layout]().faces()
 
 
 def is_world(name: str) -> bool:
@@ -154,20 +192,21 @@ class RenderedWorld:
     def __init__(self, spec: WorldSpec, sensor: Sensor = "stereo") -> None:
         self.spec = spec
         self.name = spec.name
-        self.dataset = "demo"
+        # The configuration of the street is that of KITTI, see `config.loading.config_for`.
+        self.dataset = "demo-street" if spec.layout == "street" else "demo"
         self.sensor = sensor
         self.source = f"built-in world {spec.name}"
         self.skipped = []
         self.time_unit = "s"
         self.left_out = []
-        # No round numbers, so that a swapped axis or a forgotten half pixel shows in tests.
+        fx, fy, cx, cy = spec.lens
         self.camera = Camera(
             width=spec.width,
             height=spec.height,
-            fx=0.7208 * spec.width,
-            fy=0.7184 * spec.width,
-            cx=0.5039 * spec.width - 0.5,
-            cy=0.4935 * spec.height - 0.5,
+            fx=fx * spec.width,
+            fy=fy * spec.width,
+            cx=cx * spec.width - 0.5,
+            cy=cy * spec.height - 0.5,
             baseline_m=None if sensor == "mono" else spec.baseline_m,
             fps=spec.fps,
         )
@@ -217,10 +256,11 @@ class RenderedWorld:
         Returns:
             (H, W) float32, metres along z; 0 without a surface.
         """
-        pose = self._T_world_cam[self._checked(index)]
+        index = self._checked(index)
+        pose = self._T_world_cam[index]
         if right:
             pose = pose @ self._T_left_right
-        return self._get_renderer().depth(pose)
+        return self._get_renderer().depth(pose, float(self._timestamps[index]))
 
     @property
     def _T_left_right(self) -> FloatArray:
@@ -233,9 +273,9 @@ class RenderedWorld:
 
     def _get_renderer(self) -> Renderer:
         if self._renderer is None:
-            faces = LAYOUTS[self.spec.layout]().faces()
-            atlas = cached_atlas(self.spec.layout, faces, self.spec.texels_per_m, self.spec.seed)
-            self._renderer = Renderer(faces, atlas, self.camera)
+            spec, faces = self.spec, world_faces(self.spec)
+            atlas = cached_atlas(spec.layout, faces, spec.texels_per_m, spec.seed, spec.levels)
+            self._renderer = Renderer(faces, atlas, self.camera, spec.background)
         return self._renderer
 
     def _photo(self, index: int, right: bool) -> NDArray[np.uint8]:
@@ -248,7 +288,11 @@ class RenderedWorld:
         if right:
             poses = poses @ self._T_left_right
         renderer = self._get_renderer()
-        image = np.mean([renderer.image(pose) for pose in poses], axis=0, dtype=np.float32)
+        image = np.mean(
+            [renderer.image(*seen) for seen in zip(poses, times, strict=True)],
+            axis=0,
+            dtype=np.float32,
+        )
         if spec.exposure_change > 0:
             # One period of the brightness is about four seconds.
             image *= np.float32(1.0 + spec.exposure_change * np.sin(1.6 * self._timestamps[index]))
