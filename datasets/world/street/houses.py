@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,7 +52,8 @@ class Street:
     @property
     def across(self) -> FloatArray:
         """Unit vector (3,) across the street, along x or z."""
-        return np.eye(3)[2 - self.along]
+        axis: FloatArray = np.eye(3)[2 - self.along]
+        return axis
 
     def point(self, along: float, across: float, height: float = 0.0) -> FloatArray:
         """Return the world point (3,) at a position along and across the street, metres."""
@@ -110,7 +112,7 @@ def _road(street: Street, begin: float, end: float) -> Iterator[Face]:
     """Yield road and pavements between two crossings."""
     n = max(round((end - begin) / 25.0), 1)
     edges = np.linspace(begin, end, n + 1)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         corner = street.point(low, -ROAD_M)
         across, along = street.point(low, ROAD_M) - corner, street.point(high, -ROAD_M) - corner
         # Texture x runs across the road, y along it; the face must look up.
@@ -132,17 +134,7 @@ def _near(street: Street, low: float, high: float) -> bool:
 
 
 def _with(face: Face, density: float, tone: int = 0) -> Face:
-    return Face(
-        face.origin,
-        face.axis_s,
-        face.axis_t,
-        face.size,
-        face.normal,
-        face.style,
-        None,
-        density,
-        tone,
-    )
+    return replace(face, density=density, tone=tone)
 
 
 def _flat(
@@ -236,7 +228,7 @@ def _row(
     n = max(round((end - begin) / 12.0), 1)
     widths = rng.uniform(0.7, 1.3, n)
     edges = begin + np.concatenate([[0.0], np.cumsum(widths / widths.sum())]) * (end - begin)
-    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for i, (low, high) in enumerate(pairwise(edges)):
         near = _near(street, low, high)
         height, tone = rng.uniform(6.0, 11.5), int(rng.integers(95, 190))
         back = 0.0 if i in (0, n - 1) else float(rng.choice([0.0, 0.0, 0.3, 0.7, 1.2]))
