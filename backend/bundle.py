@@ -65,12 +65,19 @@ class SchurBundleAdjuster:
         pixel_sigma: Standard deviation of a keypoint's position, pixels.
         iterations: Largest number of iterations, both stages together.
         thorough: Let the first stage converge further, for a map far from its optimum.
+        disparity_sigma: Standard deviation of a disparity, pixels; None: that of `u_right` is
+            `pixel_sigma`.
     """
 
     def __init__(
-        self, pixel_sigma: float = 1.0, iterations: int = 8, thorough: bool = False
+        self,
+        pixel_sigma: float = 1.0,
+        iterations: int = 8,
+        thorough: bool = False,
+        disparity_sigma: float | None = None,
     ) -> None:
         self.pixel_sigma = pixel_sigma
+        self.disparity_sigma = disparity_sigma
         self.iterations = iterations
         self._converged_first, self._converged = _CONVERGED_THOROUGH if thorough else _CONVERGED
 
@@ -95,7 +102,7 @@ class SchurBundleAdjuster:
             raise ValueError(
                 f"bundle adjustment needs a fixed keyframe, found none among {len(problem.fixed)}"
             )
-        scene = _Scene(problem, camera, self.pixel_sigma)
+        scene = _Scene(problem, camera, self.pixel_sigma, self.disparity_sigma)
         start = _State(
             np.array(problem.T_cam_world, dtype=np.float64),
             np.array(problem.points, dtype=np.float64).T,
@@ -131,13 +138,23 @@ class _State:
 class _Scene:
     """The observations (O), sorted by keyframe and point, and which keyframes are fixed."""
 
-    def __init__(self, problem: BundleProblem, camera: Camera, pixel_sigma: float) -> None:
+    def __init__(
+        self,
+        problem: BundleProblem,
+        camera: Camera,
+        pixel_sigma: float,
+        disparity_sigma: float | None,
+    ) -> None:
         keys = problem.camera_index * np.int64(len(problem.points)) + problem.point_index
         self.order: IntArray = np.argsort(keys, kind="stable")
         self.cameras: IntArray = problem.camera_index[self.order]
         self.points: IntArray = problem.point_index[self.order]
         self.measured = Reprojection(
-            problem.pixels[self.order], problem.u_right[self.order], camera, pixel_sigma
+            problem.pixels[self.order],
+            problem.u_right[self.order],
+            camera,
+            pixel_sigma,
+            disparity_sigma,
         )
         self.fixed: BoolArray = problem.fixed
 

@@ -42,19 +42,27 @@ class PnPSolver:
     """A `PoseSolver`: Levenberg-Marquardt on reprojection errors in rounds.
 
     Inliers are classified again after each round (Mur-Artal & Tardós, ORB-SLAM2, T-RO 2017,
-    section III-C). `u_right` adds a third row to the residual of a point, `u - bf / z`.
+    section III-C). `u_right` adds a third row to the residual of a point, see `Reprojection`.
 
     Args:
         pixel_sigma: Standard deviation of a keypoint's position, pixels.
         min_inliers: Smallest number of inliers of a pose from `ransac`.
         huber: Use Huber's kernel in all rounds but the last.
         seed: Seed of `ransac`.
+        disparity_sigma: Standard deviation of a disparity, pixels; None: that of `u_right` is
+            `pixel_sigma`.
     """
 
     def __init__(
-        self, pixel_sigma: float = 1.0, min_inliers: int = 20, huber: bool = True, seed: int = 0
+        self,
+        pixel_sigma: float = 1.0,
+        min_inliers: int = 20,
+        huber: bool = True,
+        seed: int = 0,
+        disparity_sigma: float | None = None,
     ) -> None:
         self.pixel_sigma = pixel_sigma
+        self.disparity_sigma = disparity_sigma
         self.min_inliers = min_inliers
         self.huber = huber
         self.seed = seed
@@ -74,8 +82,14 @@ class PnPSolver:
         Points that are not finite or lie behind the camera are outliers. With fewer than four
         usable points, the pose is returned unchanged and without inliers.
         """
-        problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
+        problem = self._problem(points, pixels, u_right, camera)
         return self._refine(problem, T_cam_world, None, coarse)
+
+    def _problem(
+        self, points: FloatArray, pixels: FloatArray, u_right: FloatArray, camera: Camera
+    ) -> _Problem:
+        measured = Reprojection(pixels, u_right, camera, self.pixel_sigma, self.disparity_sigma)
+        return _Problem(points, measured)
 
     def _refine(
         self,
@@ -113,7 +127,7 @@ class PnPSolver:
         self, points: FloatArray, pixels: FloatArray, u_right: FloatArray, camera: Camera
     ) -> PoseEstimate | None:
         """Run PnP with RANSAC on the pixels, then refine on all points; see `PoseSolver.ransac`."""
-        problem = _Problem(points, Reprojection(pixels, u_right, camera, self.pixel_sigma))
+        problem = self._problem(points, pixels, u_right, camera)
         if np.count_nonzero(problem.usable) < max(self.min_inliers, _MIN_POINTS):
             return None
         T = self._sample_consensus(points[problem.usable], pixels[problem.usable], camera)

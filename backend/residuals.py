@@ -26,8 +26,18 @@ MIN_DEPTH = 1e-6
 class Reprojection:
     """The measurements of N observations: pixel (u, v) and, if known, x in the right image.
 
-    Residuals are predicted minus measured, in units of `pixel_sigma`, three rows each. The third
-    row is 0 where u_right is unknown.
+    Residuals are predicted minus measured, in units of their standard deviation, three rows each.
+    The third row is that of the disparity u - u_right, because u_right is found by matching the
+    patch around the left keypoint: an error of the keypoint shifts both alike. Without
+    `disparity_sigma` it is that of u_right itself, as if it were independent of u. It is 0 where
+    u_right is unknown.
+
+    Args:
+        pixels: (N, 2), undistorted.
+        u_right: (N,) x in the right image, pixels; NaN where unknown.
+        camera: the camera.
+        pixel_sigma: standard deviation of a keypoint's position, pixels.
+        disparity_sigma: standard deviation of a disparity, pixels; None: see above.
 
     Attributes:
         finite: (N,) bool, observations with finite pixels.
@@ -36,7 +46,12 @@ class Reprojection:
     """
 
     def __init__(
-        self, pixels: FloatArray, u_right: FloatArray, camera: Camera, pixel_sigma: float
+        self,
+        pixels: FloatArray,
+        u_right: FloatArray,
+        camera: Camera,
+        pixel_sigma: float,
+        disparity_sigma: float | None = None,
     ) -> None:
         self.finite: BoolArray = all_finite(pixels, axis=1)
         self.stereo: BoolArray = np.logical_and(self.finite, np.isfinite(u_right))
@@ -48,10 +63,16 @@ class Reprojection:
         self._measured: FloatArray = (
             np.where(np.isfinite(measured), measured - centre, 0.0) / pixel_sigma
         )
+        self._of_disparity = disparity_sigma is not None
+        third_sigma = pixel_sigma
+        if disparity_sigma is not None:
+            third_sigma = disparity_sigma
+            disparity = pixels[:, 0] - u_right
+            self._measured[2] = np.where(np.isfinite(disparity), disparity, 0.0) / disparity_sigma
         self._fx, self._fy, self._bf = (
             camera.fx / pixel_sigma,
             camera.fy / pixel_sigma,
-            camera.bf / pixel_sigma,
+            camera.bf / third_sigma,
         )
 
     def select(self, index: NDArray[np.int64]) -> Reprojection:
@@ -77,7 +98,9 @@ class Reprojection:
         out = np.empty_like(points_cam)
         np.multiply(self._fx * x, inverse_z, out=out[0])
         np.multiply(self._fy * y, inverse_z, out=out[1])
-        np.subtract(out[0], self._bf * inverse_z, out=out[2])
+        np.multiply(self._bf, inverse_z, out=out[2])
+        if not self._of_disparity:
+            np.subtract(out[0], out[2], out=out[2])
         out -= self._measured
         out[2, ~self.stereo] = 0.0
         finite = np.isfinite(out[0]) & np.isfinite(out[1])
@@ -96,8 +119,12 @@ class Reprojection:
         out[1, 1] = self._fy * inverse_z
         out[2, 0] = -fx_over_z * x_over_z
         out[2, 1] = -out[1, 1] * y_over_z
-        out[0, 2] = fx_over_z * self.stereo
-        out[2, 2] = (out[2, 0] + self._bf * inverse_z * inverse_z) * self.stereo
+        by_depth = self._bf * inverse_z * inverse_z
+        if self._of_disparity:
+            out[2, 2] = -by_depth * self.stereo
+        else:
+            out[0, 2] = fx_over_z * self.stereo
+            out[2, 2] = (out[2, 0] + by_depth) * self.stereo
         return out
 
 

@@ -105,8 +105,9 @@ def open_sequence(
     Args:
         path: a dataset's root, the folder of one sequence, an image folder, a video file, or the
             name of a built-in world (`demo`, `demo-small`, `demo-loop`, `demo-twins`, `demo-crowd`,
-            `demo-turn`; with other textures `demo@2`), or a live camera (`camera:0`, `realsense:`,
-            `oak:`; see `live.address.open_live`). Write `./demo` for a folder of such a name.
+            `demo-turn`, `demo-street`; with other textures `demo@2`), or a live camera
+            (`camera:0`, `realsense:`, `oak:`; see `live.address.open_live`). Write `./demo` for a
+            folder of such a name.
         dataset: format of the recording, one of `dataset_names`, or the path of a layout
             (`my_layout.yaml`); `auto` recognises it.
         sequence: name of the sequence where `path` holds several, or a unique part of the name.

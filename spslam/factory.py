@@ -59,6 +59,7 @@ def build_components(
             min_inliers=config.tracking.min_inliers,
             huber=config.tracking.huber,
             seed=config.seed,
+            disparity_sigma=config.stereo.disparity_sigma,
         ),
         two_view=EpipolarSolver(
             pixel_sigma=sigma,
@@ -67,9 +68,16 @@ def build_components(
             seed=config.seed,
             min_point_parallax_deg=config.mapping.min_parallax_deg,
         ),
-        bundle=SchurBundleAdjuster(pixel_sigma=sigma, iterations=config.bundle.iterations),
+        bundle=SchurBundleAdjuster(
+            pixel_sigma=sigma,
+            iterations=config.bundle.iterations,
+            disparity_sigma=config.stereo.disparity_sigma,
+        ),
         global_bundle=SchurBundleAdjuster(
-            pixel_sigma=sigma, iterations=config.global_bundle.iterations, thorough=True
+            pixel_sigma=sigma,
+            iterations=config.global_bundle.iterations,
+            thorough=True,
+            disparity_sigma=config.stereo.disparity_sigma,
         ),
         pose_graph=G2oPoseGraph(),
         place_recognition=PlaceIndex(_codebook(features), config.seed),

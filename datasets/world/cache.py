@@ -14,8 +14,9 @@ from spslam.errors import OutputError
 from spslam.io.files import cache_folder
 from spslam.io.sealed import SealError, read_sealed, write_sealed
 from spslam.notices import notice
+from spslam.typing import FloatArray
 
-from .render import TextureAtlas, build_atlas
+from .render import LEVELS, TextureAtlas, build_atlas, face_densities
 from .scene import Face
 
 _log = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ _log = logging.getLogger(__name__)
 _VERSION = 2
 
 
-def cached_atlas(name: str, faces: list[Face], texels_per_m: float, seed: int) -> TextureAtlas:
+def cached_atlas(
+    name: str, faces: list[Face], texels_per_m: float, seed: int, levels: int = LEVELS
+) -> TextureAtlas:
     """Load the atlas of an earlier call with equal arguments, or call `build_atlas` and store it.
 
     Args:
@@ -32,34 +35,41 @@ def cached_atlas(name: str, faces: list[Face], texels_per_m: float, seed: int) -
         faces: the faces to draw.
         texels_per_m: density of the textures, 1/m.
         seed: seed of the textures.
+        levels: number of mip levels.
     """
-    path = _path(name, faces, texels_per_m, seed)
-    atlas = _load(path, texels_per_m) if path is not None else None
+    path = _path(name, faces, texels_per_m, seed, levels)
+    atlas = _load(path, face_densities(faces, texels_per_m), levels) if path is not None else None
     if atlas is None:
-        atlas = build_atlas(faces, texels_per_m, seed)
+        atlas = build_atlas(faces, texels_per_m, seed, levels)
         if path is not None:
             _store(path, atlas)
     return atlas
 
 
-def _path(name: str, faces: list[Face], texels_per_m: float, seed: int) -> Path | None:
+def _path(name: str, faces: list[Face], texels_per_m: float, seed: int, levels: int) -> Path | None:
     # Other versions of OpenCV may draw other letters, other versions of NumPy other random numbers.
     versions = (_VERSION, cv2.__version__, np.__version__)
     digest = hashlib.sha256(repr((versions, texels_per_m, seed)).encode())
+    if levels != LEVELS:
+        digest.update(str(levels).encode())
     for face in faces:
         digest.update(face.corners.tobytes() + face.normal.tobytes() + face.style.encode())
         if face.twin_of is not None:
             digest.update(str(face.twin_of).encode())
+        if (face.density, face.tone) != (1.0, 0):
+            digest.update(repr((face.density, face.tone)).encode())
     try:
         return cache_folder() / "worlds" / f"{name}-{digest.hexdigest()[:16]}.textures"
     except RuntimeError:  # The user has no home folder.
         return None
 
 
-def _load(path: Path, texels_per_m: float) -> TextureAtlas | None:
+def _load(path: Path, densities: FloatArray, levels: int) -> TextureAtlas | None:
     try:
         with np.load(io.BytesIO(read_sealed(path)), allow_pickle=False) as stored:
-            return TextureAtlas(stored["image"], stored["corner"], stored["span"], texels_per_m)
+            return TextureAtlas(
+                stored["image"], stored["corner"], stored["span"], densities, levels
+            )
     except FileNotFoundError:
         return None
     except (OSError, SealError) as error:

@@ -23,8 +23,8 @@ from spslam.typing import FloatArray
 from .cache import cached_atlas
 from .path import Path
 from .render import Renderer, TextureAtlas
-from .scene import LAYOUTS, Box, Face
-from .world import RenderedWorld, WorldSpec
+from .scene import Box, Face
+from .world import RenderedWorld, WorldSpec, world_faces
 
 # Largest fraction of the image that all boxes cover together, and least that each covers.
 MOST_COVERED, _LEAST_COVERED = 0.40, 0.05
@@ -180,7 +180,10 @@ class _Coverage:
 def _blank(faces: list[Face]) -> TextureAtlas:
     """Return an atlas for renderers of which only the depth is used."""
     return TextureAtlas(
-        np.zeros((2, 2), np.uint8), np.zeros((len(faces), 2)), np.ones(len(faces)), 1.0
+        np.zeros((2, 2), np.uint8),
+        np.zeros((len(faces), 2)),
+        np.ones(len(faces)),
+        np.ones(len(faces)),
     )
 
 
@@ -285,7 +288,7 @@ class CrowdWorld(RenderedWorld):
     def crowd(self) -> Crowd:
         """The boxes."""
         spec = self.spec
-        room = LAYOUTS[spec.layout]().faces()
+        room = world_faces(spec)
         walkers = draw_crowd(self._path, spec.frames / spec.fps, self.camera, room, spec.seed)
         return Crowd(walkers, self.camera, spec.texels_per_m, spec.noise_sigma, spec.seed)
 

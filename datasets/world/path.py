@@ -11,37 +11,18 @@ import numpy as np
 from spslam.geometry import make_transform, so3_exp
 from spslam.typing import FloatArray
 
+from .poses import euler_poses
+from .street.drive import street_drive
 from .turning import turn_on_the_spot
 
 if TYPE_CHECKING:
     from scipy.interpolate import CubicSpline
 
-PathName = Literal["sway", "tour", "laps", "stroll", "turn"]
+PathName = Literal["sway", "tour", "laps", "stroll", "turn", "drive"]
 Path = Callable[[FloatArray], FloatArray]
 
 # Mean height of the camera above the floor, metres.
 _EYE_HEIGHT_M = 1.5
-
-
-def _poses(
-    positions: FloatArray, yaw: FloatArray, pitch: FloatArray, roll: FloatArray
-) -> FloatArray:
-    """Return poses (N, 4, 4), camera to world, from positions (N, 3) and angles (N,), radians.
-
-    Yaw turns right, pitch up, roll clockwise; at zero the camera looks along z.
-    """
-    zero, one = np.zeros_like(yaw), np.ones_like(yaw)
-
-    def rows(*entries: FloatArray) -> FloatArray:
-        return np.stack(entries, axis=-1).reshape(-1, 3, 3)
-
-    c, s = np.cos(yaw), np.sin(yaw)
-    turn = rows(c, zero, s, zero, one, zero, -s, zero, c)
-    c, s = np.cos(pitch), np.sin(pitch)
-    nod = rows(one, zero, zero, zero, c, -s, zero, s, c)
-    c, s = np.cos(roll), np.sin(roll)
-    tilt = rows(c, -s, zero, s, c, zero, zero, zero, one)
-    return make_transform(turn @ nod @ tilt, positions)
 
 
 def _sway(times: FloatArray) -> FloatArray:
@@ -56,7 +37,7 @@ def _sway(times: FloatArray) -> FloatArray:
     yaw = 0.20 * np.cos(phase + 0.2) + 0.02 * np.cos(4 * phase)
     pitch = -0.03 + 0.05 * np.cos(phase - 0.3) + 0.012 * np.cos(5 * phase)
     roll = 0.04 * np.cos(phase + 0.3) + 0.012 * np.cos(4 * phase)
-    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+    return euler_poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
 def _tour(times: FloatArray) -> FloatArray:
@@ -69,7 +50,7 @@ def _tour(times: FloatArray) -> FloatArray:
     yaw = np.pi / 2 - phase + np.radians(30) + 0.12 * np.sin(3 * phase) + 0.015 * np.sin(11 * phase)
     pitch = -0.04 + 0.07 * np.sin(2 * phase) + 0.012 * np.sin(23 * phase + 1)
     roll = 0.035 * np.sin(3 * phase + 2) + 0.012 * np.sin(12 * phase)
-    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+    return euler_poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
 # Duration of a lap, seconds.
@@ -122,7 +103,7 @@ def _laps(times: FloatArray) -> FloatArray:
     yaw = heading + np.radians(5) * np.sin(4.5 * phase) + 0.012 * np.sin(22 * phase)
     pitch = -0.05 + 0.04 * np.sin(3.5 * phase) + 0.01 * np.sin(45 * phase + 1)
     roll = 0.03 * np.sin(5.5 * phase + 2) + 0.01 * np.sin(22.5 * phase)
-    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+    return euler_poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
 def _stroll(times: FloatArray) -> FloatArray:
@@ -134,7 +115,7 @@ def _stroll(times: FloatArray) -> FloatArray:
     yaw = np.radians(50) + 0.08 * np.sin(0.6 * times) + 0.012 * np.sin(5.0 * times)
     pitch = -0.04 + 0.03 * np.sin(0.5 * times) + 0.01 * np.sin(9.0 * times + 1)
     roll = 0.02 * np.sin(0.7 * times + 2) + 0.01 * np.sin(4.5 * times)
-    return _poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
+    return euler_poses(np.stack([x, y, z], axis=1), yaw, pitch, roll)
 
 
 # Largest difference of another walk from the path: along each world axis, metres, and about each
@@ -173,4 +154,5 @@ PATHS: dict[PathName, Path] = {
     "laps": _laps,
     "stroll": _stroll,
     "turn": turn_on_the_spot,
+    "drive": street_drive,
 }

@@ -15,8 +15,33 @@ from numpy.typing import NDArray
 
 from spslam.typing import FloatArray
 
-Style = Literal["plaster", "brick", "panel", "floor", "ceiling", "box"]
-LayoutName = Literal["room", "hall", "ring", "twins"]
+Style = Literal[
+    "plaster",
+    "brick",
+    "panel",
+    "floor",
+    "ceiling",
+    "box",
+    # Styles of the street, see `street.textures`.
+    "front",
+    "wall",
+    "road",
+    "zebra",
+    "crossing",
+    "asphalt",
+    "pavement",
+    "field",
+    "forest",
+    "leaves",
+    "bark",
+    "car_side",
+    "car_end",
+    "car_top",
+    "glass",
+    "shadow",
+]
+RoomName = Literal["room", "hall", "ring", "twins"]
+LayoutName = Literal["room", "hall", "ring", "twins", "street"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +56,9 @@ class Face:
         style: style of its texture.
         twin_of: position in the list of faces of the face with the same texture; None: the texture
             is its own.
+        density: density of its texture, relative to the world's.
+        tone: mean grey level of its texture where the style has none; 0: drawn at random.
+        velocity: (x, y, z), m/s; the other attributes hold at time 0.
     """
 
     origin: FloatArray
@@ -40,6 +68,9 @@ class Face:
     normal: FloatArray
     style: Style
     twin_of: int | None = None
+    density: float = 1.0
+    tone: int = 0
+    velocity: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @property
     def corners(self) -> FloatArray:
@@ -310,7 +341,7 @@ def _twins() -> Layout:
     )
 
 
-LAYOUTS: dict[LayoutName, Callable[[], Layout]] = {
+LAYOUTS: dict[RoomName, Callable[[], Layout]] = {
     "room": _room,
     "hall": _hall,
     "ring": _ring,

@@ -21,7 +21,7 @@ _FONTS = (
 # Fractional bits of the points that OpenCV draws.
 _SHIFT = 4
 # Light direction times strength: a face's brightness grows with its normal times this vector.
-_LIGHT = np.array([0.35, -0.75, -0.55])
+LIGHT = np.array([0.35, -0.75, -0.55])
 
 
 def face_texture(
@@ -38,21 +38,21 @@ def face_texture(
     Returns:
         (rows, columns) uint8.
     """
-    image = _noise(shape, texels_per_m, rng)
+    image = noise(shape, texels_per_m, rng)
     if face.style == "brick":
-        _draw_courses(image, texels_per_m, rng, course_m=0.11, length_m=(0.16, 0.34), joint_m=0.012)
+        draw_courses(image, texels_per_m, rng, course_m=0.11, length_m=(0.16, 0.34), joint_m=0.012)
     elif face.style == "panel":
-        _draw_courses(image, texels_per_m, rng, course_m=0.42, length_m=(0.3, 0.9), joint_m=0.008)
+        draw_courses(image, texels_per_m, rng, course_m=0.42, length_m=(0.3, 0.9), joint_m=0.008)
     elif face.style == "floor":
-        _draw_courses(image, texels_per_m, rng, course_m=0.16, length_m=(0.5, 1.3), joint_m=0.006)
+        draw_courses(image, texels_per_m, rng, course_m=0.16, length_m=(0.5, 1.3), joint_m=0.006)
     elif face.style == "ceiling":
-        _draw_courses(image, texels_per_m, rng, course_m=0.6, length_m=(0.4, 0.8), joint_m=0.01)
+        draw_courses(image, texels_per_m, rng, course_m=0.6, length_m=(0.4, 0.8), joint_m=0.01)
     _draw_shapes(image, face, texels_per_m, rng)
-    light = 0.93 + 0.14 * float(face.normal @ _LIGHT)
+    light = 0.93 + 0.14 * float(face.normal @ LIGHT)
     return np.asarray(cv2.convertScaleAbs(image, alpha=light), dtype=np.uint8)
 
 
-def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator) -> UInt8Array:
+def noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator) -> UInt8Array:
     """Draw value noise in octaves from about 1 m to four texels, around a random grey level."""
     octaves = max(int(np.log2(texels_per_m)), 3)
     total = np.full((2, 2), rng.uniform(105, 150), dtype=np.float32)
@@ -72,7 +72,7 @@ def _noise(shape: tuple[int, int], texels_per_m: float, rng: np.random.Generator
     return np.ascontiguousarray(full[: shape[0], : shape[1]])
 
 
-def _draw_courses(
+def draw_courses(
     image: UInt8Array,
     texels_per_m: float,
     rng: np.random.Generator,
@@ -112,11 +112,15 @@ def _draw_shapes(
     for smallest, largest, per_m2 in reversed(_SHAPE_CLASSES):
         n = rng.poisson(per_m2 * density * area)
         sizes = np.exp(rng.uniform(np.log(smallest), np.log(largest), n)) * texels_per_m
-        _scatter(image, rng.uniform((0, 0), (columns, rows), (n, 2)), sizes, rng)
+        scatter(image, rng.uniform((0, 0), (columns, rows), (n, 2)), sizes, rng)
 
 
-def _scatter(
-    image: UInt8Array, centres: FloatArray, sizes: FloatArray, rng: np.random.Generator
+def scatter(
+    image: UInt8Array,
+    centres: FloatArray,
+    sizes: FloatArray,
+    rng: np.random.Generator,
+    glyphs: bool = True,
 ) -> None:
     """Draw glyphs (a quarter of the shapes), rectangles and polygons.
 
@@ -125,6 +129,7 @@ def _scatter(
         centres: (N, 2), texels.
         sizes: (N,) diameters, texels.
         rng: source of random numbers.
+        glyphs: whether to draw glyphs.
     """
     n = len(centres)
     half = sizes[:, None, None] / 2
@@ -141,12 +146,12 @@ def _scatter(
     polygons = np.stack([np.cos(angles), np.sin(angles)], axis=2)
     outlines = np.where(rng.random((n, 1, 1)) < 0.5, rectangles, polygons) * half + centres[:, None]
     fixed = np.round(outlines * (1 << _SHIFT)).astype(np.int32)
-    glyphs = (rng.random(n) < 0.25) & (sizes > 6)
+    written = (rng.random(n) < 0.25) & (sizes > 6) & glyphs
     differences = rng.integers(45, 110, n)
     upwards = rng.random(n) < 0.5
     for i in range(n):
         grey = _contrasting(image, centres[i], int(differences[i]), bool(upwards[i]))
-        if glyphs[i]:
+        if written[i]:
             _draw_glyph(image, centres[i], float(sizes[i]), grey, rng)
         else:
             cv2.fillConvexPoly(image, fixed[i], grey, lineType=cv2.LINE_AA, shift=_SHIFT)
@@ -170,7 +175,7 @@ def _contrasting(image: UInt8Array, centre: FloatArray, difference: int, upwards
 def _draw_glyph(
     image: UInt8Array, centre: FloatArray, size: float, grey: int, rng: np.random.Generator
 ) -> None:
-    text = _writing(rng, int(rng.integers(1, 3)))
+    text = writing(rng, int(rng.integers(1, 3)))
     font = _FONTS[rng.integers(len(_FONTS))]
     # Hershey capitals are about 21 pixels high at scale 1.
     scale = size / 24
@@ -178,7 +183,8 @@ def _draw_glyph(
     cv2.putText(image, text, origin, font, scale, grey, max(round(size * 0.11), 1), cv2.LINE_AA)
 
 
-def _writing(rng: np.random.Generator, length: int) -> str:
+def writing(rng: np.random.Generator, length: int) -> str:
+    """Return random capitals and digits."""
     return "".join(_GLYPHS[i] for i in rng.integers(len(_GLYPHS), size=length))
 
 
@@ -196,10 +202,10 @@ def _draw_poster(image: UInt8Array, texels_per_m: float, rng: np.random.Generato
     cv2.rectangle(sheet, (0, 0), (width - 1, height - 1), 255 - paper, frame)
     n = int(rng.integers(4, 9))
     centres = rng.uniform((0.15 * width, 0.15 * height), (0.85 * width, 0.85 * height), (n, 2))
-    _scatter(sheet, centres, rng.uniform(0.15, 0.4, n) * min(width, height), rng)
+    scatter(sheet, centres, rng.uniform(0.15, 0.4, n) * min(width, height), rng)
     line = max(int(rng.uniform(0.03, 0.06) * texels_per_m), 7)
     for baseline in range(int(0.6 * height), height - line, int(1.5 * line)):
-        text = _writing(rng, max(int(0.8 * width / line), 1))
+        text = writing(rng, max(int(0.8 * width / line), 1))
         origin = (2 * frame, baseline)
         cv2.putText(
             sheet, text, origin, _FONTS[0], line / 24, 255 - paper, max(line // 10, 1), cv2.LINE_AA

@@ -19,9 +19,18 @@ from spslam.typing import FloatArray
 
 from .cache import cached_atlas
 from .path import PATHS, PathName, another_walk
-from .render import Renderer
+from .render import LEVELS, Renderer
 from .rolling import RollingShutter
-from .scene import LAYOUTS, LayoutName
+from .scene import LAYOUTS, Face, LayoutName
+from .street.drive import drive_duration
+from .street.layout import StreetLayout
+
+Lens = tuple[float, float, float, float]
+# Focal lengths and principal point of a camera, each relative to the image's size: fx, fy and cx
+# to its width, cy to its height. No round numbers, so that a swapped axis shows in tests.
+_ROOM_LENS: Lens = (0.7208, 0.7184, 0.5039, 0.4935)
+# KITTI's rectified cameras 0 and 1 of sequence 00: f 718.856, cx 607.193, cy 185.216 px.
+_KITTI_LENS: Lens = (718.856 / 1241, 718.856 / 1241, 607.693 / 1241, 185.716 / 376)
 
 # Images that are averaged over the exposure time to blur motion.
 _BLUR_STEPS = 8
@@ -48,6 +57,9 @@ class WorldSpec:
         crowd: whether boxes walk through the world, see `crowd.CrowdWorld`.
         readout_s: time from the read-out of the first row to that of the last, seconds; 0: a global
             shutter.
+        lens: focal lengths and principal point relative to the image's size.
+        levels: number of mip levels of the textures.
+        background: grey level without a surface, that of the sky.
     """
 
     name: str
@@ -66,6 +78,9 @@ class WorldSpec:
     exposure_change: float = 0.0
     crowd: bool = False
     readout_s: float = 0.0
+    lens: Lens = _ROOM_LENS
+    levels: int = LEVELS
+    background: int = 0
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.width < 16 or self.height < 16:
@@ -97,6 +112,22 @@ _SPECS = {
     "demo-turn": WorldSpec(
         "demo-turn", "hall", "turn", 640, 480, 330, fps=30.0, shutter_s=0.006, readout_s=0.018
     ),
+    "demo-street": WorldSpec(
+        "demo-street",
+        "street",
+        "drive",
+        1241,
+        376,
+        int(10 * drive_duration()),
+        fps=10.0,
+        texels_per_m=42.0,
+        baseline_m=0.54,
+        noise_sigma=2.0,
+        exposure_change=0.15,
+        lens=_KITTI_LENS,
+        levels=7,
+        background=222,
+    ),
 }
 WORLD_PRESETS = tuple(_SPECS)
 
@@ -117,6 +148,13 @@ def world_spec(preset: str) -> WorldSpec:
         )
     spec = _SPECS[name]
     return replace(spec, name=preset, seed=int(seed)) if at and int(seed) != spec.seed else spec
+
+
+def world_faces(spec: WorldSpec) -> list[Face]:
+    """Return the faces of a world at time 0; those of the street depend on the seed."""
+    if spec.layout == "street":
+        return StreetLayout(spec.seed).faces()
+    return LAYOUTS[spec.layout]().faces()
 
 
 def is_world(name: str) -> bool:
@@ -171,20 +209,21 @@ class RenderedWorld:
     def __init__(self, spec: WorldSpec, sensor: Sensor = "stereo") -> None:
         self.spec = spec
         self.name = spec.name
-        self.dataset = "demo"
+        # The configuration of the street is that of KITTI, see `config.loading.config_for`.
+        self.dataset = "demo-street" if spec.layout == "street" else "demo"
         self.sensor = sensor
         self.source = f"built-in world {spec.name}"
         self.skipped = []
         self.time_unit = "s"
         self.left_out = []
-        # No round numbers, so that a swapped axis or a forgotten half pixel shows in tests.
+        fx, fy, cx, cy = spec.lens
         self.camera = Camera(
             width=spec.width,
             height=spec.height,
-            fx=0.7208 * spec.width,
-            fy=0.7184 * spec.width,
-            cx=0.5039 * spec.width - 0.5,
-            cy=0.4935 * spec.height - 0.5,
+            fx=fx * spec.width,
+            fy=fy * spec.width,
+            cx=cx * spec.width - 0.5,
+            cy=cy * spec.height - 0.5,
             baseline_m=None if sensor == "mono" else spec.baseline_m,
             fps=spec.fps,
             readout_s=spec.readout_s,
@@ -237,11 +276,11 @@ class RenderedWorld:
             (H, W) float32, metres along z; 0 without a surface.
         """
         index, T_cam_eye = self._checked(index), self._T_left_right if right else np.eye(4)
-        renderer = self._get_renderer()
+        renderer, time_s = self._get_renderer(), float(self._timestamps[index])
         if self._rolling is not None:
             return self._rolling.depth(self._path, self._timestamps[index], T_cam_eye)
         pose = self._T_world_cam[index]
-        return renderer.depth(pose @ T_cam_eye if right else pose)
+        return renderer.depth(pose @ T_cam_eye if right else pose, time_s)
 
     @property
     def _T_left_right(self) -> FloatArray:
@@ -254,11 +293,11 @@ class RenderedWorld:
 
     def _get_renderer(self) -> Renderer:
         if self._renderer is None:
-            faces = LAYOUTS[self.spec.layout]().faces()
-            atlas = cached_atlas(self.spec.layout, faces, self.spec.texels_per_m, self.spec.seed)
-            self._renderer = Renderer(faces, atlas, self.camera)
-            if self.spec.readout_s > 0:
-                self._rolling = RollingShutter(faces, atlas, self.camera, self.spec.shutter_s)
+            spec, faces = self.spec, world_faces(self.spec)
+            atlas = cached_atlas(spec.layout, faces, spec.texels_per_m, spec.seed, spec.levels)
+            self._renderer = Renderer(faces, atlas, self.camera, background=spec.background)
+            if spec.readout_s > 0:
+                self._rolling = RollingShutter(faces, atlas, self.camera, spec.shutter_s)
         return self._renderer
 
     def _exposed(self, index: int, right: bool) -> NDArray[np.float32]:
@@ -274,7 +313,9 @@ class RenderedWorld:
         if right:
             poses = poses @ self._T_left_right
         image: NDArray[np.float32] = np.mean(
-            [renderer.image(pose) for pose in poses], axis=0, dtype=np.float32
+            [renderer.image(*seen) for seen in zip(poses, times, strict=True)],
+            axis=0,
+            dtype=np.float32,
         )
         return image
 

@@ -82,7 +82,7 @@ def _clips(sequence: Sequence) -> int:
     """Return the number of clips for the size of the images."""
     images = (2 if sequence.sensor == "stereo" else 1) * CLIP_FRAMES
     pixels = images * sequence.camera.width * sequence.camera.height
-    if sequence.dataset == "demo":
+    if sequence.dataset.startswith("demo"):
         return int(np.clip(_MOST_PIXELS // (_RENDERED * pixels), _LEAST_RENDERED, CLIPS))
     return int(np.clip(_MOST_PIXELS // pixels, _LEAST_CLIPS, CLIPS))
 

@@ -148,7 +148,8 @@ PathArgument = Annotated[
         show_default=False,
         help="A dataset's root, a sequence's folder, a folder of images (left/ right/ for stereo, "
         "depth/ for RGB-D), a video, a ROS bag, a live camera (camera:0, realsense:, oak:), or a "
-        "built-in world: demo, demo-small, demo-loop, demo-twins, demo-crowd, demo-turn.",
+        "built-in world: demo, demo-small, demo-loop, demo-twins, demo-crowd, demo-turn, "
+        "demo-street.",
     ),
 ]
 SensorOption = Annotated[

@@ -102,6 +102,13 @@ class StereoConfig(Stage):
     patch_radius: int = Field(
         5, ge=2, le=20, description="half side of the correlation patch, pixels"
     )
+    disparity_sigma: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="standard deviation of a disparity, pixels; None: as if the position in the "
+        "right image were independent of that in the left, with features.pixel_sigma",
+    )
 
 
 class DepthConfig(Stage):

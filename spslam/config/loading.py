@@ -59,7 +59,13 @@ def config_names(folder: str = "") -> list[str]:
 
 
 # Data sets that were recorded like another one: by a car at 10 Hz, by a drone or hand at 20 Hz.
-_SAME_VEHICLE = {"kitti_raw": "kitti", "kitti360": "kitti", "tumvi": "euroc", "uzhfpv": "euroc"}
+_SAME_VEHICLE = {
+    "kitti_raw": "kitti",
+    "kitti360": "kitti",
+    "demo-street": "kitti",
+    "tumvi": "euroc",
+    "uzhfpv": "euroc",
+}
 
 
 def config_for(dataset: str, sensor: str) -> str:
