@@ -19,7 +19,7 @@ from spslam.visualization.map_view import Viewpoint
 # Distance of the near plane, ratio to the scene's distance; nearer things are not drawn.
 _NEAR = 0.005
 # Largest number of pixels to fill at a time; bounds the memory.
-_PIXELS_AT_A_TIME = 1 << 18
+_PIXELS_AT_A_TIME = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)

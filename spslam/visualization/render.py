@@ -36,7 +36,7 @@ VIDEO_SUFFIX = ".mp4"
 # Factor by which a picture is rendered larger and then reduced: smooth edges with any driver.
 _SUPERSAMPLING = 2
 # Number of rows of a picture that are drawn at a time; bounds the memory.
-_ROWS_AT_A_TIME = 240
+_ROWS_AT_A_TIME = 120
 # Diameter of a point, pixels of a picture with the height `_HEIGHT` and `_MANY_POINTS` points.
 _POINT_SIZE = 3.0
 # Number of points from which on points are drawn smaller, and below which larger.
