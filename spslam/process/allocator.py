@@ -12,7 +12,7 @@ _M_ARENA_MAX = -8
 _USER_SETTINGS = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 
 
-def share_one_arena() -> None:
+def use_one_arena() -> None:
     """Let all threads allocate from one arena; call it before the first thread starts.
 
     By default glibc gives each thread an arena, and memory that one thread frees is not used by

@@ -9,8 +9,8 @@ import pytest
 _ALLOCATE = """
 import ctypes, os, threading
 if {shared}:
-    from spslam.process.allocator import share_one_arena
-    share_one_arena()
+    from spslam.process.allocator import use_one_arena
+    use_one_arena()
 libc = ctypes.CDLL(None, use_errno=True)
 libc.malloc.restype = ctypes.c_void_p
 barrier = threading.Barrier(4)
@@ -37,7 +37,7 @@ def arenas(shared: bool, **environment: str) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="arenas are glibc's")
-def test_threads_share_one_arena_unless_the_user_says_otherwise() -> None:
+def test_threads_use_one_arena_unless_the_user_says_otherwise() -> None:
     separate = arenas(shared=False)
     if separate == 0:
         pytest.skip("this C library is not glibc")
