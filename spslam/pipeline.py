@@ -15,7 +15,7 @@ from spslam.interfaces import LiveSource, Sequence
 from spslam.notices import counted, notice
 from spslam.process.machine import process_age_s
 from spslam.process.signals import results_kept
-from spslam.reports.writers import OUTPUTS, write_results
+from spslam.reports.writers import OUTPUTS, preload, write_results
 from spslam.run.input_checks import InputChecks
 from spslam.run.metric_scale import ScaleRequest, Scaling, TagSize, apply_scale
 from spslam.run.metrics import Metrics, RunRecord
@@ -116,6 +116,9 @@ def run(
         samples = FrameSamples()
         tags = TagSightings(scale.dictionary) if isinstance(scale, TagSize) else None
         viewers = Viewers(viewer, samples, *([] if tags is None else [tags]))
+        if not (realtime or isinstance(sequence, LiveSource)):
+            # Beside the compilation of the network; in real time it would delay frames.
+            preload(outputs)
         record = track_all(slam, sequence, viewers, on_frame, stop, realtime)
         _check_worth_writing(sequence, record)
         try:

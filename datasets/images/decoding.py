@@ -19,6 +19,7 @@ from spslam.notices import counted, notice
 
 from .containers import JPEG_START, PNG_SIGNATURE, container_fault
 from .exr import read_exr_depth
+from .png import decode_png
 
 _LOG = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (
@@ -275,6 +276,9 @@ def decode_image(data: bytes, name: str) -> NDArray[Any]:
     fault = container_fault(data)
     if fault is not None:
         raise FrameError(f"{name}: {fault} ({counted(len(data), 'byte')})")
+    fast = decode_png(data)
+    if fast is not None:
+        return fast
     try:
         # IMREAD_UNCHANGED also ignores a photo's orientation tag: the calibration is of the sensor.
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)

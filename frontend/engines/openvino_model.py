@@ -16,7 +16,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,9 @@ _TRACED_SIZE = (4 * CELL, 6 * CELL)
 _KEPT_IN_FLOAT = [".*aten::add/.*", ".*conv1a.*"]
 # The package that `no_telemetry` hides.
 _TELEMETRY = "openvino_telemetry"
+# The package of OpenVINO's converter. `openvino` imports it, which is half of its time, and goes on
+# without it.
+_CONVERTER = "openvino.tools.ovc"
 
 # OpenVINO's types cannot be named without importing it.
 Model = Any
@@ -62,8 +65,13 @@ def load_openvino() -> Any:
         MissingDependencyError: it is not installed or cannot be loaded.
     """
     try:
-        with no_telemetry():
+        if "openvino" in sys.modules:
             import openvino
+        else:
+            with no_telemetry(), _hidden(_CONVERTER):
+                import openvino
+            if not hasattr(openvino, "convert_model"):
+                openvino.convert_model = _convert_model
     except ImportError as error:
         raise MissingDependencyError(
             f"OpenVINO cannot be loaded ({' '.join(str(error).split())}): "
@@ -310,14 +318,27 @@ def _info(model: Model, key: str) -> str:
     )
 
 
-@contextmanager
-def no_telemetry() -> Iterator[None]:
+def _convert_model(*args: Any, **options: Any) -> Any:
+    """Stand for `openvino.convert_model`, whose package is imported at its first call."""
+    with no_telemetry():
+        from openvino.tools.ovc import convert_model
+    load_openvino().convert_model = convert_model
+    return convert_model(*args, **options)
+
+
+def no_telemetry() -> AbstractContextManager[None]:
     """Hide the package with which OpenVINO and NNCF report imports and conversions to Google."""
-    hidden = _TELEMETRY not in sys.modules
+    return _hidden(_TELEMETRY)
+
+
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Let imports of a package fail, unless it is imported already."""
+    hidden = package not in sys.modules
     if hidden:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        sys.modules[package] = None  # type: ignore[assignment]
     try:
         yield
     finally:
         if hidden:
-            del sys.modules[_TELEMETRY]
+            del sys.modules[package]

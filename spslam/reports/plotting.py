@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Thread
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,16 +30,36 @@ def draw_png(make: Callable[[], Figure]) -> bytes:
     return buffer.getvalue()
 
 
-@contextmanager
-def _own_defaults() -> Iterator[None]:
-    """Use matplotlib's default settings instead of the user's."""
+def preload() -> None:
+    """Import matplotlib in another thread, which takes about as long as drawing a figure.
+
+    Errors are left to `draw_png`.
+    """
+
+    def work() -> None:
+        with suppress(Exception):
+            _import_matplotlib()
+
+    Thread(target=work, name="import matplotlib", daemon=True).start()
+
+
+def _import_matplotlib() -> None:
     # An unknown backend makes the import fail; nothing is drawn on a display here.
     backend = os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib
+        import matplotlib.backends.backend_agg
+        import matplotlib.figure  # noqa: F401
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
+
+
+@contextmanager
+def _own_defaults() -> Iterator[None]:
+    """Use matplotlib's default settings instead of the user's."""
+    _import_matplotlib()
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         # Names of sequences and files may contain $ and are not formulas.

@@ -21,6 +21,7 @@ from spslam.map.colors import point_colors
 from spslam.map.submaps import points_of
 from spslam.notices import notice
 from spslam.process.signals import results_kept
+from spslam.reports import plotting
 from spslam.reports.html_report import write_report
 from spslam.reports.plots import plot_trajectory, write_ply
 from spslam.run.frames_csv import write_frames
@@ -134,6 +135,12 @@ WRITERS = (
     Writer("report", "report.html", _write_report),
 )
 OUTPUTS = tuple(dict.fromkeys(writer.output for writer in WRITERS))
+
+
+def preload(outputs: Iterable[str]) -> None:
+    """Import in another thread what only the writers of these outputs need."""
+    if "plots" in outputs:
+        plotting.preload()
 
 
 def parse_outputs(text: str) -> tuple[str, ...]:

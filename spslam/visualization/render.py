@@ -1,13 +1,12 @@
 """Render pictures and animations of scenes without a display.
 
-A separate process renders them (`python -m spslam.visualization.render JOB SCENE FILE`): with
-broken drivers Open3D crashes its process, and a finished run must not be lost.
+NumPy draws pictures. Open3D draws animations, in a separate process (`python -m
+spslam.visualization.render JOB SCENE FILE`): with broken drivers Open3D crashes its process.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -23,23 +22,21 @@ import numpy as np
 import spslam
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import folder_of, write_atomic
-from spslam.notices import notice
 from spslam.typing import UInt8Array
 from spslam.visualization.camera_path import animation_views
 from spslam.visualization.layers import Layer, Look, draw_layers, frame_map_view, thicken_hairs
 from spslam.visualization.legend import write_legend
 from spslam.visualization.map_view import MapView, Viewpoint
 from spslam.visualization.open3d_window import Canvas
+from spslam.visualization.raster import Picture
 from spslam.visualization.video_writer import VideoFile
-
-_log = logging.getLogger(__name__)
 
 # Suffix of animations; other files are pictures.
 VIDEO_SUFFIX = ".mp4"
-# Maximum time for rendering a picture, seconds.
-_TIMEOUT_S = 120.0
 # Factor by which a picture is rendered larger and then reduced: smooth edges with any driver.
 _SUPERSAMPLING = 2
+# Number of rows of a picture that are drawn at a time; bounds the memory.
+_ROWS_AT_A_TIME = 120
 # Diameter of a point, pixels of a picture with the height `_HEIGHT` and `_MANY_POINTS` points.
 _POINT_SIZE = 3.0
 # Number of points from which on points are drawn smaller, and below which larger.
@@ -88,19 +85,13 @@ class Job:
         return cls(**(values | {"look": look, "size": tuple(values["size"])}))
 
 
-def render_scene(path_png: Path | str, scene: MapView) -> bool:
-    """Render a scene to a PNG of 1280×960 pixels; a failure is only a notice.
+def render_scene(path_png: Path | str, scene: MapView) -> None:
+    """Render a scene to a PNG of 1280×960 pixels.
 
-    Returns:
-        Whether the picture was written. If not (no Open3D, no EGL, a crash), a notice says why.
+    Raises:
+        OutputError: the file cannot be written.
     """
-    path_png = Path(path_png)
-    try:
-        render(path_png, scene)
-    except MissingDependencyError as error:
-        notice(_log, "output_failed", "%s was not written: %s", path_png.name, error)
-        return False
-    return True
+    render(Path(path_png), scene)
 
 
 def render(
@@ -119,14 +110,15 @@ def render(
             pictures; returns False to end the animation there.
 
     Raises:
-        MissingDependencyError: Open3D or EGL is missing, or the renderer crashed.
+        MissingDependencyError: an animation lacks Open3D or EGL, or its renderer crashed.
         OutputError: the file cannot be written.
     """
+    if path.suffix.lower() != VIDEO_SUFFIX:
+        write_atomic(path, picture_png(scene, job))
+        return
     with _folder_beside(path) as name:
         folder = Path(name)
         scene_file, errors = folder / "scene.npz", folder / "errors.txt"
-        is_animation = path.suffix.lower() == VIDEO_SUFFIX
-        made = path if is_animation else folder / "scene.png"
         scene.save(scene_file)
         command = [
             sys.executable,
@@ -134,17 +126,36 @@ def render(
             "spslam.visualization.render",
             job.to_json(),
             str(scene_file),
-            str(made),
+            str(path),
         ]
-        code = _run(command, errors, goes_on if is_animation else None)
+        code = _run(command, errors, goes_on)
         said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         if code == _NO_OUTPUT:
             raise OutputError(said[-1])
-        if code != 0 or not made.is_file():
+        if code != 0 or not path.is_file():
             reason = said[-1] if said and code >= 0 else f"the renderer ended with {code}"
             raise MissingDependencyError(reason)
-        if not is_animation:
-            write_atomic(path, made.read_bytes())
+
+
+def picture_png(scene: MapView, job: Job = Job()) -> bytes:
+    """Draw a scene as `job` says and return the PNG file."""
+    import cv2
+
+    framing = frame_map_view(scene, job.size[0] / job.size[1])
+    view = framing.viewpoint
+    layers = thicken_hairs(draw_layers(scene, job.look, framing), view, _hair(job))
+    picture = np.empty((*job.size[::-1], 3), np.uint8)
+    for first in range(0, job.size[1], _ROWS_AT_A_TIME):
+        strip = picture[first : first + _ROWS_AT_A_TIME]
+        rows = slice(_SUPERSAMPLING * first, _SUPERSAMPLING * (first + len(strip)))
+        size = (_SUPERSAMPLING * job.size[0], _SUPERSAMPLING * job.size[1])
+        canvas = Picture(size, view, job.look.palette.background, rows)
+        canvas.draw(layers, _point_size(scene, job), view.pixel_size(_HEIGHT))
+        strip[:] = _reduced(canvas.pixels, (job.size[0], len(strip)))
+    write_legend(picture, scene, job.look, framing)
+    # `cv2.imwrite` accepts UTF-8 paths only.
+    # Level 9 takes five times the time for 3 % of the bytes.
+    return cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1].tobytes()
 
 
 @contextmanager
@@ -167,13 +178,13 @@ def _folder_beside(path: Path) -> Iterator[str]:
         yield name
 
 
-def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] | None) -> int:
+def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool]) -> int:
     """Run the renderer and return its exit status.
 
     Args:
         command: command line of the renderer.
         errors: file for its error output.
-        goes_on: see `render`; None for a picture.
+        goes_on: see `render`.
     """
     # The renderer must import the same package as this process.
     search = [
@@ -198,8 +209,6 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
             ) as process,
         ):
             try:
-                if goes_on is None:
-                    return process.wait(_TIMEOUT_S)
                 assert process.stdin is not None and process.stdout is not None
                 for line in process.stdout:
                     if line.startswith(_PICTURE):
@@ -210,7 +219,7 @@ def _run(command: list[str], errors: Path, goes_on: Callable[[int, int], bool] |
             except BaseException:
                 process.kill()
                 raise
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise MissingDependencyError(f"the renderer did not finish: {error}") from None
 
 
@@ -241,28 +250,11 @@ def main(arguments: list[str]) -> int:
         Path(arguments[2]),
     )
     try:
-        if path.suffix.lower() == VIDEO_SUFFIX:
-            _animation(scene, job, path)
-        else:
-            _picture(scene, job, path)
+        _animation(scene, job, path)
     except (MissingDependencyError, OutputError) as error:
         sys.stderr.write(f"{error}\n")
         return _NO_OUTPUT if isinstance(error, OutputError) else 2
     return 0
-
-
-def _picture(scene: MapView, job: Job, path: Path) -> None:
-    import cv2
-
-    framing = frame_map_view(scene, job.size[0] / job.size[1])
-    canvas = _canvas(scene, job)
-    _draw(canvas, draw_layers(scene, job.look, framing), framing.viewpoint, job, refit=True)
-    canvas.look_from(framing.viewpoint)
-    picture = _reduced(canvas.picture(), job.size)
-    canvas.close()
-    write_legend(picture, scene, job.look, framing)
-    # `cv2.imwrite` accepts UTF-8 paths only.
-    path.write_bytes(cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
 
 
 def _animation(scene: MapView, job: Job, path: Path) -> None:
@@ -306,10 +298,19 @@ def _asked(done: int, total: int) -> bool:
 def _canvas(scene: MapView, job: Job) -> Canvas:
     width, height = job.size
     canvas = Canvas("spslam", (width * _SUPERSAMPLING, height * _SUPERSAMPLING), visible=False)
-    # Draw few points larger, so that a sparse map is visible.
-    growth = float(np.clip((_MANY_POINTS / max(len(scene.points), 1)) ** 0.25, 0.7, 2.0))
-    canvas.style(job.look.palette, _POINT_SIZE * _SUPERSAMPLING * growth * height / _HEIGHT)
+    canvas.style(job.look.palette, _point_size(scene, job))
     return canvas
+
+
+def _point_size(scene: MapView, job: Job) -> float:
+    """Diameter of points, rendered pixels; few points are drawn larger, to be visible."""
+    growth = float(np.clip((_MANY_POINTS / max(len(scene.points), 1)) ** 0.25, 0.7, 2.0))
+    return _POINT_SIZE * _SUPERSAMPLING * growth * job.size[1] / _HEIGHT
+
+
+def _hair(job: Job) -> float:
+    """Width of hairlines, pixels of a picture with the height `_HEIGHT`."""
+    return _HAIR * _HEIGHT / (_SUPERSAMPLING * job.size[1])
 
 
 def _draw(
@@ -319,8 +320,7 @@ def _draw(
 
     The canvas draws these two shapes to the same bytes every time.
     """
-    hair = _HAIR * _HEIGHT / (_SUPERSAMPLING * job.size[1])
-    canvas.draw(thicken_hairs(layers, view, hair), view.pixel_size(_HEIGHT), refit)
+    canvas.draw(thicken_hairs(layers, view, _hair(job)), view.pixel_size(_HEIGHT), refit)
 
 
 def _reduced(picture: UInt8Array, size: tuple[int, int]) -> UInt8Array:

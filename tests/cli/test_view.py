@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import WITHOUT_PICTURES, call, refused
-from egl import need_egl
 from pictures import read_picture
 
 from spslam.trajectory import read_tum
@@ -71,7 +70,6 @@ def test_the_ground_truth_is_saved_in_its_own_world(
 def test_a_picture_is_drawn(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    need_egl()
     picture = tmp_path / "map.png"
     assert (
         call(
@@ -202,8 +200,8 @@ def test_a_missing_open3d_is_reported_with_the_install_command(
     fake.mkdir(parents=True)
     (fake / "__init__.py").write_text("raise ModuleNotFoundError('No module named open3d')")
     monkeypatch.setenv("PYTHONPATH", str(fake.parent))
-    assert call("view", str(folder), "--render", str(tmp_path / "x.png")) == 2
+    assert call("view", str(folder), "--render", str(tmp_path / "x.mp4")) == 2
     printed = capsys.readouterr().err
     expected = "error: the viewer needs Open3D: pip install 'spslam[viewer]'"
     assert printed.splitlines()[-1] == expected
-    assert not (tmp_path / "x.png").exists()
+    assert not (tmp_path / "x.mp4").exists()
