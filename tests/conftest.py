@@ -64,13 +64,24 @@ def test_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def rendered_once() -> Iterator[None]:
-    """For modules that only read built-in worlds; see `rendered_once.keep_renderings`."""
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session for all its processes: what one has made, another can read."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    shared = folder / "shared"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rendered_once(shared_folder: Path) -> Iterator[None]:
+    """Frames of built-in worlds are rendered once; see `rendered_once.keep_renderings`."""
     from rendered_once import keep_renderings
 
     with pytest.MonkeyPatch.context() as patch:
-        keep_renderings(patch)
+        keep_renderings(patch, shared_folder)
         yield
 
 

@@ -24,8 +24,6 @@ from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackState
 from spslam.trajectory import Trajectory
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 
 def run_slam(
     sequence: Sequence, config: str, frames: int | None = None, overrides: list[str] | None = None

@@ -28,6 +28,11 @@ from spslam.io.files import cache_folder
 from spslam.typing import FloatArray
 
 
+@pytest.fixture(scope="module", autouse=True)
+def rendered_once() -> None:
+    """Here each frame is rendered again: these tests are about rendering."""
+
+
 @pytest.fixture(scope="session")
 def world_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
