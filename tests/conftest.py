@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ def limit_threads_to_fraction_of_cores() -> None:
 
 
 limit_threads_to_fraction_of_cores()
+# Test modules import OpenVINO, NNCF and others by themselves: without this line each conversion
+# would start a process that sends a message to OpenVINO's makers, which takes seconds.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -33,6 +38,12 @@ from spslam.frame import Observations  # noqa: E402
 from spslam.map.map import NO_POINT, Map  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported, a million objects, from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
