@@ -302,7 +302,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
             processes = Processes.from_environment("cpu")
             assert (processes.rank, processes.count) == (0, 2)
             run(tmp_path / "two", settings, processes=processes)
-            printed = other.communicate(timeout=100)[1]
+            printed = other.communicate(timeout=300)[1]
         finally:
             if distributed.is_initialized():
                 distributed.destroy_process_group()
