@@ -1,7 +1,9 @@
 """Fixtures shared by all tests."""
 
+import gc
 import os
 import signal
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ def limit_threads_to_fraction_of_cores() -> None:
 
 
 limit_threads_to_fraction_of_cores()
+# Test modules import OpenVINO, NNCF and others by themselves: without this line each conversion
+# would start a process that sends a message to OpenVINO's makers, which takes seconds.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -33,6 +38,12 @@ from spslam.frame import Observations  # noqa: E402
 from spslam.map.map import NO_POINT, Map  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what was imported, a million objects, from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,13 +75,24 @@ def test_data() -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def rendered_once() -> Iterator[None]:
-    """For modules that only read built-in worlds; see `rendered_once.keep_renderings`."""
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this session for all its processes: what one has made, another can read."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    shared = folder / "shared"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rendered_once(shared_folder: Path) -> Iterator[None]:
+    """Frames of built-in worlds are rendered once; see `rendered_once.keep_renderings`."""
     from rendered_once import keep_renderings
 
     with pytest.MonkeyPatch.context() as patch:
-        keep_renderings(patch)
+        keep_renderings(patch, shared_folder)
         yield
 
 

@@ -2,7 +2,7 @@
 
 What is saved is loaded unchanged.
 
-The runs are seeded and reproducible. For longer runs with other seeds:
+The runs are seeded and reproducible. For longer runs with other seeds, as every night:
 SPSLAM_FUZZ=1000 pytest tests/test_fuzz.py
 """
 
@@ -333,7 +333,7 @@ KEYS = st.sampled_from(
 )
 
 
-@examples(80)
+@examples(40)
 @given(
     changes=st.lists(st.tuples(KEYS, FLOATS), max_size=3),
     lens=st.tuples(
@@ -426,7 +426,7 @@ PROJECTIONS = "".join(
 )
 
 
-@examples(100)
+@examples(60)
 @given(
     projections=WORDS,
     times=WORDS,
@@ -466,7 +466,7 @@ SENSOR = yaml.safe_dump(
 )
 
 
-@examples(100)
+@examples(60)
 @given(
     sensor=WORDS,
     table=WORDS,
@@ -501,7 +501,7 @@ def test_euroc(
     read_or_refused(2000, folder.parent)
 
 
-@examples(100)
+@examples(60)
 @given(colour=WORDS, depth=WORDS, cuts=CUTS, unit=st.sampled_from(["auto", "s", "ns", "frames"]))
 def test_lists_of_images(
     tmp_path_factory: pytest.TempPathFactory,
@@ -539,7 +539,7 @@ LAUGHING = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 WHOLE = Config().to_yaml()
 
 
-@examples(20)
+@examples(12)
 @given(
     start=st.sampled_from(
         [WHOLE, "extends: default\nseed: 3\n", LAUGHING, "tracking: &a {b: *a}\n", "[" * 2000]
@@ -611,7 +611,7 @@ grids:
 """
 
 
-@examples(100)
+@examples(60)
 @given(words=WORDS, cuts=CUTS, laughing=st.booleans())
 def test_suites(
     tmp_path: Path,

@@ -14,7 +14,7 @@ from world_folder import error_of, world_frame, write_world
 
 from spslam.trajectory import read_tum
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rendered_once")]
+pytestmark = pytest.mark.slow
 
 FRAMES = 44
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from recordings.made_structures import TRUE, Motion, made_structure
 
+from spslam.calibrate import cached
 from spslam.calibrate.adjustment import Adjusted, adjust
 from spslam.calibrate.cached import self_calibrate
 from spslam.calibrate.model import Intrinsics
@@ -93,7 +94,7 @@ def test_a_rendered_world_gives_its_camera_twice_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("pycolmap")
-    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cached, "cache_folder", lambda: tmp_path / "cache")
     write_world(tmp_path / "images")
     done = self_calibrate(tmp_path / "images")
     # fx is 230.66 px, fy 229.89 px.
@@ -102,7 +103,7 @@ def test_a_rendered_world_gives_its_camera_twice_the_same(
     assert not done.found.fps_known
     # From the cache, and computed again without it.
     assert self_calibrate(tmp_path / "images") == done
-    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(cached, "cache_folder", lambda: tmp_path / "other")
     assert self_calibrate(tmp_path / "images").text == done.text
 
 

@@ -22,8 +22,6 @@ from spslam.pipeline import Status
 from spslam.slam.tracking import TrackResult, TrackState
 from spslam.trajectory import read_tum
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ["--extractor", "orb", "--max-frames", "5", *WITHOUT_PICTURES]
 

@@ -17,8 +17,6 @@ from spslam.visualization.controls import KEYS
 from spslam.visualization.layers import LAYERS
 from spslam.visualization.saved_run import load_map_view
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 ORB = ["--extractor", "orb", "--set", "features.threads=1", *WITHOUT_PICTURES]
 
 

@@ -14,8 +14,6 @@ from spslam.evaluation.disturbance import judge
 from spslam.geometry import make_transform, so3_exp
 from spslam.trajectory import Trajectory
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 STAMPS = np.arange(40) / 10.0
 
 

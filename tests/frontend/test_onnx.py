@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from recordings.shared_models import model_with_points
 
 from spslam.config import FeatureConfig
 from spslam.datasets.images.decoding import read_image
@@ -404,8 +405,15 @@ def test_the_example_of_the_docs_runs(
 
 
 @pytest.fixture(scope="module")
-def points() -> tuple[SuperPoint, FeatureConfig, bytes]:
-    network, config = load_superpoint(), FeatureConfig(max_keypoints=150, spread_cell=32)
+def points(shared_folder: Path) -> tuple[SuperPoint, FeatureConfig, bytes]:
+    return model_with_points(shared_folder)
+
+
+@pytest.fixture(scope="module")
+def large_points() -> tuple[SuperPoint, FeatureConfig, bytes]:
+    """The other built-in network, with Magic Leap's sampling and without spreading."""
+    network, config = load_superpoint("superpoint"), FeatureConfig(max_keypoints=90, spread_cell=0)
+    network.sampling = Sampling("bilinear", align_corners=True)
     return network, config, convert_points(network, config)
 
 
@@ -501,18 +509,12 @@ def test_axes_have_one_name(
 
 
 @pytest.mark.slow
-def test_axes_of_other_networks_have_one_name(toy: tuple[SuperPoint, bytes]) -> None:
-    """A toy network, and the other built-in one, cut off at `max_keypoints` or not.
-
-    The maps of the other built-in network are part of its model with points.
-    """
-    network, model = toy
-    assert_axes_have_one_name(model, BATCHES, set())
-    large = convert_points(load_superpoint("superpoint"), FeatureConfig())
-    assert_axes_have_one_name(large, AXES, {"points"})
-    assert_axes_have_one_name(
-        convert_points(network, FeatureConfig(spread_cell=0)), AXES, {"points"}
-    )
+def test_axes_of_other_networks_have_one_name(
+    toy: tuple[SuperPoint, bytes], large_points: tuple[SuperPoint, FeatureConfig, bytes]
+) -> None:
+    """The maps of the other built-in network are part of its model with points."""
+    assert_axes_have_one_name(toy[1], BATCHES, set())
+    assert_axes_have_one_name(large_points[2], AXES, {"points"})
 
 
 def test_maps_in_tract(exported: Path) -> None:
@@ -581,11 +583,11 @@ def test_one_network_of_opencv_takes_images_of_different_content(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(cv2.dnn, "ENGINE_NEW"), reason="OpenCV 4 has another DNN engine")
-def test_magic_leaps_sampling_in_opencv(tmp_path: Path) -> None:
+def test_magic_leaps_sampling_in_opencv(
+    large_points: tuple[SuperPoint, FeatureConfig, bytes], tmp_path: Path
+) -> None:
     """In any runtime the points inside the model are those of the extractor."""
-    network, config = load_superpoint(), FeatureConfig(max_keypoints=90)
-    network.sampling = Sampling("bilinear", align_corners=True)
-    model = convert_points(network, config)
+    network, config, model = large_points
     image = scene()
     assert_same(
         tuple(session_of(model).run(None, {"image": image})),

@@ -17,8 +17,6 @@ from spslam.errors import InputError
 from spslam.frame import Frame
 from spslam.run.input_checks import InputChecks, depth_out_of_range, pair_offsets
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 Change = Callable[[int], Frame]
 
 

@@ -20,8 +20,6 @@ from spslam.slam.recorder import Statistics
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackResult, TrackState, hull_fraction
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 Image = np.ndarray
 NOISE = np.random.default_rng(0).integers(20, 235, (240, 320)).astype(np.uint8)
 BOARD = cv2.resize(NOISE[::3, ::3], (320, 240), interpolation=cv2.INTER_NEAREST)

@@ -11,7 +11,7 @@ from world_folder import CAMERA, write_world
 from spslam.datasets.calibration.calibration import load_calibration
 from spslam.datasets.calibration.formats.writers import write_calibration
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rendered_once")]
+pytestmark = pytest.mark.slow
 
 FRAMES = {"stereo": 8, "mono": 24}
 # The names that are found without an option.

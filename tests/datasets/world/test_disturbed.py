@@ -24,8 +24,6 @@ from spslam.datasets.world.world import RenderedWorld, open_world
 from spslam.errors import DatasetError
 from spslam.frame import Frame
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 BOX = Mover(fraction=0.25, speed=3.25, path="appear", heading=0.0, start=3, noise=0.0)
 
 

@@ -31,6 +31,11 @@ from spslam.typing import FloatArray
 ROOMS = tuple(name for name in WORLD_PRESETS if name not in ("demo-street", "demo-turn"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def rendered_once() -> None:
+    """Here each frame is rendered again: these tests are about rendering."""
+
+
 @pytest.fixture(scope="session")
 def world_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")

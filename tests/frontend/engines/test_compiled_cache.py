@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from spslam.frontend.engines.engine import usable_cores
+from spslam.frontend.superpoint.checkpoints import Checkpoint
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
 
 pytest.importorskip("openvino")
 
 from spslam.frontend.engines.openvino_engine import OpenVinoEngine
-from spslam.frontend.engines.openvino_model import convert, load_openvino, write_model
+from spslam.frontend.engines.openvino_model import converted, load_openvino, write_model
 
 FLIPS = 45
 
@@ -40,8 +41,11 @@ def toy_network() -> SuperPoint:
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return convert(toy_network())
+def model(shared_folder: Path) -> Any:
+    """Converted once for all processes of the session, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPSLAM_CACHE", str(shared_folder / "models"))
+        return converted(Checkpoint.of(toy_network()))
 
 
 @pytest.fixture

@@ -7,11 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from recordings.shared_models import model_with_points
 
-from spslam.config import FeatureConfig
-from spslam.frontend.engines.onnx_points import convert_points
 from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
-from spslam.frontend.superpoint.checkpoints import load_superpoint
 
 ROOT = Path(__file__).parents[3]
 utils = pytest.importorskip("openvino.utils")
@@ -43,14 +41,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_example_prints_the_keypoints_of_the_extractor(program: Path, tmp_path: Path) -> None:
+def test_the_example_prints_the_keypoints_of_the_extractor(
+    program: Path, shared_folder: Path, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(0)
     image = np.full((97, 131), 120, np.uint8)
     for _ in range(40):
         x, y, w, h = (int(value) for value in rng.integers(0, [131, 97, 40, 40]))
         cv2.rectangle(image, (x, y), (x + w, y + h), int(rng.integers(0, 255)), -1)
-    network, config = load_superpoint(), FeatureConfig(max_keypoints=80)
-    (tmp_path / "model.onnx").write_bytes(convert_points(network, config))
+    network, config, model = model_with_points(shared_folder)
+    (tmp_path / "model.onnx").write_bytes(model)
     header = b"P5\n# a comment\n131 97\n255\n"
     (tmp_path / "image.pgm").write_bytes(header + image.tobytes())
 

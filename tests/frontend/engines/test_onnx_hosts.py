@@ -183,15 +183,20 @@ def test_lightglue_onnx_gets_pixels(
     assert (apart.min(axis=0) < 0.01).mean() > 0.98
 
 
+@pytest.fixture(scope="module")
+def scripted(network: SuperPoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("torchscript") / "lite.pt"
+    path.write_bytes(convert_torchscript(network, CONFIG, {"licence": "MIT"}))
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (97, 131)])
 def test_torchscript_pads_descriptors_to_256(
-    network: SuperPoint, extractor: SuperPointExtractor, tmp_path: Path, size: tuple[int, int]
+    scripted: Path, extractor: SuperPointExtractor, size: tuple[int, int]
 ) -> None:
-    path = tmp_path / "lite.pt"
-    path.write_bytes(convert_torchscript(network, CONFIG, {"licence": "MIT"}))
     extra = {METADATA_FILE: ""}
-    module = torch.jit.load(path, _extra_files=extra)
+    module = torch.jit.load(scripted, _extra_files=extra)
     assert b'"licence": "MIT"' in bytes(extra[METADATA_FILE])  # type: ignore[arg-type]
     image = scene(*size)
     keypoints, scores, descriptors = (each.numpy() for each in module(as_input(image)))

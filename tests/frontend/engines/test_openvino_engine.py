@@ -76,9 +76,9 @@ def toy_weights(folder: Path, seed: int = 0) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache folder of this module: a conversion takes seconds."""
-    folder = tmp_path_factory.mktemp("cache")
+def own_cache(shared_folder: Path) -> Iterator[Path]:
+    """A cache folder for all processes of the session: a conversion takes seconds."""
+    folder = shared_folder / "models"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPSLAM_CACHE", str(folder))
         yield folder
@@ -154,11 +154,14 @@ def test_bf16_is_near_torch(weights: Checkpoint) -> None:
 @pytest.mark.slow
 def test_the_first_convolution_in_int8_equals_its_rounded_filters() -> None:
     """Runs without NNCF. Images are bytes, so only the filters are rounded: a small difference."""
-    torch.manual_seed(4)
-    before = convert(SuperPoint((8, 8, 8, 8, 8), 8).eval())
+    before = converted(Checkpoint.of(toy_network()))
     rounded = before.clone()
     found = round_first_convolution(rounded, [scene(seed=1), scene(seed=2)])
-    assert found is not None and found[0].shape == (8, 1, 3, 3) and found[0].dtype == np.int8
+    assert (
+        found is not None
+        and found[0].shape == (TOY_WIDTHS[0], 1, 3, 3)
+        and found[0].dtype == np.int8
+    )
     image = scene(seed=3)
     expected = OpenVinoEngine(rounded, "fp32").run(image)
     first_convolution_in_int8(rounded, *found)
@@ -302,20 +305,21 @@ def test_image_sizes_share_a_model(
 def test_conversion_and_compilation_are_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
     weights, image = Checkpoint.of(toy_network()), scene()
-    before = OpenVinoEngine(converted(weights), "fp32").run(image)
-    folder = openvino_cache()
-    assert folder is not None
-    (model,) = folder.glob("*.zip")
-    (compiled,) = (folder / "compiled").iterdir()
-    network, again = read_model(model, weights), list[SuperPoint]()
+    network, again = converted(weights), list[SuperPoint]()
+    monkeypatch.setenv("SPSLAM_CACHE", str(tmp_path))
 
     def convert_again(given: SuperPoint) -> Any:
         again.append(given)
         return network.clone()
 
     monkeypatch.setattr(openvino_model, "convert", convert_again)
+    before = OpenVinoEngine(converted(weights), "fp32").run(image)
+    assert Checkpoint.of(again.pop()).digest == weights.digest
+    folder = openvino_cache()
+    assert folder is not None
+    (model,) = folder.glob("*.zip")
+    (compiled,) = (folder / "compiled").iterdir()
     after = OpenVinoEngine(converted(weights), "fp32").run(image)
     assert [a.tobytes() for a in before] == [a.tobytes() for a in after]
     assert again == []

@@ -14,8 +14,6 @@ from spslam.datasets.world.world import open_world
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.matching.stereo import BlockStereoMatcher
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 
 def texture(seed: int, shape: tuple[int, int] = (160, 320)) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)

@@ -21,8 +21,6 @@ from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.slam.moving_objects.body_fixed import BodyFixed
 from spslam.slam.system import Slam
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 NOISE_PX = 0.3
 # Corners of a strip at the lower edge of the image and of one at its right: x, y, pixels.
 Corners = tuple[tuple[float, float], tuple[float, float]]

@@ -13,8 +13,6 @@ from spslam.datasets.world.disturbed import disturb
 from spslam.slam.system import Slam
 from spslam.slam.tracking import TrackState
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 # The first frame with the box, and its step between two frames, pixels.
 ENTERS, STEP_PX = 12, 3.3
 

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import distributed
 
 from spslam.errors import TrainingError
 from spslam.frontend.superpoint.superpoint import SuperPoint
+from spslam.frontend.training import processes as training_processes
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
 from spslam.frontend.training.loop.progress import LOG, Progress
@@ -259,41 +264,54 @@ def test_a_non_finite_loss_ends_with_advice(tmp_path: Path) -> None:
         trainer.train()
 
 
+# The second process of the training; this one is the first.
+SECOND = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import torch
+from test_trainer import config, run
+from spslam.frontend.training.processes import Processes
+torch.set_num_threads(1)
+processes = Processes.from_environment("cpu")
+assert (processes.rank, processes.count) == (1, 2)
+run(Path(sys.argv[1]), config(*sys.argv[2:]), processes=processes)
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # No batch norm: each process would see half a batch. No bf16: too coarse to show equality.
     overrides = ("network.batch_norm=false", "optimizer.steps=4", "optimizer.precision=fp32")
     settings = config(*overrides)
     alone = run(tmp_path / "one", settings)
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\n"
-        "import torch\n"
-        "from test_trainer import config, run\n"
-        "from spslam.frontend.training.processes import Processes\n"
-        "torch.set_num_threads(1)\n"
-        "processes = Processes.from_environment('cpu')\n"
-        "assert processes.count == 2\n"
-        f"settings = config(*{overrides!r})\n"
-        f"run(Path({str(tmp_path / 'two')!r}), settings, processes=processes)\n"
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        str(script),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    # What torchrun sets for each process; torchrun itself would import PyTorch twice more.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(training_processes, "_PATIENCE", timedelta(seconds=200))
+    command = [sys.executable, "-c", SECOND, str(tmp_path / "two"), *overrides]
+    ranked = {**os.environ, "RANK": "1", "LOCAL_RANK": "1"}
+    with subprocess.Popen(command, env=ranked, stderr=subprocess.PIPE, text=True) as other:
+        monkeypatch.setenv("RANK", "0")
+        try:
+            processes = Processes.from_environment("cpu")
+            assert (processes.rank, processes.count) == (0, 2)
+            run(tmp_path / "two", settings, processes=processes)
+            printed = other.communicate(timeout=300)[1]
+        finally:
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+            other.kill()
+    assert other.returncode == 0, printed[-3000:]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
-    shared = torch.load(tmp_path / "two" / CHECKPOINT, weights_only=True)["best"]
+    written = torch.load(tmp_path / "two" / CHECKPOINT, weights_only=True)["best"]
     for name, value in alone.network.state_dict().items():
-        torch.testing.assert_close(shared[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(written[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_a_batch_that_processes_cannot_split_is_refused(tmp_path: Path) -> None:
