@@ -198,22 +198,20 @@ class Mapper:
         """Remove redundant keyframes around `keyframe_id`, never the newest or a submap's first."""
         removed: list[RemovedKeyframe] = []
         candidates, _ = slam_map.covisible(keyframe_id)
-        first = first_keyframes(slam_map)
         newest = int(slam_map.keyframes["id"][-1])
-        for candidate in np.sort(candidates):
-            if (
-                candidate in first
-                or candidate == newest
-                or not self._is_redundant(slam_map, int(candidate))
-            ):
-                continue
-            parents, _ = slam_map.covisible(int(candidate))
+        never = np.append(first_keyframes(slam_map), newest)
+        waiting = np.sort(candidates[~np.isin(candidates, never)])
+        # A removal changes how many keyframes see a point: then look at the next ones again.
+        while len(redundant := waiting[self._are_redundant(slam_map, waiting)]):
+            candidate = int(redundant[0])
+            waiting = waiting[waiting > candidate]
+            parents, _ = slam_map.covisible(candidate)
             T_parent_removed = geometry.inverse(slam_map.pose(int(parents[0]))) @ slam_map.pose(
-                int(candidate)
+                candidate
             )
-            removed.append(RemovedKeyframe(int(candidate), int(parents[0]), T_parent_removed))
+            removed.append(RemovedKeyframe(candidate, int(parents[0]), T_parent_removed))
             seen = slam_map.points_seen_by(np.array([candidate]))
-            slam_map.remove_keyframe(int(candidate))
+            slam_map.remove_keyframe(candidate)
             # Points seen by one keyframe only would pile up where the camera passes again and
             # again.
             drop_single_views(slam_map, seen)
@@ -243,6 +241,8 @@ class Mapper:
     ) -> None:
         """Triangulate matches with covisible keyframes between keypoints without a point."""
         T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
+        pixels, descriptors = slam_map.observations["pixel"], slam_map.observations["descriptor"]
+        first = slam_map.next_ids[0]
         for neighbor in neighbors:
             T_other_world = geometry.inverse(slam_map.pose(int(neighbor)))
             if not self._has_baseline(slam_map, T_cam_world, T_other_world, int(neighbor)):
@@ -251,10 +251,6 @@ class Mapper:
             theirs = self._unlinked(slam_map, int(neighbor))
             if len(mine) == 0 or len(theirs) == 0:
                 continue
-            pixels, descriptors = (
-                slam_map.observations["pixel"],
-                slam_map.observations["descriptor"],
-            )
             matches0 = self._matcher.match_epipolar(
                 pixels[mine],
                 descriptors[mine],
@@ -270,9 +266,9 @@ class Mapper:
                 T_cam_world, T_other_world, pixels[mine], pixels[theirs], camera
             )
             good = np.isfinite(points).all(axis=1)
-            ids = slam_map.add_points(keyframe_id, points[good], mine[good])
+            ids = slam_map.add_points(keyframe_id, points[good], mine[good], complete=False)
             slam_map.link(theirs[good], ids)
-            slam_map.refresh_normals(ids)
+        slam_map.refresh_normals(np.arange(first, slam_map.next_ids[0]))
 
     def _has_baseline(
         self, slam_map: Map, T_cam_world: FloatArray, T_other_world: FloatArray, neighbor: int
@@ -384,14 +380,18 @@ class Mapper:
         )
         slam_map.remove_points(slam_map.points["id"][bad])
 
-    def _is_redundant(self, slam_map: Map, keyframe_id: int) -> bool:
-        points = slam_map.points_seen_by(np.array([keyframe_id]))
-        if len(points) == 0:
-            return False
+    def _are_redundant(self, slam_map: Map, keyframe_ids: IntArray) -> NDArray[np.bool_]:
+        """(K,) of which keyframes (ids, ascending) enough others see nearly all points."""
         config = self._config.mapping
-        return bool(
-            np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_fraction
+        rows = slam_map.rows_of_keyframes(keyframe_ids)
+        views = slam_map.views(slam_map.observations["point"][rows])
+        owner = np.searchsorted(keyframe_ids, slam_map.observations["keyframe"][rows])
+        seen, often = (
+            np.bincount(owner[chosen], minlength=len(keyframe_ids))
+            for chosen in (views > 0, views > config.redundant_views)
         )
+        redundant: NDArray[np.bool_] = often / np.maximum(seen, 1) >= config.redundant_fraction
+        return redundant
 
     # -- bundle adjustment -------------------------------------------------------------------------
 
