@@ -79,11 +79,21 @@ class KeyframeRule:
         reference = slam_map.observation_rows(reference_id)
         reference_points = slam_map.observations["point"][reference]
         reference_count = int(np.count_nonzero(self._established(slam_map, reference_points)))
-        if tracked.inliers < self._config.min_tracked_fraction * reference_count:
+        if self._tracks_few(tracked.inliers, reference_count):
             return "few tracked points"
         if self._close_points_run_short(tracked):
             return "close points"
         return "flow" if self._flow(tracked, slam_map, reference) > self._max_flow_px else ""
+
+    def _tracks_few(self, count: int, reference_count: int) -> bool:
+        """Whether a frame sees too few of the reference keyframe's points.
+
+        With many points the pose is sure, and a smaller fraction of them is enough.
+        """
+        least = self._config.min_tracked_fraction
+        if count >= self._config.many_points:
+            least = min(least, self._config.min_fraction_of_many)
+        return count < least * reference_count
 
     @staticmethod
     def _established(slam_map: Map, point_ids: IntArray) -> NDArray[np.bool_]:
