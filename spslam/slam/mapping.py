@@ -19,6 +19,9 @@ from spslam.map.submaps import first_keyframes
 from spslam.slam.tracking import TrackedFrame
 from spslam.typing import FloatArray, IntArray
 
+# Fraction of a keyframe's new points: triangulation ends with the neighbour that adds fewer.
+_LEAST_GAIN = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class RemovedKeyframe:
@@ -278,6 +281,9 @@ class Mapper:
             good = np.isfinite(points).all(axis=1)
             ids = slam_map.add_points(keyframe_id, points[good], mine[good], complete=False)
             slam_map.link(theirs[good], ids)
+            if len(ids) < _LEAST_GAIN * (slam_map.next_ids[0] - first):
+                # Neighbours that share fewer points give even less.
+                break
         slam_map.refresh_normals(np.arange(first, slam_map.next_ids[0]))
 
     def _has_baseline(
