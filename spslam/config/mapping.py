@@ -34,7 +34,7 @@ class KeyframeConfig(Stage):
         description="as min_tracked_fraction, for frames with at least many_points tracked points",
     )
     min_close_points: int = Field(
-        50,
+        100,
         ge=0,
         description="insert a keyframe if fewer close points are tracked (stereo, RGB-D)",
     )
