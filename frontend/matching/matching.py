@@ -17,12 +17,16 @@ KeptDescriptors = NDArray[np.float32] | NDArray[np.float16]
 _SPARSE_FRACTION = 0.1
 # Candidate pairs per descriptor from which they are compared in two steps.
 _MANY_CANDIDATES = 3
-# Epipolar lines to compare with all points at a time; bounds the memory.
-_CHUNK = 256
+# Epipolar lines to compare with all points at a time; their distances fit into the cache.
+_CHUNK = 64
 # Elements of descriptors, per side of the pairs, to compare at a time; fits into the cache.
 _CHUNK_ELEMENTS = 1 << 16
 # Bound of the error of a squared length by half precision, with a wide margin.
 _ROUNDING = np.float32(5e-3)
+# Sign, exponent and fraction of half precision at their places in float32, and the ratio of the
+# values that the same exponents mean in the two.
+_HALF_BITS = np.int32(-0x70002000)
+_HALF_SCALE = np.float32(2.0**112)
 
 
 class DescriptorMatcher:
@@ -119,9 +123,12 @@ class DescriptorMatcher:
             lines /= np.linalg.norm(lines[:, :2], axis=1, keepdims=True)
         points = np.column_stack([pixels1, np.ones(len(pixels1))]).T
         near = np.empty((len(lines), points.shape[1]), np.bool_)
+        buffer = np.empty((_CHUNK, points.shape[1]))
         for start in range(0, len(lines), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            np.less_equal(np.abs(lines[chunk] @ points), max_line_distance, out=near[chunk])
+            distances = buffer[: len(near[chunk])]
+            np.abs(np.matmul(lines[chunk], points, out=distances), out=distances)
+            np.less_equal(distances, max_line_distance, out=near[chunk])
         index0, index1 = np.divmod(np.flatnonzero(near), points.shape[1])
         return match_pairs(descriptors0, descriptors1, index0, index1, max_descriptor_distance)
 
@@ -150,7 +157,7 @@ def match_pairs(
         return matches
     if len(index0) > _SPARSE_FRACTION * len(descriptors0) * len(descriptors1):
         similarity = np.full((len(descriptors0), len(descriptors1)), -np.inf, np.float32)
-        first, second = (d.astype(np.float32, copy=False) for d in (descriptors0, descriptors1))
+        first, second = as_float32(descriptors0), as_float32(descriptors1)
         similarity[index0, index1] = (first @ second.T)[index0, index1]
         nearest, good = _mutual(similarity, max_descriptor_distance)
         matches[good] = nearest[good]
@@ -195,7 +202,7 @@ def _near_pairs(
         return near, values[near]
     count = -(-3 * descriptors0.shape[1] // 8)
     first0, first1 = (
-        np.ascontiguousarray(d[:, :count], dtype=np.float32) for d in (descriptors0, descriptors1)
+        np.ascontiguousarray(as_float32(d[:, :count])) for d in (descriptors0, descriptors1)
     )
     rest0, rest1 = _rest(first0), _rest(first1)
     most = _products(first0, first1, index0, index1) + rest0[index0] * rest1[index1]
@@ -233,9 +240,27 @@ def _products(
         # In modes other than "clip", NumPy first writes to a buffer of its own.
         np.take(descriptors0, index0[chunk], axis=0, out=first[:count], mode="clip")
         np.take(descriptors1, index1[chunk], axis=0, out=second[:count], mode="clip")
-        pair = (d[:count].astype(np.float32, copy=False) for d in (first, second))
-        np.einsum("pd,pd->p", *pair, out=values[chunk])
+        np.einsum(
+            "pd,pd->p", as_float32(first[:count]), as_float32(second[:count]), out=values[chunk]
+        )
     return values
+
+
+def as_float32(values: KeptDescriptors) -> NDArray[np.float32]:
+    """Convert finite half-precision values exactly; float32 values are returned as they are.
+
+    Whole-array operations on the bits take a third of the time of `astype`.
+    """
+    if values.dtype != np.float16:
+        return values.astype(np.float32, copy=False)
+    # The sign stays in front; exponent and fraction move to their places of float32. The two
+    # exponents differ by the difference of the biases, 127 - 15.
+    bits = values.view(np.int16).astype(np.int32)
+    bits <<= 13
+    bits &= _HALF_BITS
+    widened: NDArray[np.float32] = bits.view(np.float32)
+    widened *= _HALF_SCALE
+    return widened
 
 
 def _mutual(
@@ -252,12 +277,18 @@ def _mutual(
 
 def _best_of_group(groups: IntArray, values: NDArray[np.float32]) -> IntArray:
     """Find the position of the first highest value in each run of equal `groups`."""
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    lengths = np.diff(np.r_[starts, len(groups)])
-    highest = np.repeat(np.maximum.reduceat(values, starts), lengths)
+    is_first = _begins_run(groups)
+    starts = np.flatnonzero(is_first)
+    highest = np.maximum.reduceat(values, starts)[np.cumsum(is_first) - 1]
     hits = np.flatnonzero(values == highest)
-    hit_groups = groups[hits]
-    return hits[np.r_[True, hit_groups[1:] != hit_groups[:-1]]]
+    return hits[_begins_run(groups[hits])]
+
+
+def _begins_run(groups: IntArray) -> NDArray[np.bool_]:
+    """Whether each element (N,) begins a run of equal values."""
+    begins = np.ones(len(groups), np.bool_)
+    np.not_equal(groups[1:], groups[:-1], out=begins[1:])
+    return begins
 
 
 def _least_similarity(max_descriptor_distance: float) -> np.float32:

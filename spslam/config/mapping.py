@@ -21,6 +21,18 @@ class KeyframeConfig(Stage):
         description="insert a keyframe if less than this fraction of the reference keyframe's "
         "points is tracked",
     )
+    many_points: int = Field(
+        100,
+        ge=0,
+        description="number of tracked points from which min_fraction_of_many replaces a larger "
+        "min_tracked_fraction",
+    )
+    min_fraction_of_many: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="as min_tracked_fraction, for frames with at least many_points tracked points",
+    )
     min_close_points: int = Field(
         100,
         ge=0,

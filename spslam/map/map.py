@@ -141,9 +141,10 @@ class Map:
 
     def point_rows(self, point_ids: IntArray) -> IntArray:
         """Return the rows (N,) of points by id; -1 for NO_POINT and removed points."""
-        rows = np.full(point_ids.shape, -1, dtype=np.int64)
-        known = (point_ids >= 0) & (point_ids < len(self._point_rows))
-        rows[known] = self._point_rows[point_ids[known]]
+        # The last entry is never in use: NO_POINT indexes it, and so do ids beyond the table.
+        if point_ids.size and point_ids.max() >= len(self._point_rows):
+            point_ids = np.where(point_ids < len(self._point_rows), point_ids, NO_POINT)
+        rows: IntArray = self._point_rows.take(point_ids)
         return rows
 
     def keyframe_rows(self, keyframe_ids: IntArray) -> IntArray:
@@ -167,10 +168,10 @@ class Map:
 
     def rows_of_keyframes(self, keyframe_ids: IntArray) -> IntArray:
         """Return the observation rows (N,) of several keyframes, ascending."""
-        slices = [self.observation_rows(int(k)) for k in np.sort(keyframe_ids)]
-        return np.concatenate(
-            [np.arange(s.start, s.stop) for s in slices] or [np.zeros(0, np.int64)]
-        )
+        column, ids = self.observations["keyframe"], np.sort(keyframe_ids)
+        starts, stops = np.searchsorted(column, ids), np.searchsorted(column, ids + 1)
+        ranges = [np.arange(a, b) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        return np.concatenate(ranges) if ranges else np.zeros(0, np.int64)
 
     def rows_of_points(self, point_ids: IntArray) -> IntArray:
         """Return the rows (N,) of all observations of these points, ascending."""
@@ -187,7 +188,10 @@ class Map:
 
     def points_seen_by(self, keyframe_ids: IntArray) -> IntArray:
         """Return the sorted ids of the points that these keyframes see."""
-        return self._distinct(self.observations["point"][self.rows_of_keyframes(keyframe_ids)])
+        column = self.observations["point"]
+        if len(keyframe_ids) == 1:
+            return self._distinct(column[self.observation_rows(int(keyframe_ids[0]))])
+        return self._distinct(column[self.rows_of_keyframes(keyframe_ids)])
 
     def sees(self, keyframe_id: int, point_ids: IntArray) -> NDArray[np.bool_]:
         """Return which of the points (N,), by id, a keyframe sees."""
@@ -203,7 +207,9 @@ class Map:
         """
         column = self.observations["keyframe"][self.rows_of_points(point_ids)]
         # Observations are sorted by keyframe, so counting runs of equal ids needs no sort.
-        starts = np.flatnonzero(np.diff(column, prepend=-1))
+        begins = np.ones(len(column), dtype=bool)
+        np.not_equal(column[1:], column[:-1], out=begins[1:])
+        starts = np.flatnonzero(begins)
         ids, counts = column[starts], np.diff(starts, append=len(column))
         order = np.lexsort((-ids, -counts))
         return ids[order], counts[order]
@@ -259,7 +265,12 @@ class Map:
         return keyframe_id
 
     def add_points(
-        self, keyframe_id: int, positions: FloatArray, observation_rows: IntArray
+        self,
+        keyframe_id: int,
+        positions: FloatArray,
+        observation_rows: IntArray,
+        *,
+        complete: bool = True,
     ) -> IntArray:
         """Add points and link them to observations, whose descriptors they take.
 
@@ -267,6 +278,8 @@ class Map:
             keyframe_id: Keyframe that creates the points.
             positions: (N, 3) positions.
             observation_rows: (N,) row of the observation of each point.
+            complete: Compute viewing directions and distances; without, `refresh_normals` must
+                follow.
 
         Returns:
             The ids (N,) of the points.
@@ -288,7 +301,8 @@ class Map:
         self._reserve_ids()
         self._point_rows[ids] = np.arange(rows.start, rows.stop)
         self.link(observation_rows, ids)
-        self.refresh_normals(ids)
+        if complete:
+            self.refresh_normals(ids)
         return ids
 
     def link(self, observation_rows: IntArray, point_ids: IntArray) -> None:
@@ -410,8 +424,8 @@ class Map:
 
     def _reserve_ids(self) -> None:
         """Make the tables by id large enough, with spare capacity for as many new ids."""
-        if len(self._point_rows) < self._next_point_id:
-            room = 2 * self._next_point_id - len(self._point_rows)
+        if len(self._point_rows) <= self._next_point_id:
+            room = 2 * self._next_point_id + 1 - len(self._point_rows)
             self._point_rows = np.append(self._point_rows, np.full(room, -1, dtype=np.int64))
             self._views = np.append(self._views, np.zeros(room, dtype=np.int64))
 

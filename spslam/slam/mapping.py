@@ -26,6 +26,8 @@ _MAX_TURN, _MAX_SHIFT = 0.15, 0.03
 # Minimum number of points with which bundle adjustment moves a keyframe tracked by directions.
 FIRM_LINKS = 40
 _NO_KEYFRAMES: IntArray = np.zeros(0, dtype=np.int64)
+# Fraction of a keyframe's new points: triangulation ends with the neighbour that adds fewer.
+_LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +91,21 @@ class KeyframeRule:
         reference = slam_map.observation_rows(reference_id)
         reference_points = slam_map.observations["point"][reference]
         reference_count = int(np.count_nonzero(self._established(slam_map, reference_points)))
-        if tracked.inliers < self._config.min_tracked_fraction * reference_count:
+        if self._tracks_few(tracked.inliers, reference_count):
             return "few tracked points"
         if self._close_points_run_short(tracked):
             return "close points"
         return "flow" if self._flow(tracked, slam_map, reference) > self._max_flow_px else ""
+
+    def _tracks_few(self, count: int, reference_count: int) -> bool:
+        """Whether a frame sees too few of the reference keyframe's points.
+
+        With many points the pose is sure, and a smaller fraction of them is enough.
+        """
+        least = self._config.min_tracked_fraction
+        if count >= self._config.many_points:
+            least = min(least, self._config.min_fraction_of_many)
+        return count < least * reference_count
 
     @staticmethod
     def _turned(tracked: TrackedFrame, slam_map: Map) -> bool:
@@ -193,7 +205,8 @@ class Mapper:
         if len(anchors):
             self._turned.add(keyframe_id)
             there = anchors[[slam_map.has_keyframe(int(k)) for k in anchors]]
-            neighbors = np.concatenate([neighbors, there[~np.isin(there, neighbors)]])
+            # First: triangulation ends where neighbours add few points.
+            neighbors = np.concatenate([there, neighbors[~np.isin(neighbors, there)]])
         self._triangulate(slam_map, camera, keyframe_id, neighbors)
         self._fuse(slam_map, camera, keyframe_id, neighbors)
         return keyframe_id
@@ -227,23 +240,20 @@ class Mapper:
         """Remove redundant keyframes around `keyframe_id`, never the newest or a submap's first."""
         removed: list[RemovedKeyframe] = []
         candidates, _ = slam_map.covisible(keyframe_id)
-        first = first_keyframes(slam_map)
         newest = int(slam_map.keyframes["id"][-1])
-        for candidate in np.sort(candidates):
-            if (
-                candidate in first
-                or candidate == newest
-                or candidate in self._turned
-                or not self._is_redundant(slam_map, int(candidate))
-            ):
-                continue
-            parents, _ = slam_map.covisible(int(candidate))
+        never = np.array([*first_keyframes(slam_map), newest, *self._turned], dtype=np.int64)
+        waiting = np.sort(candidates[~np.isin(candidates, never)])
+        # A removal changes how many keyframes see a point: then look at the next ones again.
+        while len(redundant := waiting[self._are_redundant(slam_map, waiting)]):
+            candidate = int(redundant[0])
+            waiting = waiting[waiting > candidate]
+            parents, _ = slam_map.covisible(candidate)
             T_parent_removed = geometry.inverse(slam_map.pose(int(parents[0]))) @ slam_map.pose(
-                int(candidate)
+                candidate
             )
-            removed.append(RemovedKeyframe(int(candidate), int(parents[0]), T_parent_removed))
+            removed.append(RemovedKeyframe(candidate, int(parents[0]), T_parent_removed))
             seen = slam_map.points_seen_by(np.array([candidate]))
-            slam_map.remove_keyframe(int(candidate))
+            slam_map.remove_keyframe(candidate)
             # Points seen by one keyframe only would pile up where the camera passes again and
             # again.
             drop_single_views(slam_map, seen)
@@ -273,6 +283,8 @@ class Mapper:
     ) -> None:
         """Triangulate matches with covisible keyframes between keypoints without a point."""
         T_cam_world = geometry.inverse(slam_map.pose(keyframe_id))
+        pixels, descriptors = slam_map.observations["pixel"], slam_map.observations["descriptor"]
+        first = slam_map.next_ids[0]
         for neighbor in neighbors:
             T_other_world = geometry.inverse(slam_map.pose(int(neighbor)))
             if not self._has_baseline(slam_map, T_cam_world, T_other_world, int(neighbor)):
@@ -281,10 +293,6 @@ class Mapper:
             theirs = self._unlinked(slam_map, int(neighbor))
             if len(mine) == 0 or len(theirs) == 0:
                 continue
-            pixels, descriptors = (
-                slam_map.observations["pixel"],
-                slam_map.observations["descriptor"],
-            )
             matches0 = self._matcher.match_epipolar(
                 pixels[mine],
                 descriptors[mine],
@@ -300,9 +308,12 @@ class Mapper:
                 T_cam_world, T_other_world, pixels[mine], pixels[theirs], camera
             )
             good = np.isfinite(points).all(axis=1)
-            ids = slam_map.add_points(keyframe_id, points[good], mine[good])
+            ids = slam_map.add_points(keyframe_id, points[good], mine[good], complete=False)
             slam_map.link(theirs[good], ids)
-            slam_map.refresh_normals(ids)
+            if len(ids) < _LEAST_GAIN * (slam_map.next_ids[0] - first):
+                # Neighbours that share fewer points give even less.
+                break
+        slam_map.refresh_normals(np.arange(first, slam_map.next_ids[0]))
 
     def _has_baseline(
         self, slam_map: Map, T_cam_world: FloatArray, T_other_world: FloatArray, neighbor: int
@@ -417,14 +428,18 @@ class Mapper:
         )
         slam_map.remove_points(slam_map.points["id"][bad])
 
-    def _is_redundant(self, slam_map: Map, keyframe_id: int) -> bool:
-        points = slam_map.points_seen_by(np.array([keyframe_id]))
-        if len(points) == 0:
-            return False
+    def _are_redundant(self, slam_map: Map, keyframe_ids: IntArray) -> NDArray[np.bool_]:
+        """(K,) of which keyframes (ids, ascending) enough others see nearly all points."""
         config = self._config.mapping
-        return bool(
-            np.mean(slam_map.views(points) > config.redundant_views) >= config.redundant_fraction
+        rows = slam_map.rows_of_keyframes(keyframe_ids)
+        views = slam_map.views(slam_map.observations["point"][rows])
+        owner = np.searchsorted(keyframe_ids, slam_map.observations["keyframe"][rows])
+        seen, often = (
+            np.bincount(owner[chosen], minlength=len(keyframe_ids))
+            for chosen in (views > 0, views > config.redundant_views)
         )
+        redundant: NDArray[np.bool_] = often / np.maximum(seen, 1) >= config.redundant_fraction
+        return redundant
 
     # -- bundle adjustment -------------------------------------------------------------------------
 

@@ -81,6 +81,7 @@ def rule_and_map(scene, depth: bool = True, **keyframes) -> tuple[KeyframeRule, 
     quiet = {
         "max_interval": 1000,
         "min_tracked_fraction": 0.01,
+        "many_points": 100_000,
         "min_close_points": 0,
         "max_flow_fraction": 0.99,
     }
@@ -136,6 +137,25 @@ def test_a_keyframe_is_added_when_few_reference_points_are_tracked(scene) -> Non
         rule.wants(tracked(scene, scene.pose(0.1), fraction=0.4), slam_map, 1)
         == "few tracked points"
     )
+
+
+def test_many_tracked_points_are_enough_though_a_smaller_fraction(scene) -> None:
+    """The pose is sure, so that the next keyframe can wait."""
+    _, slam_map = rule_and_map(scene)
+    reference = len(slam_map.points_seen_by(np.array([1])))
+
+    def why(fraction: float, points: int) -> str:
+        rule, _ = rule_and_map(
+            scene, min_tracked_fraction=0.5, many_points=points, min_fraction_of_many=0.3
+        )
+        frame = tracked(scene, scene.pose(0.1))
+        seen = np.flatnonzero(frame.point_ids >= 0)
+        frame.point_ids[seen[int(fraction * reference) :]] = NO_POINT
+        return rule.wants(frame, slam_map, 1)
+
+    assert why(0.4, points=int(0.35 * reference)) == ""
+    assert why(0.4, points=int(0.45 * reference)) == "few tracked points"
+    assert why(0.25, points=int(0.2 * reference)) == "few tracked points"
 
 
 def test_points_that_only_one_keyframe_sees_do_not_count(scene) -> None:
