@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from spslam.camera import Camera
-from spslam.datasets.world.scene import LAYOUTS, Face
-from spslam.datasets.world.world import RenderedWorld, is_world, open_world
+from spslam.datasets.world.scene import Face
+from spslam.datasets.world.world import RenderedWorld, is_world, open_world, world_faces
 from spslam.dense.depth_images import DepthSettings
 from spslam.dense.reconstruct import MeshSettings, reconstruct
 from spslam.dense.run_poses import FinishedRun, read_run
@@ -133,7 +133,7 @@ def measure(
         triangles: (T, 3) rows of vertices.
         depths_m: range of depths that was fused, metres.
     """
-    distances = distances_to_faces(vertices, LAYOUTS[world.spec.layout]().faces())
+    distances = distances_to_faces(vertices, world_faces(world.spec))
     seen = visible_surface(world, rows, *depths_m)
     found = distances_to_mesh(seen, vertices, triangles) <= WITHIN_M
     return Accuracy(

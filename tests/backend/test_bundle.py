@@ -165,7 +165,7 @@ def test_optimum_equals_g2o(stereo):
     optimizer.optimize(30)
     theirs = robust_cost(problem, *result_of_g2o(problem, optimizer, len(problem.fixed)))
     # Only the first stage minimises the same cost as g2o.
-    scene = bundle._Scene(problem, CAMERA, 1.0)
+    scene = bundle._Scene(problem, CAMERA, 1.0, None)
     state = bundle._State(problem.T_cam_world, problem.points.T.copy())
     state = bundle._Stage(scene, scene.usable(state), 1e-9).minimize(state, 30)
     ours = robust_cost(problem, state.T_cam_world, state.points.T)
@@ -186,7 +186,7 @@ def result_of_g2o(problem, optimizer, cameras):
 def test_point_jacobian_of_the_normal_equations():
     """The gradient used by the solver is the derivative of the cost that it reports."""
     _, _, problem, _ = make_problem(3, cameras=3, points=10, per_point=3)
-    scene = bundle._Scene(problem, CAMERA, 1.0)
+    scene = bundle._Scene(problem, CAMERA, 1.0, None)
     state = bundle._State(problem.T_cam_world, problem.points.T.copy())
     stage = bundle._Stage(scene, scene.usable(state), 1e-9)
     seen = stage.evaluate(state)

@@ -10,8 +10,7 @@ from spslam.datasets.calibration.rectify import StereoRectifier
 from spslam.datasets.world.cache import cached_atlas
 from spslam.datasets.world.path import PATHS
 from spslam.datasets.world.render import Renderer
-from spslam.datasets.world.scene import LAYOUTS
-from spslam.datasets.world.world import world_spec
+from spslam.datasets.world.world import world_faces, world_spec
 from spslam.errors import CalibrationError
 from spslam.geometry import apply, inverse, make_transform, so3_exp
 from spslam.notices import shown_notices
@@ -154,7 +153,7 @@ def lens_image(
 
 def test_disparities_of_a_rendered_fisheye_pair_are_true() -> None:
     spec = world_spec("demo-small")
-    faces = LAYOUTS[spec.layout]().faces()
+    faces = world_faces(spec)
     atlas = cached_atlas(spec.layout, faces, spec.texels_per_m, spec.seed)
     T_world_left = PATHS[spec.path](np.array([1.0]))[0]
     T_left_right = pose(0.11, 0.002, -0.001, (0.5, -3.0, 0.7))

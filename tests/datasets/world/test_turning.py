@@ -80,6 +80,7 @@ def test_equal_specs_give_equal_bytes_in_any_order() -> None:
     second[9]
     frames = first[40], second[40]
     assert np.array_equal(frames[0].image, frames[1].image)
+    assert frames[0].image_right is not None and frames[1].image_right is not None
     assert np.array_equal(frames[0].image_right, frames[1].image_right)
 
 
@@ -93,6 +94,7 @@ def test_the_hand_moves_first_and_then_turns_fast_on_the_spot() -> None:
     assert 110 < np.degrees(turn.max()) < 140
     assert np.mean(np.degrees(turn) > 60) > 0.4
     assert np.ptp(positions[31:270], axis=0).max() < 0.1
+    assert spec.layout != "street"
     assert LAYOUTS[spec.layout]().free(positions, margin=0.4).all()
 
 

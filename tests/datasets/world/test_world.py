@@ -19,6 +19,7 @@ from spslam.datasets.world.world import (
     RenderedWorld,
     WorldSpec,
     open_world,
+    world_faces,
     world_spec,
 )
 from spslam.errors import DatasetError
@@ -284,6 +285,7 @@ def test_paths_are_smooth_collision_free_and_closed_except_the_stroll(preset: st
     assert np.degrees(turn.max()) < 42
     if spec.path != "stroll":
         np.testing.assert_allclose(path[-1], path[0], atol=1e-6)
+    assert spec.layout != "street"
     assert LAYOUTS[spec.layout]().free(path[:, :3, 3], margin=0.6).all()
 
 
@@ -319,7 +321,7 @@ def test_loop_passes_every_place_twice() -> None:
 
 def test_the_twin_corridors_look_the_same_twelve_metres_apart() -> None:
     spec = replace(world_spec("demo-twins"), width=320, height=240, texels_per_m=128.0)
-    faces = LAYOUTS[spec.layout]().faces()
+    faces = world_faces(spec)
     atlas = world_cache.cached_atlas(spec.layout, faces, spec.texels_per_m, spec.seed)
     renderer = Renderer(faces, atlas, RenderedWorld(spec).camera)
     # Look to the side, where neither end wall is visible.

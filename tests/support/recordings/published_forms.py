@@ -22,8 +22,7 @@ from scipy.spatial.transform import Rotation
 from spslam.camera import Camera
 from spslam.datasets.world.cache import cached_atlas
 from spslam.datasets.world.render import Renderer
-from spslam.datasets.world.scene import LAYOUTS
-from spslam.datasets.world.world import RenderedWorld, world_spec
+from spslam.datasets.world.world import RenderedWorld, world_faces, world_spec
 from spslam.frame import Frame
 from spslam.geometry import inverse, make_transform, rotation_to_quaternion
 
@@ -71,7 +70,7 @@ class Shot:
 
 @cache
 def renderer(camera: Camera) -> Renderer:
-    faces = LAYOUTS[SPEC.layout]().faces()
+    faces = world_faces(SPEC)
     return Renderer(faces, cached_atlas(SPEC.layout, faces, SPEC.texels_per_m, SPEC.seed), camera)
 
 
