@@ -28,7 +28,7 @@ class Reprojection:
 
     Residuals are predicted minus measured, in units of their standard deviation, three rows each.
     The third row is that of the disparity u - u_right, because u_right is found by matching the
-    patch around the left keypoint: an error of the keypoint shifts both alike. Without
+    patch around the left keypoint: an error of the keypoint shifts both. Without
     `disparity_sigma` it is that of u_right itself, as if it were independent of u. It is 0 where
     u_right is unknown.
 

@@ -394,7 +394,7 @@ class Renderer:
         for i, outline in enumerate(view.outline):
             x, y, region = self._grid(outline, self._offsets)
             texels = self._atlas.texels_per_m[view.index[i]]
-            x, y, region = self._grid(outline, _SAMPLE_OFFSETS)
+            x, y, region = self._grid(outline, self._offsets)
             box = (len(face), y.shape[1], x.shape[2])
             seen = np.equal(face[region], i, out=scratch.array("wins", box, np.bool_))
             rows, columns = seen.any(axis=(0, 2)).nonzero()[0], seen.any(axis=(0, 1)).nonzero()[0]

@@ -31,7 +31,8 @@ class KeyframeConfig(Stage):
         0.3,
         ge=0,
         lt=1,
-        description="as min_tracked_fraction, for frames with at least many_points tracked points",
+        description="as min_tracked_fraction, for frames of a single camera with at least "
+        "many_points tracked points",
     )
     min_close_points: int = Field(
         100,

@@ -5,8 +5,9 @@ lost. But each keypoint of a keyframe has a direction. A camera near that keyfra
 same direction, whatever its depth. Such keypoints without a point are matched like points at the
 typical distance of the scene. They constrain the rotation; where the camera does move a little, the
 typical distance is a better guess than infinity (Civera, Davison & Montiel, Inverse depth
-parametrization for monocular SLAM, T-RO 2008, start their points alike). They are no points of the
-map: bundle adjustment does not see them until two keyframes with enough parallax triangulate them.
+parametrization for monocular SLAM, T-RO 2008, start their points like that). They are no points of
+the map: bundle adjustment does not see them until two keyframes with enough parallax triangulate
+them.
 """
 
 from __future__ import annotations

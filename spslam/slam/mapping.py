@@ -72,6 +72,7 @@ class KeyframeRule:
     def __init__(self, config: Config, camera: Camera) -> None:
         self._config = config.keyframes
         self._close_m = close_distance(config, camera)
+        self._has_depth = camera.has_depth
         self._max_flow_px = self._config.max_flow_fraction * camera.width
         self._frames_since = 0
 
@@ -100,10 +101,12 @@ class KeyframeRule:
     def _tracks_few(self, count: int, reference_count: int) -> bool:
         """Whether a frame sees too few of the reference keyframe's points.
 
-        With many points the pose is sure, and a smaller fraction of them is enough.
+        With many points the pose of a single camera is sure, and a smaller fraction of them is
+        enough. A camera with depth measures new points in each keyframe: there, fewer keyframes
+        cost accuracy.
         """
         least = self._config.min_tracked_fraction
-        if count >= self._config.many_points:
+        if not self._has_depth and count >= self._config.many_points:
             least = min(least, self._config.min_fraction_of_many)
         return count < least * reference_count
 

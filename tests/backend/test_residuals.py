@@ -42,7 +42,7 @@ def test_an_error_of_the_keypoint_does_not_change_the_disparity() -> None:
     np.testing.assert_allclose(residuals, [[-2.0], [0.0], [0.0]] * np.ones(20), atol=1e-9)
 
 
-def test_depth_is_better_where_errors_of_both_images_are_alike() -> None:
+def test_depth_is_better_where_both_images_have_the_same_error() -> None:
     """Keypoints err by 0.7 px, disparities by 0.15 px, as measured on `demo-street`."""
     points, rng = street_points(400), np.random.default_rng(8)
     T = np.stack([np.eye(4)] * 4)

@@ -59,7 +59,7 @@ def test_recordings_below_an_unrecognised_folder_are_named(tmp_path: Path, below
 def test_missing_paths_and_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError,
-        match=r"built-in world \(demo, demo-small, .*demo-turn\), found nothing at",
+        match=r"built-in world \(demo, demo-small, .*demo-street\), found nothing at",
     ):
         open_sequence(tmp_path / "none")
     (tmp_path / "a.txt").touch()

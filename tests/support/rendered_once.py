@@ -10,6 +10,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,13 @@ def _once(kind: str, render: Callable[..., np.ndarray], folder: Path) -> Callabl
 def _name(kind: str, world: RenderedWorld, index: int, right: bool) -> str:
     """The name of what decides an image: the sensor chooses only which images are read.
 
-    Tests may move the camera of a world, so the pose belongs to it.
+    Tests may move or replace the camera of a world, so pose and lens belong to it.
     """
+    lens = replace(world.camera, baseline_m=None)
     pose: Any = world._T_world_cam[index]
     if kind == "photo":
         pose = world._path(world._timestamps[index : index + 1])
-    about = repr((kind, world.spec, index, right)).encode()
+    about = repr((kind, world.spec, lens, index, right)).encode()
     return hashlib.sha256(about + pose.tobytes()).hexdigest()
 
 

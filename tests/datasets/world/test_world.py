@@ -29,7 +29,7 @@ from spslam.io.files import cache_folder
 from spslam.typing import FloatArray
 
 # The worlds of a walking camera; the others have tests of their own.
-ROOMS = tuple(name for name in WORLD_PRESETS if name not in ("demo-street", "demo-turn"))
+WALKS = tuple(name for name in WORLD_PRESETS if name not in ("demo-street", "demo-turn"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +90,7 @@ def warped(world: RenderedWorld, i: int, j: int) -> tuple[np.ndarray, np.ndarray
 # --- the sequences ---
 
 
-@pytest.mark.parametrize("preset", ROOMS)
+@pytest.mark.parametrize("preset", WALKS)
 def test_presets_are_sequences(preset: str) -> None:
     world = open_world(preset)
     assert isinstance(world, Sequence)
@@ -274,7 +274,7 @@ def test_tracked_corners_move_according_to_the_ground_truth() -> None:
 # --- fitness for SLAM ---
 
 
-@pytest.mark.parametrize("preset", ROOMS)
+@pytest.mark.parametrize("preset", WALKS)
 def test_paths_are_smooth_collision_free_and_closed_except_the_stroll(preset: str) -> None:
     spec = world_spec(preset)
     path = PATHS[spec.path](np.arange(spec.frames + 1) / spec.fps)
@@ -337,7 +337,7 @@ def test_the_twin_corridors_look_the_same_twelve_metres_apart() -> None:
     assert (np.abs(renderer.image(here) - renderer.image(elsewhere)) < 1.0).mean() < 0.2
 
 
-@pytest.mark.parametrize("preset", ROOMS)
+@pytest.mark.parametrize("preset", WALKS)
 def test_every_view_is_filled_textured_and_not_too_near(preset: str) -> None:
     spec = replace(world_spec(preset), width=320, height=240, texels_per_m=128.0)
     world = RenderedWorld(spec, "rgbd")
