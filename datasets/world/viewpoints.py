@@ -121,7 +121,9 @@ class SpotViews:
             turn = rng.uniform(-self._largest, self._largest)
             lift = rng.uniform(-0.3, 0.3) * self._largest
             ratio = np.exp(rng.uniform(*np.log(_DISTANCE_RATIO)))
-            aside = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+            aside = np.array(
+                [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
+            )
             direction = aside @ (away / distance)
             direction[1] += np.tan(lift)
             centre = target + ratio * distance * direction / np.linalg.norm(direction)

@@ -90,9 +90,14 @@ class PairConfig(Stage):
         3.0, gt=0, description="largest reprojection error of a true match, in both views, pixels"
     )
     negative_px: float = Field(
-        5.0,
+        4.0,
         gt=0,
         description="a point without another point so near its projection has no match, pixels",
+    )
+    keypoints: tuple[int, ...] = Field(
+        (256, 384, 512),
+        min_length=1,
+        description="most keypoints of a view, the best ones; each step has one of these, in turn",
     )
     world_fraction: float = Field(0.25, ge=0, le=1, description="pairs of views of worlds")
     foreign_fraction: float = Field(
@@ -124,7 +129,14 @@ class MatcherConfig(Stage):
     pairs: PairConfig = PairConfig()
     loss: MatcherLossConfig = MatcherLossConfig()
     optimizer: OptimizerConfig = OptimizerConfig(
-        batch=8, block=1, steps=20000, learning_rate=5e-4, warmup=200, weight_decay=1e-3
+        batch=16,
+        block=1,
+        steps=20000,
+        learning_rate=6e-4,
+        warmup=200,
+        weight_decay=1e-3,
+        # On processors without matrix tiles bf16 takes longer: most of a step is no product.
+        precision="fp32",
     )
     schedule: ScheduleConfig = ScheduleConfig(
         validate_every=500, validation_pairs=60, checkpoint_minutes=10.0, patience=1000

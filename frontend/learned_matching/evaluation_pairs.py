@@ -82,9 +82,7 @@ def world_match_pairs(
         yield MatchPair(f"{group} {number}", group, view0, view1, shape, pose)
 
 
-def _apart(
-    images: Sequence[PosedImage], angles_deg: tuple[float, float]
-) -> tuple[int, int] | None:
+def _apart(images: Sequence[PosedImage], angles_deg: tuple[float, float]) -> tuple[int, int] | None:
     for i in range(len(images)):
         for j in range(i + 1, len(images)):
             cosine = images[i].T_world_cam[:3, 2] @ images[j].T_world_cam[:3, 2]

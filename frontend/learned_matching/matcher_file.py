@@ -70,7 +70,9 @@ class MatcherCard(BaseModel):
         return MatcherShape(self.descriptor_dim, self.width, self.layers)
 
 
-def describe_matcher(network: MatcherNetwork, name: str, extractor: str, **values: Any) -> MatcherCard:
+def describe_matcher(
+    network: MatcherNetwork, name: str, extractor: str, **values: Any
+) -> MatcherCard:
     """Return the card of a network; `values` are the other fields of `MatcherCard`."""
     return MatcherCard(
         name=name,
@@ -168,7 +170,11 @@ def matcher_markdown(card: MatcherCard) -> str:
         *([f"data: {name}", f"{count:,}"] for name, count in card.training_data.items()),
         *([f"validation: {name}", _text(value)] for name, value in card.metrics.items()),
     ]
-    text = f"# {card.name}\n\nA learned matcher of keypoints.\n\n" + format_table(["", ""], rows)
+    text = (
+        f"# {card.name}\n\nA learned matcher of keypoints.\n\n"
+        + format_table(["", ""], rows)
+        + "\n"
+    )
     if card.notes:
         text += f"\n{card.notes}\n"
     if card.commands:

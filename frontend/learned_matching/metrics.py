@@ -85,12 +85,10 @@ def evaluate_matcher(
     rows: dict[str, list[dict[str, float]]] = {}
     for pair in pairs:
         rows.setdefault(pair.group, []).append(pair_metrics(match(pair), pair, estimator))
-    return {group: _summary(found) for group, found in rows.items()}
+    return {group: summary(found) for group, found in rows.items()}
 
 
-def pair_metrics(
-    matches: IntArray, pair: MatchPair, estimator: str = "magsac"
-) -> dict[str, float]:
+def pair_metrics(matches: IntArray, pair: MatchPair, estimator: str = "magsac") -> dict[str, float]:
     """Return `precision`, `recall`, `matches` and `error` of one pair.
 
     The error is that of the corners, pixels, or the larger angle of the pose, degrees. Precision
@@ -125,9 +123,7 @@ def pair_metrics(
 
 def judge(pair: MatchPair) -> tuple[IntArray, IntArray]:
     """Return the true matches of both views, see `true_matches`."""
-    index0, index1 = true_matches(
-        _points(pair.view0), _points(pair.view1), CORRECT_PX, WRONG_PX
-    )
+    index0, index1 = true_matches(_points(pair.view0), _points(pair.view1), CORRECT_PX, WRONG_PX)
     return index0[0].numpy(), index1[0].numpy()
 
 
@@ -140,7 +136,8 @@ def _points(view: View) -> ViewPoints:
     )
 
 
-def _summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+def summary(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the metrics of a group from those of its pairs (see `evaluate_matcher`)."""
     errors = np.array([row["error"] for row in rows])
     means = {key: _mean([row[key] for row in rows]) for key in ("precision", "recall", "matches")}
     pose = bool(rows[0]["pose"])

@@ -206,16 +206,12 @@ class MatcherNetwork(nn.Module):
         self.shape = shape
         self.input = nn.Linear(shape.descriptor_dim, shape.width)
         self.encoding = PositionEncoding()
-        self.self_attention = nn.ModuleList(
-            SelfAttention(shape.width) for _ in range(shape.layers)
-        )
+        self.self_attention = nn.ModuleList(SelfAttention(shape.width) for _ in range(shape.layers))
         self.cross_attention = nn.ModuleList(
             CrossAttention(shape.width) for _ in range(shape.layers)
         )
         self.heads = nn.ModuleList(AssignmentHead(shape.width) for _ in range(shape.layers))
-        self.confidence = nn.ModuleList(
-            nn.Linear(shape.width, 1) for _ in range(shape.layers - 1)
-        )
+        self.confidence = nn.ModuleList(nn.Linear(shape.width, 1) for _ in range(shape.layers - 1))
         with torch.no_grad():
             nn.init.orthogonal_(self.input.weight)
             self.input.bias.zero_()

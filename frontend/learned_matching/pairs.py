@@ -17,6 +17,8 @@ from .view_store import ViewStore
 
 # Fewest keypoints of each view of a group that is trained with.
 _LEAST_KEYPOINTS = 32
+# Batches are padded to a multiple of this many points, so that few sizes occur.
+_PADDED_TO = 32
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,24 @@ class PairSampler:
 
     def batch(self, step: int, numbers: range, batch: int) -> PairBatch:
         """Return the pairs `numbers` of a step with `batch` pairs in all."""
-        return self.read([self._draw(step * batch + number) for number in numbers])
+        most = self._config.keypoints[step % len(self._config.keypoints)]
+        return self.read([self._draw(step * batch + number) for number in numbers], most)
 
-    def read(self, chosen: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]) -> PairBatch:
+    def read(
+        self, chosen: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]], most: int
+    ) -> PairBatch:
         """Return pairs of views.
 
         Args:
             chosen: for each pair the store (0: photographs, 1: worlds), the groups (2,) and the
                 numbers in the groups (2,) of both views.
+            most: most keypoints of a view.
         """
-        found = [
-            self._stores[store].read(groups, numbers) for store, groups, numbers in chosen
-        ]
+        found = [self._stores[store].read(groups, numbers) for store, groups, numbers in chosen]
         views = [
-            self._view({name: np.stack([pair[name][side] for pair in found]) for name in found[0]})
+            self._view(
+                {name: np.stack([pair[name][side] for pair in found]) for name in found[0]}, most
+            )
             for side in (0, 1)
         ]
         same = torch.tensor([bool(groups[0] == groups[1]) for _, groups, _ in chosen])
@@ -115,11 +121,17 @@ class PairSampler:
         world = len(self._stores) > 1 and rng.random() < self._config.world_fraction
         store, groups = self._stores[int(world)], self._groups[int(world)]
         foreign = len(groups) > 1 and rng.random() < self._config.foreign_fraction
-        places = rng.choice(groups, 2, replace=False) if foreign else np.repeat(rng.choice(groups), 2)
+        places = (
+            rng.choice(groups, 2, replace=False) if foreign else np.repeat(rng.choice(groups), 2)
+        )
         return int(world), places, rng.choice(store.per_group, 2, replace=False)
 
-    def _view(self, arrays: dict[str, NDArray[np.float64]]) -> ViewBatch:
-        counts = torch.from_numpy(arrays["counts"])
+    def _view(self, arrays: dict[str, NDArray[np.float64]], most: int) -> ViewBatch:
+        counts = torch.from_numpy(arrays["counts"]).clamp(max=most)
+        length = -(-int(counts.max()) // _PADDED_TO) * _PADDED_TO
+        # Better points come first.
+        for name in ("keypoints", "places", "descriptors"):
+            arrays[name] = arrays[name][:, :length]
         keypoints = torch.from_numpy(arrays["keypoints"])
         exist = torch.arange(keypoints.shape[1]) < counts[:, None]
         size = torch.tensor([self._size], dtype=torch.float32).expand(len(keypoints), 2)

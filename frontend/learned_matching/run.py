@@ -147,8 +147,7 @@ def held_out_spots(config: MatcherConfig, open_world: OpenWorld) -> Sequence[Seq
     for name in config.worlds.held_out:
         render = open_world(name, config.views.size, config.worlds.largest_angle_deg)
         spots += [
-            render(number, config.views.per_group)
-            for number in range(config.worlds.held_out_spots)
+            render(number, config.views.per_group) for number in range(config.worlds.held_out_spots)
         ]
     return spots
 
@@ -252,5 +251,3 @@ def _some_descriptors(store: ViewStore) -> torch.Tensor:
     found = store.read(groups, np.zeros_like(groups))
     real = np.arange(found["descriptors"].shape[1]) < found["counts"][:, None]
     return torch.from_numpy(found["descriptors"][real].astype(np.float32))
-
-

@@ -80,6 +80,8 @@ def match_points(
                 images[side], kept[side] = _prune(
                     network, index, images[side], kept[side], confidence[side], least
                 )
+    if not all(len(rows) for rows in kept):
+        return matches
     found, _ = predicted_matches(network.heads[last](images[0], images[1]), threshold)
     rows = torch.nonzero(found[0] >= 0)[:, 0]
     matches[kept[0][rows].cpu().numpy()] = kept[1][found[0][rows]].cpu().numpy()

@@ -103,7 +103,10 @@ class MatcherLossModel(nn.Module):
             earlier = assignment_loss(found, batch.true)["total"]
             early0, early1 = predicted_matches(found, self._config.threshold)
             # Detached: confidence learns about the matches and must not change them.
-            sides = ((states[0], early0 == index0, batch.view0), (states[1], early1 == index1, batch.view1))
+            sides = (
+                (states[0], early0 == index0, batch.view0),
+                (states[1], early1 == index1, batch.view1),
+            )
             confidence = torch.stack(
                 [
                     confidence_loss(
@@ -115,9 +118,7 @@ class MatcherLossModel(nn.Module):
                 ]
             ).mean(dim=0)
             total = (
-                total
-                + self._config.early_layers * earlier
-                + self._config.confidence * confidence
+                total + self._config.early_layers * earlier + self._config.confidence * confidence
             )
             losses |= {"early": earlier, "confidence": confidence}
         counts = {name: count.float() for name, count in match_counts(index0, batch.true).items()}
@@ -325,7 +326,9 @@ class MatcherTrainer:
                 write_atomic(self._out / "config.yaml", self._config.to_yaml())
             return
         state = read_checkpoint(path)
-        changed = settings_that_differ(state.get("config", ""), self._config.model_dump(mode="json"))
+        changed = settings_that_differ(
+            state.get("config", ""), self._config.model_dump(mode="json")
+        )
         if state.get("stage") != STAGE or state.get("origin") != self._origin:
             changed.append(f"features of {state.get('origin')} instead of {self._origin}")
         if changed:

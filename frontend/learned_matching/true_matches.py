@@ -53,8 +53,9 @@ def true_matches(
     distance1, same1 = _distances(view1, view0)
     distance1, same1 = distance1.transpose(1, 2), same1.transpose(1, 2)
     other = ~(same0 & same1 & view0.exist[:, :, None] & view1.exist[:, None])
-    distance0, distance1 = distance0.masked_fill(other, torch.inf), distance1.masked_fill(
-        other, torch.inf
+    distance0, distance1 = (
+        distance0.masked_fill(other, torch.inf),
+        distance1.masked_fill(other, torch.inf),
     )
     both = torch.maximum(distance0, distance1)
     best0, index0 = both.min(dim=2)

@@ -75,9 +75,7 @@ def photo_views(
     """
     generator = torch.Generator().manual_seed((name_seed(path) ^ seed) & (2**63 - 1))
     image = torch.from_numpy(fit_image(read_photo(path), config.size)).float() / 255
-    warps = sample_homographies(
-        config.per_group - 1, config.size, config.homography, generator
-    )
+    warps = sample_homographies(config.per_group - 1, config.size, config.homography, generator)
     homographies = torch.cat([identity_homographies(1), warps])
     images = warp_images(image.expand(config.per_group, 1, *config.size), homographies)
     masks = valid_mask(homographies, config.size, erosion=config.erosion_px)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spslam.cli.console import StatusLine
+from spslam.cli.learned_matching.evaluate import evaluate_matcher
 from spslam.cli.learned_matching.train import matcher
 from spslam.cli.options import INTERRUPTED, CommandGroup, Device, DeviceOption
 from spslam.cli.train_evaluate import evaluate, speed
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command()(evaluate)
 app.command()(speed)
 app.command()(matcher)
+app.command("evaluate-matcher")(evaluate_matcher)
 
 
 ConfigOption = Annotated[

@@ -88,7 +88,8 @@ def matcher(
 
     \b
     spslam train matcher --photos DIR --out runs/matcher
-    spslam train matcher --photos DIR --out runs/m4 --views runs/matcher/views --set network.layers=4
+    spslam train matcher --photos DIR --out runs/m4 --views runs/matcher/views \\
+        --set network.layers=4
     torchrun --nproc-per-node 2 -m spslam train matcher …
 
     Extracts features of warped photographs and of rendered worlds once; a step then costs the
@@ -124,7 +125,9 @@ def matcher(
             raise typer.Exit(INTERRUPTED) from None
     if not processes.first:
         return
-    figures = ", ".join(f"{key} {result.metrics[key]:.3f}" for key in _SHOWN if key in result.metrics)
+    figures = ", ".join(
+        f"{key} {result.metrics[key]:.3f}" for key in _SHOWN if key in result.metrics
+    )
     typer.echo(
         f"matcher: {counted(result.steps, 'step')}, {counted(result.pairs, 'pair')}, "
         f"{result.minutes:.1f} min; validation: {figures}"
