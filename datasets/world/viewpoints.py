@@ -135,8 +135,8 @@ class SpotViews:
 
     def _render(self, pose: FloatArray, rng: np.random.Generator) -> WorldView:
         image = self._renderer.image(pose)
-        image = image + rng.normal(0, self._noise, image.shape)
-        grey = np.rint(image).clip(0, 255).astype(np.uint8)
+        noisy = image + rng.normal(0, self._noise, image.shape)
+        grey = np.rint(noisy).clip(0, 255).astype(np.uint8)
         return WorldView(grey, self._renderer.depth(pose).copy(), pose)
 
     def _depth_at(self, pose: FloatArray, point: FloatArray) -> float:

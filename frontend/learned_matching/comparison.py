@@ -14,6 +14,7 @@ from spslam.io.markdown import format_table
 from spslam.typing import IntArray
 
 from ..matching.matching import DescriptorMatcher
+from ..training.evaluation.homography_metrics import Estimator
 from .configuration import ViewConfig
 from .evaluation_pairs import photo_match_pairs, scene_match_pairs, world_match_pairs
 from .metrics import HOMOGRAPHY_AUC_PX, POSE_AUC_DEG, MatchPair, pair_metrics, summary
@@ -71,7 +72,7 @@ def compare_matchers(
     matchers: Mapping[str, Matcher],
     extractor: Extractor,
     data: ComparisonData,
-    estimator: str = "magsac",
+    estimator: Estimator = "magsac",
 ) -> Results:
     """Compute the metrics of matchers on the same features.
 

@@ -10,7 +10,7 @@ import torch
 
 from spslam.typing import FloatArray, IntArray
 
-from ..training.evaluation.homography_metrics import area_under_curve, homography_error
+from ..training.evaluation.homography_metrics import Estimator, area_under_curve, homography_error
 from ..training.evaluation.pose_evaluation import matched_pose_error
 from .true_matches import IGNORED, ViewPoints, true_matches
 from .view_store import View
@@ -68,7 +68,7 @@ class MatchPair:
 
 
 def evaluate_matcher(
-    match: MatchViews, pairs: Iterable[MatchPair], estimator: str = "magsac"
+    match: MatchViews, pairs: Iterable[MatchPair], estimator: Estimator = "magsac"
 ) -> dict[str, dict[str, float]]:
     """Compute the metrics of a matcher by group of pairs.
 
@@ -88,7 +88,9 @@ def evaluate_matcher(
     return {group: summary(found) for group, found in rows.items()}
 
 
-def pair_metrics(matches: IntArray, pair: MatchPair, estimator: str = "magsac") -> dict[str, float]:
+def pair_metrics(
+    matches: IntArray, pair: MatchPair, estimator: Estimator = "magsac"
+) -> dict[str, float]:
     """Return `precision`, `recall`, `matches` and `error` of one pair.
 
     The error is that of the corners, pixels, or the larger angle of the pose, degrees. Precision
@@ -102,8 +104,7 @@ def pair_metrics(matches: IntArray, pair: MatchPair, estimator: str = "magsac") 
     points0 = pair.view0.features.keypoints[rows]
     points1 = pair.view1.features.keypoints[matches[rows]]
     if pair.pose is None:
-        method = "ransac" if estimator == "ransac" else "magsac"
-        error = homography_error(points0, points1, pair.homography, pair.shape, method)
+        error = homography_error(points0, points1, pair.homography, pair.shape, estimator)
     else:
         found = matched_pose_error(
             points0.astype(np.float64),

@@ -283,7 +283,8 @@ def normalised_positions(keypoints: Tensor, size: Tensor) -> Tensor:
 
 def _heads(states: Tensor) -> Tensor:
     """Split channels (B, N, C) into heads (B, H, N, `HEAD_WIDTH`)."""
-    return states.unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2)
+    batch, count, width = states.shape
+    return states.reshape(batch, count, width // HEAD_WIDTH, HEAD_WIDTH).transpose(1, 2)
 
 
 def _rotated(states: Tensor, rotation: Tensor) -> Tensor:

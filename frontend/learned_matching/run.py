@@ -23,7 +23,7 @@ from .network import MatcherNetwork
 from .pairs import PairSampler
 from .training_loop import MatcherResult, MatcherTrainer
 from .validation import MatcherValidation
-from .view_store import ViewStore, digest_names, fill
+from .view_store import View, ViewStore, digest_names, fill
 from .views import PosedImage, photo_views, posed_views, view_extractor
 
 # Name of the weights file in the folder of a training.
@@ -163,14 +163,14 @@ def _fill_stores(
 ) -> None:
     photos, worlds = _open_stores(config, inputs, train, extractor)
 
-    def of_photo(group: int):  # type: ignore[no-untyped-def]
+    def of_photo(group: int) -> list[View]:
         return photo_views(train[group], extractor, config.views, config.seed)
 
     complete = fill(photos, of_photo, extracted, stopped)
     if complete and worlds is not None:
         renderers = _Renderers(config, open_world)
 
-        def of_spot(group: int):  # type: ignore[no-untyped-def]
+        def of_spot(group: int) -> list[View]:
             images = renderers.images(group)
             return posed_views(images, extractor, config.views, config.seed + group)
 
@@ -186,7 +186,8 @@ class _Renderers:
 
     def __init__(self, config: MatcherConfig, open_world: OpenWorld) -> None:
         self._config, self._open = config, open_world
-        self._name, self._render = "", None
+        self._name = ""
+        self._render: SpotRenderer | None = None
 
     def images(self, group: int) -> Sequence[PosedImage]:
         world, spot = divmod(group, self._config.worlds.spots)

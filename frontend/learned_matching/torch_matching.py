@@ -13,7 +13,7 @@ from torch import Tensor
 from spslam.typing import IntArray
 
 from .losses import predicted_matches
-from .network import ImageState, MatcherNetwork, normalised_positions
+from .network import AssignmentHead, ImageState, MatcherNetwork, normalised_positions
 
 # Least probability of a match.
 THRESHOLD = 0.1
@@ -71,7 +71,7 @@ def match_points(
         if index == last or adaptive is None:
             continue
         least = confidence_threshold(index, network.shape.layers)
-        confidence = [network.confidence[index](i.states)[0, :, 0].sigmoid() for i in images]
+        confidence = [_confidence(network, index, i) for i in images]
         if adaptive.early_exit and _confident(confidence, least) > _EXIT_FRACTION:
             last = index
             break
@@ -107,6 +107,12 @@ def _embed(
     return network.embed(positions.to(device), given.to(device), None)
 
 
+def _confidence(network: MatcherNetwork, index: int, image: ImageState) -> Tensor:
+    """Return the probability (N,) that the match of a point is final after a layer."""
+    logit: Tensor = network.confidence[index](image.states)
+    return logit[0, :, 0].sigmoid()
+
+
 def _confident(confidence: list[Tensor], least: float) -> float:
     return float(torch.cat(confidence).ge(least).float().mean())
 
@@ -121,6 +127,8 @@ def _prune(
 ) -> tuple[ImageState, Tensor]:
     if len(kept) < _LEAST_TO_PRUNE:
         return image, kept
-    matchable = network.heads[index].matchability(image.states)[0].sigmoid()
+    head = network.heads[index]
+    assert isinstance(head, AssignmentHead)
+    matchable = head.matchability(image.states)[0].sigmoid()
     rows = torch.nonzero((confidence < least) | (matchable > _PRUNED_MATCHABILITY))[:, 0]
     return image.select(rows), kept[rows]

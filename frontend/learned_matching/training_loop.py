@@ -39,7 +39,7 @@ from .losses import (
     match_counts,
     predicted_matches,
 )
-from .network import Assignment, MatcherNetwork
+from .network import Assignment, ImageState, MatcherNetwork
 from .pairs import PairBatch, PairSampler, ViewBatch
 
 # Function that measures weights; its value `metric` chooses the best ones, higher is better.
@@ -363,5 +363,5 @@ class MatcherTrainer:
         )
 
 
-def _embed(network: MatcherNetwork, view: ViewBatch):  # type: ignore[no-untyped-def]
+def _embed(network: MatcherNetwork, view: ViewBatch) -> ImageState:
     return network.embed(view.positions, view.descriptors, view.exist)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spslam.frame import unit_descriptors
+from spslam.typing import IntArray
 
 from .metrics import MatchPair, evaluate_matcher
 from .network import MatcherNetwork
@@ -47,7 +48,7 @@ class MatcherValidation:
         return {"metric": float(np.mean(np.nan_to_num(counted))) if counted else 0.0, **values}
 
 
-def match_pair(network: MatcherNetwork, pair: MatchPair, threshold: float = THRESHOLD):  # type: ignore[no-untyped-def]
+def match_pair(network: MatcherNetwork, pair: MatchPair, threshold: float = THRESHOLD) -> IntArray:
     """Match the views of a pair with all layers: `matches0` (N0,) int64."""
     size = (pair.shape[1], pair.shape[0])
     sides = [

@@ -175,7 +175,7 @@ def digest_names(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
-def _open(path: Path, shape: tuple[int, ...], kind: Any) -> NDArray[Any]:
+def _open(path: Path, shape: tuple[int, ...], kind: Any) -> np.memmap[Any, Any]:
     if path.is_file():
         array = np.lib.format.open_memmap(path, mode="r+")
         if array.shape == shape and array.dtype == kind:

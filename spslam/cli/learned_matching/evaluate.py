@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spslam.cli.learned_matching.worlds import open_world
+from spslam.cli.train_evaluate import EstimatorName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from spslam.frontend.learned_matching.configuration import MatcherConfig
     from spslam.frontend.learned_matching.views import PosedImage
+
+
+class MatcherEngineName(StrEnum):
+    """Inference engines of learned matchers."""
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
 
 
 def evaluate_matcher(
@@ -55,11 +66,11 @@ def evaluate_matcher(
         int, typer.Option(metavar="N", min=50, max=20000, help="Maximum keypoints of an image.")
     ] = 1000,
     estimator: Annotated[
-        str, typer.Option(metavar="NAME", help="Estimator of homographies: magsac or ransac.")
-    ] = "magsac",
+        EstimatorName, typer.Option(help="Estimator of homographies.")
+    ] = EstimatorName.MAGSAC,
     engine: Annotated[
-        str, typer.Option(metavar="NAME", help="openvino, onnxruntime, torch or auto.")
-    ] = "auto",
+        MatcherEngineName, typer.Option(help="Inference engine of learned matchers.")
+    ] = MatcherEngineName.AUTO,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,17 +101,11 @@ def evaluate_matcher(
 
     if photos is None and homography is None and not worlds:
         raise typer.BadParameter("nothing to evaluate on: give --photos, --homography or --worlds")
-    if estimator not in ("magsac", "ransac"):
-        raise typer.BadParameter("expected magsac or ransac", param_hint="--estimator")
-    if engine not in ("auto", "openvino", "onnxruntime", "torch"):
-        raise typer.BadParameter(
-            "expected openvino, onnxruntime, torch or auto", param_hint="--engine"
-        )
     settings = load_matcher_config("default", overrides)
     extractor = create_extractor(FeatureConfig(weights=weights, max_keypoints=keypoints))
     matchers = comparison.nearest_neighbours(extractor)
     for path in matcher or []:
-        chosen = MatchingConfig(learned="on", weights=str(path), engine=engine)  # type: ignore[arg-type]
+        chosen = MatchingConfig(learned="on", weights=str(path), engine=engine.value)
         matchers[f"learned {path.parent.name}/{path.stem}"] = create_matcher(
             chosen, extractor.identity
         )
@@ -111,11 +116,11 @@ def evaluate_matcher(
         spots=_spots(settings) if worlds else (),
         views=settings.views,
     )
-    results = comparison.compare_matchers(matchers, extractor, data, estimator)
+    results = comparison.compare_matchers(matchers, extractor, data, estimator.value)
     typer.echo(comparison.comparison_table(results))
     typer.echo(
         comparison.PROTOCOL.format(
-            rotation=settings.views.homography.rotation_deg, estimator=estimator.upper()
+            rotation=settings.views.homography.rotation_deg, estimator=estimator.value.upper()
         )
     )
     if json_file is not None:
