@@ -117,7 +117,7 @@ def comparison_table(results: Results) -> str:
             [group, name, *_cells(found[group], keys)]
             for group in sorted(groups)
             for name, found in results.items()
-            if group in found and keys[-1] in found[group]
+            if group in found and all(key in found[group] for key in keys)
         ]
         if rows:
             tables.append(format_table(heads, rows, align="ll" + "r" * (len(heads) - 2)))

@@ -117,14 +117,14 @@ def evaluate_matcher(
         views=settings.views,
     )
     results = comparison.compare_matchers(matchers, extractor, data, estimator.value)
+    if json_file is not None:
+        write_atomic(json_file, json.dumps(results, indent=1, allow_nan=True) + "\n")
     typer.echo(comparison.comparison_table(results))
     typer.echo(
         comparison.PROTOCOL.format(
             rotation=settings.views.homography.rotation_deg, estimator=estimator.value.upper()
         )
     )
-    if json_file is not None:
-        write_atomic(json_file, json.dumps(results, indent=1, allow_nan=True) + "\n")
 
 
 def _unseen(folder: Path, take_all: bool, settings: MatcherConfig) -> list[Path]:
