@@ -92,7 +92,7 @@ class PairConfig(Stage):
     negative_px: float = Field(
         4.0,
         gt=0,
-        description="a point without another point so near its projection has no match, pixels",
+        description="a point has no match if no other point is nearer to its projection, pixels",
     )
     keypoints: tuple[int, ...] = Field(
         (256, 384, 512),

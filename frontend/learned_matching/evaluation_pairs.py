@@ -61,7 +61,7 @@ def world_match_pairs(
     angles_deg: tuple[float, float] = WIDE_DEG,
     group: str = "worlds",
 ) -> Iterator[MatchPair]:
-    """Yield for each spot the first pair of views whose axes are so far apart.
+    """Yield for each spot the first pair of views whose axes form an angle in a range.
 
     Args:
         spots: images of each spot.

@@ -103,14 +103,18 @@ def write_matcher(network: MatcherNetwork, path: Path, card: MatcherCard) -> Non
         raise WeightsError(
             f"{path} is not written: weights are NaN or infinite in {', '.join(broken)}"
         )
-    values = card.model_dump(mode="json")
-    metadata = {
-        key: value if key in _TEXTS else json.dumps(value, sort_keys=True)
-        for key, value in values.items()
-    } | {"format": _FORMAT}
+    metadata = card_metadata(card)
     metadata[CHECKSUM] = checksum({key: value.numpy() for key, value in tensors.items()}, metadata)
     write_atomic(path, with_sorted_header(save(tensors, metadata)))
     write_atomic(path.with_suffix(".md"), matcher_markdown(card))
+
+
+def card_metadata(card: MatcherCard) -> dict[str, str]:
+    """Return a card as metadata of a file: text or JSON by key."""
+    return {
+        key: value if key in _TEXTS else json.dumps(value, sort_keys=True)
+        for key, value in card.model_dump(mode="json").items()
+    } | {"format": _FORMAT}
 
 
 def read_matcher(path: str | Path) -> tuple[MatcherNetwork, MatcherCard]:

@@ -110,7 +110,7 @@ class ViewStore:
         return np.flatnonzero((self._arrays["counts"] == _MISSING).any(axis=1))
 
     def usable(self, least_keypoints: int) -> NDArray[np.int64]:
-        """Return the groups whose views all have at least so many keypoints, ascending."""
+        """Return the groups whose views all have `least_keypoints` or more, ascending."""
         return np.flatnonzero((self._arrays["counts"] >= least_keypoints).all(axis=1))
 
     def write(self, group: int, views: Sequence[View]) -> None:

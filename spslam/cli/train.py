@@ -13,6 +13,7 @@ import typer
 
 from spslam.cli.console import StatusLine
 from spslam.cli.learned_matching.evaluate import evaluate_matcher
+from spslam.cli.learned_matching.export import export_matcher
 from spslam.cli.learned_matching.train import matcher
 from spslam.cli.options import INTERRUPTED, CommandGroup, Device, DeviceOption
 from spslam.cli.train_evaluate import evaluate, speed
@@ -37,6 +38,7 @@ app.command()(evaluate)
 app.command()(speed)
 app.command()(matcher)
 app.command("evaluate-matcher")(evaluate_matcher)
+app.command("export-matcher")(export_matcher)
 
 
 ConfigOption = Annotated[

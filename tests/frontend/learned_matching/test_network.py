@@ -39,6 +39,14 @@ def network(shape: MatcherShape = SHAPE, zero: bool = False) -> MatcherNetwork:
     return made
 
 
+def set_logit(made: MatcherNetwork, name: str, value: float) -> None:
+    """Give a linear layer of one output the same result for every point."""
+    parameters = dict(made.named_parameters())
+    with torch.no_grad():
+        parameters[f"{name}.weight"].zero_()
+        parameters[f"{name}.bias"].fill_(value)
+
+
 def points(count: int, seed: int, like: Features | None = None) -> Features:
     rng = np.random.default_rng(seed)
     noise = rng.normal(size=(count, SHAPE.descriptor_dim)) * (1 if like is None else 0.05)
@@ -163,15 +171,10 @@ def test_early_exit_and_pruning_keep_sure_matches() -> None:
     second = points(280, 2, first)
     sides = [(f.keypoints, np.asarray(f.descriptors, np.float32), SIZE) for f in (first, second)]
     whole = match_points(made, sides[0], sides[1])
-    with torch.no_grad():
-        for confidence in made.confidence:
-            confidence.weight.zero_()
-            confidence.bias.fill_(9.0)
+    set_logit(made, "confidence.0", 9.0)
     # All points are confident: the first layer's matches are final, as layers add nothing yet.
     assert np.array_equal(match_points(made, sides[0], sides[1], adaptive=Adaptive()), whole)
-    with torch.no_grad():
-        made.heads[0].matchable.weight.zero_()
-        made.heads[0].matchable.bias.fill_(-9.0)
+    set_logit(made, "heads.0.matchable", -9.0)
     pruned = match_points(made, sides[0], sides[1], adaptive=Adaptive(early_exit=False))
     assert (pruned == -1).all()
 

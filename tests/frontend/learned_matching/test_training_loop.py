@@ -13,7 +13,6 @@ from spslam.config import MatchingConfig
 from spslam.errors import ConfigError, TrainingError, WeightsError
 from spslam.frame import Features
 from spslam.frontend.learned_matching.configuration import MatcherConfig, load_matcher_config
-from spslam.frontend.learned_matching.losses import IGNORED, UNMATCHED
 from spslam.frontend.learned_matching.matcher import LearnedMatcher, create_matcher
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
@@ -27,6 +26,7 @@ from spslam.frontend.learned_matching.training_loop import (
     MatcherResult,
     MatcherTrainer,
 )
+from spslam.frontend.learned_matching.true_matches import IGNORED, UNMATCHED
 from spslam.frontend.learned_matching.view_store import View, ViewStore, fill
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.superpoint.checkpoints import find_weights
@@ -95,7 +95,7 @@ def train(
         config,
         network,
         sampler,
-        lambda network: {"metric": float(network.heads[0].project.weight.sum())},
+        lambda network: {"metric": float(network.input.weight.sum())},
         out,
         origin,
         overfit=overfit,

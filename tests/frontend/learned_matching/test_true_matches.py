@@ -18,6 +18,10 @@ from spslam.typing import FloatArray
 K = np.array([[200.0, 0, 160], [0, 200.0, 120], [0, 0, 1]])
 
 
+def inverse(matrix: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
+
+
 def plane_view(keypoints: FloatArray, homography: FloatArray) -> ViewPoints:
     places = np.c_[keypoints, np.ones(len(keypoints))] @ np.linalg.inv(homography).T
     places = np.c_[places[:, :2] / places[:, 2:], np.ones(len(keypoints))]
@@ -70,10 +74,10 @@ def test_an_occluded_point_has_no_match() -> None:
     # Camera 1 stands 0.4 m to the right: a point at 4 m moves 20 px to the left.
     first = posed_view(posed(np.eye(4), far), np.array([[160.0, 120], [200, 60]]))
     seen = posed_view(posed(aside, far), np.array([[140.0, 120], [180, 60]]))
-    pair = MatchPair("seen", "worlds", first, seen, (240, 320), Pose(np.linalg.inv(aside), K))
+    pair = MatchPair("seen", "worlds", first, seen, (240, 320), Pose(inverse(aside), K))
     assert judge(pair)[0].tolist() == [0, 1]
     hidden = posed_view(posed(aside, near), np.array([[140.0, 120], [180, 60]]))
-    pair = MatchPair("hidden", "worlds", first, hidden, (240, 320), Pose(np.linalg.inv(aside), K))
+    pair = MatchPair("hidden", "worlds", first, hidden, (240, 320), Pose(inverse(aside), K))
     assert judge(pair)[0].tolist() == [UNMATCHED, UNMATCHED]
 
 
