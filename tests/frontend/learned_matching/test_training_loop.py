@@ -27,6 +27,7 @@ from spslam.frontend.learned_matching.training_loop import (
     MatcherTrainer,
 )
 from spslam.frontend.learned_matching.true_matches import IGNORED, UNMATCHED
+from spslam.frontend.learned_matching.unfinished import read_training
 from spslam.frontend.learned_matching.view_store import View, ViewStore, fill
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.superpoint.checkpoints import find_weights
@@ -109,6 +110,12 @@ def test_a_stopped_training_continues_to_the_same_weights(store: ViewStore, tmp_
         store, tmp_path / "part", "optimizer.steps=5", "schedule.validate_every=2", stop_after=3
     )
     assert (part.finished, part.steps) == (False, 3)
+    unfinished, card = read_training(tmp_path / "part")
+    assert (card.steps, card.training_data, card.extractor) == (3, {"pairs": 6}, "test")
+    state = torch.load(tmp_path / "part" / CHECKPOINT, weights_only=True)
+    assert torch.equal(unfinished.input.weight, state["average"]["input.weight"])
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        read_training(tmp_path)
     rest = train(store, tmp_path / "part", "optimizer.steps=5", "schedule.validate_every=2")
     assert (rest.finished, rest.steps, rest.pairs) == (True, 5, 10)
     for name, value in whole.network.state_dict().items():
