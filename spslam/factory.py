@@ -5,6 +5,7 @@ Only this module and the command line know the packages that implement them.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from spslam.backend.bundle import SchurBundleAdjuster
@@ -13,13 +14,16 @@ from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
 from spslam.codebook import Codebook
-from spslam.config import Config, FeatureConfig
+from spslam.config import Config, FeatureConfig, MatchingConfig
 from spslam.frontend.extractors.feature_cache import CachedExtractor
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.matching.stereo import BlockStereoMatcher
 from spslam.frontend.superpoint.checkpoints import read_codebook
-from spslam.interfaces import Components
+from spslam.interfaces import Components, Extractor, Matcher
+from spslam.notices import notice
+
+_LOG = logging.getLogger(__name__)
 
 # Number of images in the network at the same time in offline runs. Two images with half of the
 # threads each take less processor time than one after the other (docs/decisions/0011-speed.md).
@@ -53,7 +57,7 @@ def build_components(
     return Components(
         extractor=extractor,
         stereo_matcher=BlockStereoMatcher(config.stereo),
-        matcher=DescriptorMatcher(),
+        matcher=_matcher(config.matching, extractor),
         pose_solver=PnPSolver(
             pixel_sigma=sigma,
             min_inliers=config.tracking.min_inliers,
@@ -82,6 +86,21 @@ def build_components(
         pose_graph=G2oPoseGraph(),
         place_recognition=PlaceIndex(_codebook(features), config.seed),
     )
+
+
+def _matcher(config: MatchingConfig, extractor: Extractor) -> Matcher:
+    """Create the matcher; PyTorch is imported only for a learned one."""
+    if config.learned == "off":
+        return DescriptorMatcher(extractor.max_descriptor_distance)
+    from spslam.frontend.learned_matching.matcher import create_matcher
+
+    notice(
+        _LOG,
+        "unused_setting",
+        "matching.learned: no stage of a run uses the learned matcher yet, only "
+        "Matcher.match_images in Python",
+    )
+    return create_matcher(config, extractor.identity, extractor.max_descriptor_distance)
 
 
 def _codebook(features: FeatureConfig) -> Codebook | None:

@@ -277,6 +277,23 @@ class Matcher(Protocol):
         """
         ...
 
+    def match_images(
+        self,
+        features0: Features,
+        features1: Features,
+        size0: tuple[int, int],
+        size1: tuple[int, int],
+    ) -> NDArray[np.int64]:
+        """Match two whole images, which may show a scene from far apart.
+
+        Args:
+            features0: features of image 0.
+            features1: features of image 1.
+            size0: width and height of image 0, pixels.
+            size1: width and height of image 1, pixels.
+        """
+        ...
+
     def match_near(
         self,
         pixels0: NDArray[np.float64],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.frame import Features, unit_descriptors
 from spslam.typing import Float32Array, FloatArray, IntArray
 
 from ..superpoint.decoder import stable_order
@@ -35,7 +36,37 @@ class DescriptorMatcher:
     Two points match if each is the other's nearest among its candidates; a gate limits the
     candidates of both. Of equally near candidates the first counts, so results depend only on the
     input. All distances of descriptors are L2 distances of unit vectors.
+
+    Args:
+        max_descriptor_distance: largest distance of a match of `match_images`.
     """
+
+    def __init__(self, max_descriptor_distance: float = np.inf) -> None:
+        self._max_descriptor_distance = max_descriptor_distance
+
+    def match_images(
+        self,
+        features0: Features,
+        features1: Features,
+        size0: tuple[int, int],
+        size1: tuple[int, int],
+    ) -> IntArray:
+        """Match the features of two whole images by their descriptors only.
+
+        Args:
+            features0: features of image 0.
+            features1: features of image 1.
+            size0: width and height of image 0; without effect.
+            size1: the same of image 1.
+
+        Returns:
+            `matches0` (N0,) int64: indices in image 1, -1 for no match.
+        """
+        return self.match(
+            unit_descriptors(features0.descriptors),
+            unit_descriptors(features1.descriptors),
+            self._max_descriptor_distance,
+        )
 
     def match(
         self,

@@ -249,7 +249,7 @@ def read_checkpoint(weights: str | Path | None = None) -> Checkpoint:
     path = find_weights(weights)
     _refuse_others(path)
     safe = path.suffix == _SAFE_SUFFIX
-    tensors, metadata = _read_safetensors(path) if safe else (_read_pickle(path), {})
+    tensors, metadata = read_safetensors(path) if safe else (_read_pickle(path), {})
     state, parts = _divided(tensors) if safe else (tensors, {})
     state, layout = _rename(state, path)
     _check(state, path)
@@ -285,7 +285,7 @@ def read_codebook(weights: str | Path | None = None) -> Codebook | None:
     path = find_weights(weights)
     if path.suffix != _SAFE_SUFFIX:
         return None
-    tensors, _ = _read_safetensors(path)
+    tensors, _ = read_safetensors(path)
     state, parts = _divided(tensors)
     if not parts:
         return None
@@ -326,7 +326,7 @@ def _codebook(parts: State, state: State, path: Path) -> Codebook:
     return Codebook(floats["centres"], floats.get("projection"))
 
 
-def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
+def read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
     """Read the tensors and the metadata of a safetensors file, and check its checksum."""
     try:
         with safe_open(path, framework="numpy") as file:

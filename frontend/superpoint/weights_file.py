@@ -178,7 +178,7 @@ def export_weights(
         tensors |= {key: torch.from_numpy(value) for key, value in codebook.tensors().items()}
     metadata = _metadata(card)
     metadata[CHECKSUM] = checksum({key: value.numpy() for key, value in tensors.items()}, metadata)
-    write_atomic(path, _with_sorted_header(save(tensors, metadata)))
+    write_atomic(path, with_sorted_header(save(tensors, metadata)))
     write_atomic(path.with_suffix(".md"), card_markdown(card))
 
 
@@ -358,7 +358,7 @@ def _values(metadata: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _with_sorted_header(data: bytes) -> bytes:
+def with_sorted_header(data: bytes) -> bytes:
     """Sort the keys in a safetensors header: the library writes the metadata in random order."""
     length = int.from_bytes(data[:8], "little")
     header = json.dumps(

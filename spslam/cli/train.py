@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from spslam.cli.console import StatusLine
+from spslam.cli.learned_matching.evaluate import evaluate_matcher
+from spslam.cli.learned_matching.export import export_matcher
+from spslam.cli.learned_matching.train import matcher
 from spslam.cli.options import INTERRUPTED, CommandGroup, Device, DeviceOption
 from spslam.cli.train_evaluate import evaluate, speed
 from spslam.errors import TrainingStoppedError
@@ -33,6 +36,9 @@ app = typer.Typer(
 )
 app.command()(evaluate)
 app.command()(speed)
+app.command()(matcher)
+app.command("evaluate-matcher")(evaluate_matcher)
+app.command("export-matcher")(export_matcher)
 
 
 ConfigOption = Annotated[

@@ -1,7 +1,7 @@
 """Configuration: one frozen pydantic model per stage, read from YAML files that extend others."""
 
 from spslam.config.config import Config
-from spslam.config.front_end import DepthConfig, FeatureConfig, StereoConfig
+from spslam.config.front_end import DepthConfig, FeatureConfig, MatchingConfig, StereoConfig
 from spslam.config.loading import (
     RENAMED_KEYS,
     RENAMED_TRAINING_KEYS,
@@ -44,6 +44,7 @@ __all__ = [
     "LoopConfig",
     "LossDiagnosisConfig",
     "MappingConfig",
+    "MatchingConfig",
     "MoversConfig",
     "RelocalizationConfig",
     "StereoConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 from pydantic import Field, model_validator
 
-from spslam.config.front_end import DepthConfig, FeatureConfig, StereoConfig
+from spslam.config.front_end import DepthConfig, FeatureConfig, MatchingConfig, StereoConfig
 from spslam.config.mapping import (
     BundleConfig,
     GlobalBundleConfig,
@@ -29,6 +29,7 @@ class Config(Stage):
 
     seed: int = Field(0, ge=0, description="seed of all random numbers")
     features: FeatureConfig = FeatureConfig()
+    matching: MatchingConfig = MatchingConfig()
     stereo: StereoConfig = StereoConfig()
     depth: DepthConfig = DepthConfig()
     initialization: InitializationConfig = InitializationConfig()

@@ -94,6 +94,29 @@ class FeatureConfig(Stage):
         return self
 
 
+class MatchingConfig(Stage):
+    """Matching of two whole images whose views may be far apart."""
+
+    learned: Literal["off", "auto", "on"] = Field(
+        "off",
+        description="use a learned matcher; auto: if weights are named; off: nearest neighbours",
+    )
+    weights: str | None = Field(
+        None,
+        description="file of a learned matcher (spslam train matcher); it must belong to the "
+        "weights of the features",
+    )
+    engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
+        "auto", description="inference engine of the learned matcher; auto: the fastest installed"
+    )
+    threshold: float = Field(
+        0.1, ge=0, lt=1, description="minimum probability of a match of the learned matcher"
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="threads of the learned matcher; 0: one for each core"
+    )
+
+
 class StereoConfig(Stage):
     """Left-right matching of a rectified stereo pair."""
 

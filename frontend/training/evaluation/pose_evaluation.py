@@ -94,11 +94,18 @@ def relative_pose_error(
     )
     matches = DescriptorMatcher().match(descriptors0, descriptors1, np.inf)
     rows = np.flatnonzero(matches >= 0)
-    failure = RelativePoseError(180.0, 180.0, 0)
-    if len(rows) < _LEAST_MATCHES:
-        return failure
     points0 = features0.keypoints[rows].astype(np.float64)
     points1 = features1.keypoints[matches[rows]].astype(np.float64)
+    return matched_pose_error(points0, points1, camera_matrix, T_10)
+
+
+def matched_pose_error(
+    points0: FloatArray, points1: FloatArray, camera_matrix: FloatArray, T_10: FloatArray
+) -> RelativePoseError:
+    """Compare the motion estimated from matched pixels (N, 2) with the true one."""
+    failure = RelativePoseError(180.0, 180.0, 0)
+    if len(points0) < _LEAST_MATCHES:
+        return failure
     cv2.setRNGSeed(0)
     essential, mask = cv2.findEssentialMat(
         points0, points1, camera_matrix, cv2.USAC_MAGSAC, _RANSAC_CONFIDENCE, _RANSAC_PX

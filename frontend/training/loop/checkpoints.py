@@ -82,7 +82,12 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 def changed_settings(written: str, config: TrainingConfig) -> list[str]:
     """Return the keys that affect a step and differ from a written configuration (YAML)."""
-    before, now = yaml.safe_load(written) or {}, config.model_dump(mode="json")
+    return settings_that_differ(written, config.model_dump(mode="json"))
+
+
+def settings_that_differ(written: str, now: Mapping[str, Any]) -> list[str]:
+    """Return the keys that affect a step and differ between YAML and a configuration of today."""
+    before = yaml.safe_load(written) or {}
     return sorted(
         f"{section}.{key}" if key else section
         for section in {*before, *now} - set(_FREE_SECTIONS)

@@ -1,0 +1,148 @@
+"""Batches of pairs of views: which views, and their true matches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .configuration import PairConfig
+from .losses import TrueMatches
+from .network import normalised_positions
+from .true_matches import IGNORED, UNMATCHED, ViewPoints, true_matches
+from .view_store import ViewStore
+
+# Fewest keypoints of each view of a group that is trained with.
+_LEAST_KEYPOINTS = 32
+# Batches are padded to a multiple of this many points, so that few sizes occur.
+_PADDED_TO = 32
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """One view of each pair of a batch.
+
+    Attributes:
+        positions: (B, N, 2) float32, normalised.
+        descriptors: (B, N, D) float32.
+        points: keypoints with the places that they show.
+    """
+
+    positions: Tensor
+    descriptors: Tensor
+    points: ViewPoints
+
+    @property
+    def exist(self) -> Tensor | None:
+        """Which points (B, N) are real; None if all are."""
+        return None if bool(self.points.exist.all()) else self.points.exist
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs of views with their true matches."""
+
+    view0: ViewBatch
+    view1: ViewBatch
+    true: TrueMatches
+
+
+class PairSampler:
+    """Draws the pairs of each step; they depend only on the seed and on the pair's number.
+
+    Args:
+        photos: views of photographs.
+        worlds: views of worlds; None: none.
+        size: width and height of the views, pixels.
+        config: fractions and thresholds.
+        seed: seed of the choice.
+        device: device of the batches.
+    """
+
+    def __init__(
+        self,
+        photos: ViewStore,
+        worlds: ViewStore | None,
+        size: tuple[int, int],
+        config: PairConfig,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._stores = [photos] if worlds is None else [photos, worlds]
+        self._groups = [store.usable(_LEAST_KEYPOINTS) for store in self._stores]
+        self._size, self._config, self._seed, self._device = size, config, seed, device
+
+    @property
+    def groups(self) -> list[int]:
+        """Number of groups of photographs and of worlds that are trained with."""
+        return [len(groups) for groups in self._groups]
+
+    def batch(self, step: int, numbers: range, batch: int) -> PairBatch:
+        """Return the pairs `numbers` of a step with `batch` pairs in all."""
+        most = self._config.keypoints[step % len(self._config.keypoints)]
+        return self.read([self._draw(step * batch + number) for number in numbers], most)
+
+    def read(
+        self, chosen: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]], most: int
+    ) -> PairBatch:
+        """Return pairs of views.
+
+        Args:
+            chosen: for each pair the store (0: photographs, 1: worlds), the groups (2,) and the
+                numbers in the groups (2,) of both views.
+            most: most keypoints of a view.
+        """
+        found = [self._stores[store].read(groups, numbers) for store, groups, numbers in chosen]
+        views = [
+            self._view(
+                {name: np.stack([pair[name][side] for pair in found]) for name in found[0]}, most
+            )
+            for side in (0, 1)
+        ]
+        same = torch.tensor([bool(groups[0] == groups[1]) for _, groups, _ in chosen])
+        labels = true_matches(
+            views[0].points, views[1].points, self._config.positive_px, self._config.negative_px
+        )
+        index = [
+            torch.where(
+                same.to(found.device)[:, None],
+                found,
+                torch.where(view.points.exist, UNMATCHED, IGNORED),
+            )
+            for found, view in zip(labels, views, strict=True)
+        ]
+        return PairBatch(views[0], views[1], TrueMatches(*index))
+
+    def _draw(self, number: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        rng = np.random.default_rng([self._seed, number])
+        world = len(self._stores) > 1 and rng.random() < self._config.world_fraction
+        store, groups = self._stores[int(world)], self._groups[int(world)]
+        foreign = len(groups) > 1 and rng.random() < self._config.foreign_fraction
+        places = (
+            rng.choice(groups, 2, replace=False) if foreign else np.repeat(rng.choice(groups), 2)
+        )
+        return int(world), places, rng.choice(store.per_group, 2, replace=False)
+
+    def _view(self, arrays: dict[str, NDArray[np.float64]], most: int) -> ViewBatch:
+        counts = torch.from_numpy(arrays["counts"]).clamp(max=most)
+        length = -(-int(counts.max()) // _PADDED_TO) * _PADDED_TO
+        # Better points come first.
+        for name in ("keypoints", "places", "descriptors"):
+            arrays[name] = arrays[name][:, :length]
+        keypoints = torch.from_numpy(arrays["keypoints"])
+        exist = torch.arange(keypoints.shape[1]) < counts[:, None]
+        size = torch.tensor([self._size], dtype=torch.float32).expand(len(keypoints), 2)
+        points = ViewPoints(
+            keypoints.to(self._device),
+            torch.from_numpy(arrays["places"]).to(self._device),
+            torch.from_numpy(arrays["projections"]).to(self._device),
+            exist.to(self._device),
+        )
+        return ViewBatch(
+            normalised_positions(keypoints, size).to(self._device),
+            torch.from_numpy(arrays["descriptors"]).to(self._device).float(),
+            points,
+        )

@@ -1,0 +1,254 @@
+"""Train a matcher: views of photographs and worlds, training, weights file with card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from spslam.errors import DatasetError, TrainingStoppedError
+from spslam.interfaces import Extractor
+
+from ..photos import find_photos, held_out
+from ..training.loop.progress import Progress
+from ..training.processes import Processes
+from .configuration import MatcherConfig
+from .evaluation_pairs import photo_match_pairs, world_match_pairs
+from .matcher_file import describe_matcher, write_matcher
+from .network import MatcherNetwork
+from .pairs import PairSampler
+from .training_loop import MatcherResult, MatcherTrainer
+from .validation import MatcherValidation
+from .view_store import View, ViewStore, digest_names, fill
+from .views import PosedImage, photo_views, posed_views, view_extractor
+
+# Name of the weights file in the folder of a training.
+WEIGHTS = "matcher.safetensors"
+# Groups of photographs from whose descriptors the first layer is initialised.
+_FIRST_GROUPS = 64
+
+
+class SpotRenderer(Protocol):
+    """Renders the views of spots of one world."""
+
+    def __call__(self, spot: int, count: int) -> Sequence[PosedImage]:
+        """Return views of a spot; equal numbers give equal bytes."""
+        ...
+
+
+# Function that opens a world: name, size (height, width), largest angle in degrees.
+OpenWorld = Callable[[str, tuple[int, int], float], SpotRenderer]
+
+
+@dataclass(frozen=True)
+class MatcherInputs:
+    """Files and folders of a training.
+
+    Attributes:
+        photos: folder of photographs.
+        out: folder of checkpoints, logs and the weights; a training found there is resumed.
+        views: folder of the extracted views; None: `views` in `out`.
+        overfit: train with the first batch only.
+        commands: commands that made the weights, for the card.
+        name: name of the matcher, for the card.
+    """
+
+    photos: Path
+    out: Path
+    views: Path | None = None
+    overfit: bool = False
+    commands: tuple[str, ...] = ()
+    name: str = "matcher"
+
+
+def train_matcher(
+    config: MatcherConfig,
+    inputs: MatcherInputs,
+    open_world: OpenWorld,
+    processes: Processes | None = None,
+    report: Callable[[Progress], None] | None = None,
+    extracted: Callable[[int, int], None] | None = None,
+    stopped: Callable[[], bool] | None = None,
+) -> tuple[Path, MatcherResult]:
+    """Extract the views, train, and write the weights; a stopped call is resumed by the same call.
+
+    Args:
+        config: all settings.
+        inputs: files and folders.
+        open_world: opens a built-in world.
+        processes: this process among all that train together.
+        report: called regularly during the training, in the first process.
+        extracted: called with the numbers of groups done and of all while views are extracted.
+        stopped: True ends the call.
+
+    Returns:
+        The weights file and the result.
+
+    Raises:
+        DatasetError: photographs are missing or cannot be read.
+        TrainingError: the folders hold views or a training with other settings.
+        TrainingStoppedError: stopped before all views were extracted.
+    """
+    processes = processes or Processes()
+    torch.manual_seed(config.seed)
+    extractor = view_extractor(config.views)
+    train, unseen = held_out(find_photos(inputs.photos), config.holdout, config.seed)
+    if not train or not unseen:
+        raise DatasetError(
+            f"{inputs.photos} holds too few photographs: expected some for training and some held "
+            f"out (holdout {config.holdout}), found {len(train)} and {len(unseen)}"
+        )
+    if processes.first:
+        _fill_stores(config, inputs, train, extractor, open_world, extracted, stopped)
+    processes.wait()
+    stores = _open_stores(config, inputs, train, extractor)
+    size = (config.views.size[1], config.views.size[0])
+    sampler = PairSampler(*stores, size, config.pairs, config.seed, processes.device)
+    dim = _descriptor_dim(extractor, config)
+    network = MatcherNetwork(config.network.shape(dim))
+    network.keep_variance(_some_descriptors(stores[0]))
+    trainer = MatcherTrainer(
+        config,
+        network,
+        sampler,
+        _validation(config, unseen, extractor, open_world, processes),
+        inputs.out,
+        extractor.identity,
+        processes,
+        inputs.overfit,
+        report,
+        stopped,
+    )
+    result = trainer.train()
+    path = inputs.out / WEIGHTS
+    if processes.first:
+        photos, *spots = sampler.groups
+        card = describe_matcher(
+            result.network,
+            inputs.name,
+            extractor.identity,
+            training_data={"photographs": photos, "spots": sum(spots), "pairs": result.pairs},
+            steps=result.steps,
+            minutes=round(result.minutes, 1),
+            metrics=dict(result.metrics),
+            commands=inputs.commands,
+        )
+        write_matcher(result.network, path, card)
+    return path, result
+
+
+def held_out_spots(config: MatcherConfig, open_world: OpenWorld) -> Sequence[Sequence[PosedImage]]:
+    """Return the views of the spots of the held-out worlds."""
+    spots = []
+    for name in config.worlds.held_out:
+        render = open_world(name, config.views.size, config.worlds.largest_angle_deg)
+        spots += [
+            render(number, config.views.per_group) for number in range(config.worlds.held_out_spots)
+        ]
+    return spots
+
+
+def _fill_stores(
+    config: MatcherConfig,
+    inputs: MatcherInputs,
+    train: list[Path],
+    extractor: Extractor,
+    open_world: OpenWorld,
+    extracted: Callable[[int, int], None] | None,
+    stopped: Callable[[], bool] | None,
+) -> None:
+    photos, worlds = _open_stores(config, inputs, train, extractor)
+
+    def of_photo(group: int) -> list[View]:
+        return photo_views(train[group], extractor, config.views, config.seed)
+
+    complete = fill(photos, of_photo, extracted, stopped)
+    if complete and worlds is not None:
+        renderers = _Renderers(config, open_world)
+
+        def of_spot(group: int) -> list[View]:
+            images = renderers.images(group)
+            return posed_views(images, extractor, config.views, config.seed + group)
+
+        complete = fill(worlds, of_spot, extracted, stopped)
+    if not complete:
+        raise TrainingStoppedError(
+            "stopped while the views were extracted: the same command continues"
+        )
+
+
+class _Renderers:
+    """Views of spots by number over all worlds; keeps one world open."""
+
+    def __init__(self, config: MatcherConfig, open_world: OpenWorld) -> None:
+        self._config, self._open = config, open_world
+        self._name = ""
+        self._render: SpotRenderer | None = None
+
+    def images(self, group: int) -> Sequence[PosedImage]:
+        world, spot = divmod(group, self._config.worlds.spots)
+        name = self._config.worlds.worlds[world]
+        if name != self._name or self._render is None:
+            self._name = name
+            self._render = self._open(
+                name, self._config.views.size, self._config.worlds.largest_angle_deg
+            )
+        return self._render(spot, self._config.views.per_group)
+
+
+def _open_stores(
+    config: MatcherConfig, inputs: MatcherInputs, train: list[Path], extractor: Extractor
+) -> tuple[ViewStore, ViewStore | None]:
+    folder = inputs.views or inputs.out / "views"
+    common: dict[str, Any] = {
+        "extractor": extractor.identity,
+        "views": config.views.model_dump(mode="json"),
+        "seed": config.seed,
+    }
+    names = [str(path.relative_to(inputs.photos)) for path in train]
+    dim = _descriptor_dim(extractor, config)
+    sizes = (config.views.per_group, config.views.keypoints, dim)
+    photos = ViewStore(
+        folder / "photos", {**common, "photos": digest_names(names)}, len(names), *sizes
+    )
+    worlds = config.worlds
+    if not worlds.worlds or config.pairs.world_fraction == 0:
+        return photos, None
+    settings = worlds.model_dump(mode="json", exclude={"held_out", "held_out_spots"})
+    count = len(worlds.worlds) * worlds.spots
+    return photos, ViewStore(folder / "worlds", {**common, "worlds": settings}, count, *sizes)
+
+
+def _validation(
+    config: MatcherConfig,
+    unseen: list[Path],
+    extractor: Extractor,
+    open_world: OpenWorld,
+    processes: Processes,
+) -> MatcherValidation:
+    if not processes.first:
+        return MatcherValidation([])
+    pairs = list(
+        photo_match_pairs(unseen, config.schedule.validation_pairs, extractor, config.views)
+    )
+    if config.worlds.held_out and config.pairs.world_fraction > 0:
+        spots = held_out_spots(config, open_world)
+        pairs += world_match_pairs(spots, extractor, config.views)
+    return MatcherValidation(pairs, config.loss.threshold)
+
+
+def _descriptor_dim(extractor: Extractor, config: MatcherConfig) -> int:
+    blank = np.random.default_rng(0).integers(0, 255, config.views.size, np.uint8)
+    return int(extractor.extract(blank).descriptors.shape[1])
+
+
+def _some_descriptors(store: ViewStore) -> torch.Tensor:
+    groups = store.usable(1)
+    groups = groups[:: max(1, len(groups) // _FIRST_GROUPS)][:_FIRST_GROUPS]
+    found = store.read(groups, np.zeros_like(groups))
+    real = np.arange(found["descriptors"].shape[1]) < found["counts"][:, None]
+    return torch.from_numpy(found["descriptors"][real].astype(np.float32))

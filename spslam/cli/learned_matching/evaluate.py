@@ -1,0 +1,149 @@
+"""The command `spslam train evaluate-matcher`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spslam.cli.learned_matching.worlds import open_world
+from spslam.cli.train_evaluate import EstimatorName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spslam.frontend.learned_matching.configuration import MatcherConfig
+    from spslam.frontend.learned_matching.views import PosedImage
+
+
+class MatcherEngineName(StrEnum):
+    """Inference engines of learned matchers."""
+
+    AUTO = "auto"
+    OPENVINO = "openvino"
+    ONNXRUNTIME = "onnxruntime"
+    TORCH = "torch"
+
+
+def evaluate_matcher(
+    matcher: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", show_default=False, help="Weights of a learned matcher; repeatable."
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="Network whose features are matched.")
+    ] = "superpoint_lite",
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Photographs to warp; from a training's folder only the held-out ones.",
+        ),
+    ] = None,
+    all_photos: Annotated[
+        bool, typer.Option("--all-photos", help="Use all photos: none was used for training.")
+    ] = False,
+    homography: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", show_default=False, help="Scenes in the Oxford or HPatches layout."
+        ),
+    ] = None,
+    worlds: Annotated[
+        bool,
+        typer.Option("--worlds", help="Pairs of views of held-out worlds, 30 to 60 degrees apart."),
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Maximum number of photographs.")
+    ] = 70,
+    keypoints: Annotated[
+        int, typer.Option(metavar="N", min=50, max=20000, help="Maximum keypoints of an image.")
+    ] = 1000,
+    estimator: Annotated[
+        EstimatorName, typer.Option(help="Estimator of homographies.")
+    ] = EstimatorName.MAGSAC,
+    engine: Annotated[
+        MatcherEngineName, typer.Option(help="Inference engine of learned matchers.")
+    ] = MatcherEngineName.AUTO,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            show_default=False,
+            help="Change the views, such as views.homography.rotation_deg=45.",
+        ),
+    ] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="FILE", show_default=False, help="Write the metrics as JSON."
+        ),
+    ] = None,
+) -> None:
+    """Compare learned matchers with mutual nearest neighbours, on the same features.
+
+    \b
+    spslam train evaluate-matcher --matcher runs/matcher/matcher.safetensors --homography DIR
+    """
+    from spslam.config import FeatureConfig, MatchingConfig
+    from spslam.frontend.extractors.registry import create_extractor
+    from spslam.frontend.learned_matching import comparison
+    from spslam.frontend.learned_matching.configuration import load_matcher_config
+    from spslam.frontend.learned_matching.matcher import create_matcher
+    from spslam.io.files import write_atomic
+
+    if photos is None and homography is None and not worlds:
+        raise typer.BadParameter("nothing to evaluate on: give --photos, --homography or --worlds")
+    settings = load_matcher_config("default", overrides)
+    extractor = create_extractor(FeatureConfig(weights=weights, max_keypoints=keypoints))
+    matchers = comparison.nearest_neighbours(extractor)
+    for path in matcher or []:
+        chosen = MatchingConfig(learned="on", weights=str(path), engine=engine.value)
+        matchers[f"learned {path.parent.name}/{path.stem}"] = create_matcher(
+            chosen, extractor.identity
+        )
+    data = comparison.ComparisonData(
+        photos=_unseen(photos, all_photos, settings) if photos else (),
+        limit=limit,
+        scenes=homography,
+        spots=_spots(settings) if worlds else (),
+        views=settings.views,
+    )
+    results = comparison.compare_matchers(matchers, extractor, data, estimator.value)
+    if json_file is not None:
+        write_atomic(json_file, json.dumps(results, indent=1, allow_nan=True) + "\n")
+    typer.echo(comparison.comparison_table(results))
+    typer.echo(
+        comparison.PROTOCOL.format(
+            rotation=settings.views.homography.rotation_deg, estimator=estimator.value.upper()
+        )
+    )
+
+
+def _unseen(folder: Path, take_all: bool, settings: MatcherConfig) -> list[Path]:
+    from spslam.errors import DatasetError
+    from spslam.frontend.photos import find_photos, held_out
+
+    paths = find_photos(folder)
+    if take_all:
+        return paths
+    _, unseen = held_out(paths, settings.holdout, settings.seed)
+    if not unseen:
+        raise DatasetError(
+            f"{folder}: no photograph is held out of a training: give --all-photos if none was "
+            "used for training"
+        )
+    return unseen
+
+
+def _spots(settings: MatcherConfig) -> Sequence[Sequence[PosedImage]]:
+    from spslam.frontend.learned_matching.run import held_out_spots
+
+    return held_out_spots(settings, open_world)

@@ -1,0 +1,123 @@
+"""`spslam train matcher`, `evaluate-matcher` and `export-matcher` at toy size."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from spslam.cli.app import main
+from spslam.frontend.learned_matching.matcher_file import (
+    describe_matcher,
+    read_matcher,
+    write_matcher,
+)
+from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+
+TOY = ["network.width=32", "network.layers=2", "views.per_group=2", "views.keypoints=64"]
+TOY += ["views.size=[96,128]", "optimizer.batch=2", "optimizer.steps=2", "holdout=0.3"]
+TOY += ["worlds.worlds=[]", "worlds.held_out=[]", "schedule.validation_pairs=2"]
+
+
+def spslam(*arguments: object) -> int:
+    """Run the command and return its exit code."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        image = np.kron(rng.integers(0, 256, (12, 16)), np.ones((8, 8))).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number:02}.png"), image)
+    return folder
+
+
+@pytest.fixture
+def toy_matcher(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = MatcherNetwork(MatcherShape(128, 32, 2))
+    path = tmp_path / "toy.safetensors"
+    write_matcher(network, path, describe_matcher(network, "toy", "superpoint other"))
+    return path
+
+
+@pytest.mark.slow
+def test_from_photographs_to_a_matcher_and_its_metrics(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    given = [item for setting in TOY for item in ("--set", setting)]
+    command = ["train", "matcher", "--photos", photos, "--out", out, *given]
+    assert spslam(*command) == 0
+    assert "2 steps, 4 pairs" in capsys.readouterr().out
+    weights = out / "matcher.safetensors"
+    first = weights.read_bytes()
+    _, card = read_matcher(weights)
+    assert card.extractor.startswith("superpoint ")
+    assert "photos_recall" in card.metrics
+    # Finished: the same command changes nothing.
+    assert spslam(*command) == 0
+    assert weights.read_bytes() == first
+    assert spslam(*command, "--set", "seed=1") == 2
+    assert "other settings" in capsys.readouterr().err
+    now = tmp_path / "now.safetensors"
+    assert spslam("train", "export-matcher", out, "--out", now) == 0
+    assert read_matcher(now)[1].steps == 2
+    capsys.readouterr()
+    figures = tmp_path / "figures.json"
+    chosen = ["--matcher", weights, "--photos", photos, "--all-photos", "--limit", 2]
+    chosen += ["--engine", "torch", "--json", figures, "--set", "views.size=[96,128]"]
+    assert spslam("train", "evaluate-matcher", *chosen) == 0
+    assert "| photos | learned run/matcher |" in capsys.readouterr().out
+    found = json.loads(figures.read_text())
+    assert set(found) == {"nn", "nn + distance", "learned run/matcher"}
+    assert found["nn"]["photos"]["pairs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["matcher", "--photos", "nowhere", "--out", "out"], "nowhere"),
+        (
+            ["matcher", "--photos", ".", "--out", "out", "--set", "network.width=33"],
+            "multiple of 32",
+        ),
+        (["evaluate-matcher"], "--worlds"),
+        (["evaluate-matcher", "--homography", "nowhere"], "nowhere"),
+        (["export-matcher", "nowhere.safetensors", "--out", "x.onnx"], "nowhere.safetensors"),
+        (["export-matcher", ".", "--out", "x.onnx"], "checkpoint"),
+        (["export-matcher", "x.safetensors", "--out", "x.txt"], ".onnx"),
+    ],
+)
+def test_bad_input_gets_a_message(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert spslam("train", *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_matcher_of_other_weights_is_refused(
+    toy_matcher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--matcher", toy_matcher, "--photos", toy_matcher.parent, "--all-photos"]
+    assert spslam("train", "evaluate-matcher", *chosen) == 2
+    assert "matches features of superpoint other" in capsys.readouterr().err
+
+
+def test_settings_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert spslam("train", "matcher", "--photos", ".", "--out", ".", "--show-config") == 0
+    assert "early_layers" in capsys.readouterr().out
