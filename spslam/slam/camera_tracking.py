@@ -13,7 +13,7 @@ from spslam.frame import Observations
 from spslam.interfaces import Components
 from spslam.map.map import Map
 from spslam.map.submaps import submap_of
-from spslam.slam.directions import DirectionTracker
+from spslam.slam.directions import DirectionTracker, scene_distance
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
@@ -27,6 +27,8 @@ from spslam.typing import FloatArray, IntArray
 _KEPT_POINTS = 0.7
 # ... and the number of keypoints that agree grows by this factor.
 _MORE_AGREE = 1.5
+# The camera turns on the spot if its rotation moves the image this many times as far as its motion.
+_TURN_RATIO = 3.0
 # A pose is doubtful with fewer inliers than this multiple of `recovery_inliers`.
 _FEW_TIMES = 2
 
@@ -95,7 +97,8 @@ class CameraTracking:
             straightened = undo_rolling_shutter(observations, camera, self.motion.velocity)
             local_points = self.local_map(slam_map)[1]
             tracked = self._tracker.track(straightened, slam_map, camera, prediction, local_points)
-            if not camera.has_depth and (tracked is None or self._is_doubtful(tracked, camera)):
+            unsure = tracked is None or self._is_doubtful(tracked, camera)
+            if unsure and not camera.has_depth and self._turns_on_the_spot(slam_map):
                 by_directions = self._by_directions(
                     straightened, slam_map, camera, prediction, tracked
                 )
@@ -110,6 +113,18 @@ class CameraTracking:
                 return tracked
             self._relocalizer.lose(self.motion, self.reference_id, slam_map)
         return self._relocalizer.find(observations, slam_map, camera, self.reference_id)
+
+    def _turns_on_the_spot(self, slam_map: Map) -> bool:
+        """Whether the image moved mainly because the camera turned, until now.
+
+        Where it moves on, as a car in a bend, guessed distances would bend the path.
+        """
+        if len(self._anchors):
+            return True
+        velocity = self.motion.velocity
+        distance = scene_distance(slam_map, self.reference_id)
+        turning, moving = np.linalg.norm(velocity[3:]), np.linalg.norm(velocity[:3])
+        return bool(turning * distance >= _TURN_RATIO * moving)
 
     def _by_directions(
         self,
