@@ -22,7 +22,7 @@ class KeyframeConfig(Stage):
         "points is tracked",
     )
     many_points: int = Field(
-        100,
+        120,
         ge=0,
         description="number of tracked points from which min_fraction_of_many replaces a larger "
         "min_tracked_fraction",

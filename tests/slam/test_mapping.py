@@ -140,15 +140,15 @@ def test_a_keyframe_is_added_when_few_reference_points_are_tracked(scene) -> Non
 
 
 def test_many_tracked_points_are_enough_though_a_smaller_fraction(scene) -> None:
-    """The pose is sure, so that the next keyframe can wait."""
-    _, slam_map = rule_and_map(scene)
+    """The pose of a single camera is sure, so that the next keyframe can wait."""
+    _, slam_map = rule_and_map(scene, depth=False)
     reference = len(slam_map.points_seen_by(np.array([1])))
 
-    def why(fraction: float, points: int) -> str:
+    def why(fraction: float, points: int, depth: bool = False) -> str:
         rule, _ = rule_and_map(
-            scene, min_tracked_fraction=0.5, many_points=points, min_fraction_of_many=0.3
+            scene, depth, min_tracked_fraction=0.5, many_points=points, min_fraction_of_many=0.3
         )
-        frame = tracked(scene, scene.pose(0.1))
+        frame = tracked(scene, scene.pose(0.1), depth=depth)
         seen = np.flatnonzero(frame.point_ids >= 0)
         frame.point_ids[seen[int(fraction * reference) :]] = NO_POINT
         return rule.wants(frame, slam_map, 1)
@@ -156,6 +156,7 @@ def test_many_tracked_points_are_enough_though_a_smaller_fraction(scene) -> None
     assert why(0.4, points=int(0.35 * reference)) == ""
     assert why(0.4, points=int(0.45 * reference)) == "few tracked points"
     assert why(0.25, points=int(0.2 * reference)) == "few tracked points"
+    assert why(0.4, points=int(0.35 * reference), depth=True) == "few tracked points"
 
 
 def test_points_that_only_one_keyframe_sees_do_not_count(scene) -> None:
