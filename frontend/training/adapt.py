@@ -28,6 +28,7 @@ from spslam.notices import counted
 
 from ..photos import evenly_spread, find_photos
 from ..superpoint.checkpoints import find_weights, load_superpoint, read_codebook
+from ..superpoint.superpoint import SuperPoint
 from ..superpoint.weights_file import Card, export_weights, fold_batch_norm, read_card
 from .config import TrainingConfig
 from .data.adapt_images import DomainImages, NamedImages, gather_images
@@ -37,7 +38,7 @@ from .evaluation.evaluate import EvaluationData, evaluate_extractor
 from .evaluation.homography_metrics import METRICS
 from .inputs import StageInputs
 from .loop.progress import LOG, Progress
-from .loop.trainer import TrainingResult
+from .loop.training_loop import TrainingResult
 from .processes import Processes
 from .run import run_stage
 
@@ -576,7 +577,7 @@ def _facts(
     plan: LabelPlan,
     mean_labels: float,
     config: TrainingConfig,
-    result: TrainingResult,
+    result: TrainingResult[SuperPoint],
 ) -> dict[str, str]:
     """Describe settings and sizes for the report."""
     optimizer, minutes = config.optimizer, config.schedule.minutes

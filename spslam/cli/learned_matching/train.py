@@ -129,7 +129,7 @@ def matcher(
         f"{key} {result.metrics[key]:.3f}" for key in _SHOWN if key in result.metrics
     )
     typer.echo(
-        f"matcher: {counted(result.steps, 'step')}, {counted(result.pairs, 'pair')}, "
+        f"matcher: {counted(result.steps, 'step')}, {counted(result.examples, 'pair')}, "
         f"{result.minutes:.1f} min; validation: {figures}"
     )
     typer.echo(f"weights in {weights}")

@@ -23,7 +23,8 @@ from spslam.frontend.training import processes as training_processes
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
 from spslam.frontend.training.loop.progress import LOG, Progress
-from spslam.frontend.training.loop.trainer import Trainer, TrainingResult
+from spslam.frontend.training.loop.trainer import Trainer
+from spslam.frontend.training.loop.training_loop import TrainingResult
 from spslam.frontend.training.objectives import DetectorObjective, PairObjective
 from spslam.frontend.training.processes import Processes
 from spslam.frontend.training.stages import STAGES
@@ -98,7 +99,7 @@ def run(
     stage: str = "joint",
     validate: Callable[[SuperPoint], dict[str, float]] = distance_from_start,
     **arguments: Any,
-) -> TrainingResult:
+) -> TrainingResult[SuperPoint]:
     objective = STAGES[stage].objective
     return Trainer(
         stage, objective, settings, network(settings), NoiseSource(), validate, out, **arguments
