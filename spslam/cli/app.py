@@ -37,6 +37,7 @@ from spslam.cli.options import (
     FAILED,
     INTERRUPTED,
     CommandGroup,
+    ConfigArgument,
     DepthTopicOption,
     ExtractorOption,
     MaskOption,
@@ -557,15 +558,7 @@ def demo(
 
 
 @app.command("config")
-def show_config(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME|FILE]", show_default=False, help="Configuration; without: list names."
-        ),
-    ] = None,
-    overrides: SetOption = None,
-) -> None:
+def show_config(name: ConfigArgument = None, overrides: SetOption = None) -> None:
     """Print a configuration with all its values, or list the built-in ones."""
     from spslam.config import config_names, load_config
 

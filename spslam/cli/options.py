@@ -64,14 +64,24 @@ class Device(StrEnum):
 DeviceOption = Annotated[
     Device, typer.Option(help="auto: CUDA if available. For several GPUs run under torchrun.")
 ]
+
+
+def set_option(help_text: str) -> Any:
+    """Return the option `--set` of a command."""
+    return typer.Option("--set", metavar="KEY=VALUE", show_default=False, help=help_text)
+
+
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Change one value of the configuration, for example tracking.min_inliers=15; may be "
-        "repeated.",
+    set_option(
+        "Change one value of the configuration, for example tracking.min_inliers=15; may be "
+        "repeated."
+    ),
+]
+ConfigArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME|FILE]", show_default=False, help="Configuration; without: list names."
     ),
 ]
 ExtractorOption = Annotated[
