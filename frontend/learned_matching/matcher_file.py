@@ -17,8 +17,8 @@ from spslam.errors import WeightsError
 from spslam.io.files import write_atomic
 from spslam.io.markdown import format_table
 
-from ..superpoint.checkpoints import CHECKSUM, checksum, read_safetensors
 from ..superpoint.weights_file import with_sorted_header
+from ..superpoint.weights_reading import CHECKSUM, checksum, read_safetensors
 from .network import HEAD_WIDTH, MatcherNetwork, MatcherShape
 
 # The value of `format` in the metadata.

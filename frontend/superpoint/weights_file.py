@@ -20,9 +20,10 @@ from spslam.errors import WeightsError
 from spslam.io.files import write_atomic
 from spslam.io.markdown import format_table
 
-from .checkpoints import CHECKSUM, checksum, find_weights, weights_name
+from .checkpoints import find_weights, weights_name
 from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from .superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
+from .weights_reading import CHECKSUM, checksum
 
 # The value of `format` in the metadata of spslam's own files.
 _FORMAT = "superpoint"
