@@ -19,7 +19,9 @@ from spslam.frontend.superpoint.checkpoints import load_superpoint, read_codeboo
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights, read_card
 from spslam.frontend.training import adapt as module
-from spslam.frontend.training.adapt import Adaptation, adapt, plan_labels, verdict
+from spslam.frontend.training.adapt import Adaptation, adapt
+from spslam.frontend.training.adaptation.evaluation import verdict
+from spslam.frontend.training.adaptation.labels import plan_labels
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.data import homography_sets
 from spslam.frontend.training.data.adapt_images import gather_images, split_stretches
