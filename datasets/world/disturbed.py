@@ -174,16 +174,7 @@ class DisturbedSequence(BaseSequence):
         depth = frame.depth
         if any(dark.holds(index) for dark in self._dark):
             blind = [None if image is None else np.zeros_like(image) for image in images]
-            left = blind[0]
-            assert left is not None
-            return replace(
-                frame,
-                image=left,
-                image_right=blind[1],
-                depth=None if depth is None else np.zeros_like(depth),
-                color=None,
-                color_right=None,
-            )
+            return _in_grey(frame, blind, None if depth is None else np.zeros_like(depth))
         for side, image in enumerate(images):
             if image is not None:
                 images[side] = self._blurred(self._photo(image, frame, index, side), index)
@@ -198,17 +189,7 @@ class DisturbedSequence(BaseSequence):
                 for side, image in enumerate(images)
             ]
             depth = None if depth is None else strip.on_depth(depth)
-        left = images[0]
-        assert left is not None
-        # Disturbances are drawn in grey only.
-        return replace(
-            frame,
-            image=left,
-            image_right=images[1],
-            depth=depth,
-            color=None,
-            color_right=None,
-        )
+        return _in_grey(frame, images, depth)
 
     def _blurred(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         for blur in self._blurs:
@@ -294,6 +275,15 @@ class DisturbedSequence(BaseSequence):
         if np.abs(truth.timestamps[rows] - stamps).max() > _TRUTH_WITHIN_S:
             return None
         return truth.T_world_cam[rows]
+
+
+def _in_grey(
+    frame: Frame, images: Listed[NDArray[np.uint8] | None], depth: NDArray[np.float32] | None
+) -> Frame:
+    """Return a frame with other images, left and right: disturbances are drawn in grey only."""
+    left, right = images
+    assert left is not None
+    return replace(frame, image=left, image_right=right, depth=depth, color=None, color_right=None)
 
 
 def _chosen(rows: NDArray[np.int64], disturbance: Disturbance) -> NDArray[np.int64]:

@@ -36,6 +36,7 @@ from spslam.cli.options import (
     CommandGroup,
     ConfigArgument,
     SetOption,
+    print_config,
 )
 from spslam.cli.run import command as cli_run
 from spslam.notices import notice, shown_notices
@@ -119,12 +120,9 @@ app.command()(cli_run.demo)
 @app.command("config")
 def show_config(name: ConfigArgument = None, overrides: SetOption = None) -> None:
     """Print a configuration with all its values, or list the built-in ones."""
-    from spslam.config import config_names, load_config
+    from spslam.config import load_config
 
-    if name is None:
-        typer.echo("\n".join(config_names()))
-    else:
-        typer.echo(load_config(name, overrides).to_yaml(), nl=False)
+    print_config(name, "", lambda chosen: load_config(chosen, overrides))
 
 
 @ends_on_signals

@@ -14,7 +14,15 @@ from spslam.cli.console import StatusLine
 from spslam.cli.learned_matching.evaluate import evaluate_matcher
 from spslam.cli.learned_matching.export import export_matcher
 from spslam.cli.learned_matching.train import matcher
-from spslam.cli.options import INTERRUPTED, CommandGroup, ConfigArgument, Device, DeviceOption
+from spslam.cli.options import (
+    INTERRUPTED,
+    ConfigArgument,
+    Device,
+    DeviceOption,
+    SequenceOption,
+    command_group,
+    print_config,
+)
 from spslam.cli.train_evaluate import evaluate, speed
 from spslam.cli.training.options import (
     MinutesOption,
@@ -34,13 +42,10 @@ if TYPE_CHECKING:
     from spslam.frontend.training.loop.training_loop import TrainingResult
     from spslam.frontend.training.recipe import Recipe, RecipeFolders
 
-app = typer.Typer(
-    name="train",
-    cls=CommandGroup,
-    help="Train SuperPoint: synthetic shapes, labels by homographic adaptation, detector and "
+app = command_group(
+    "train",
+    "Train SuperPoint: synthetic shapes, labels by homographic adaptation, detector and "
     "descriptor, evaluation.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(evaluate)
 app.command()(speed)
@@ -343,12 +348,7 @@ def _follow(recipe: Recipe, folders: RecipeFolders, context: typer.Context, devi
 @app.command("config")
 def show_config(name: ConfigArgument = None, overrides: SetOption = None) -> None:
     """Print a training configuration with all its values, or list the built-in ones."""
-    from spslam.config import config_names
-
-    if name is None:
-        typer.echo("\n".join(config_names("training")))
-    else:
-        typer.echo(_settings(name, overrides, None).to_yaml(), nl=False)
+    print_config(name, "training", lambda chosen: _settings(chosen, overrides, None))
 
 
 def _settings(name: str, overrides: list[str] | None, minutes: float | None) -> TrainingConfig:
@@ -393,10 +393,7 @@ def adapt(
             help="Minutes for labels and training together; default: the configuration's.",
         ),
     ] = None,
-    sequence: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
-    ] = None,
+    sequence: SequenceOption = None,
     start: Annotated[int, typer.Option(metavar="N", min=0, help="First image to use.")] = 0,
     count: Annotated[
         int | None,
