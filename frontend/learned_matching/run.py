@@ -15,7 +15,7 @@ from spslam.interfaces import Extractor
 
 from ..photos import find_photos, held_out
 from ..training.loop.progress import Progress
-from ..training.loop.training_loop import TrainingResult
+from ..training.loop.training_loop import LoopOptions, TrainingResult
 from ..training.processes import Processes
 from .configuration import MatcherConfig
 from .evaluation_pairs import photo_match_pairs, world_match_pairs
@@ -117,12 +117,8 @@ def train_matcher(
         network,
         sampler,
         _validation(config, unseen, extractor, open_world, processes),
-        inputs.out,
         extractor.identity,
-        processes,
-        inputs.overfit,
-        report,
-        stopped,
+        LoopOptions(inputs.out, processes, inputs.overfit, report, stopped),
     )
     result = trainer.train()
     path = inputs.out / WEIGHTS

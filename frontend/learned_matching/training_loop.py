@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 from spslam.errors import TrainingError
 from spslam.notices import counted
 
-from ..training.loop.progress import Progress
 from ..training.loop.training_loop import LoopOptions, TrainingLoop
 from ..training.precision import autocast
-from ..training.processes import Processes
 from .configuration import MatcherConfig
 from .losses import (
     assignment_loss,
@@ -91,19 +88,15 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
     """Trains a matcher.
 
     Args:
-        config: all settings; saved in `out`.
+        config: all settings; saved in the folder.
         network: initial network; it is changed.
         sampler: pairs to train with.
         validate: measures the averaged weights regularly, in the first process.
-        out: folder of checkpoints and logs; a training found there is resumed.
         origin: identity of the extractor of the features; a training of another is refused.
-        processes: this process among all that train together.
-        overfit: repeat the first batch, as a check of the loop.
-        report: called every `schedule.log_every` steps in the first process.
-        stopped: called after every step; True writes a checkpoint and ends.
+        options: folder, processes, reports.
 
     Raises:
-        TrainingError: `out` has another configuration, or the batch cannot be split.
+        TrainingError: the folder has another configuration, or the batch cannot be split.
     """
 
     def __init__(
@@ -112,14 +105,10 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
         network: MatcherNetwork,
         sampler: PairSampler,
         validate: MatcherValidation,
-        out: Path,
         origin: str,
-        processes: Processes | None = None,
-        overfit: bool = False,
-        report: Callable[[Progress], None] | None = None,
-        stopped: Callable[[], bool] | None = None,
+        options: LoopOptions,
     ) -> None:
-        processes = processes or Processes()
+        processes = options.processes
         self._batch, self._sampler, self._origin = config.optimizer.batch, sampler, origin
         if self._batch % processes.count:
             raise TrainingError(
@@ -135,7 +124,7 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
             MatcherLossModel(network, config),
             network,
             validate,
-            LoopOptions(out, processes, overfit, report, stopped),
+            options,
             self._batch,
         )
 

@@ -23,7 +23,7 @@ from .evaluation.validation import PairValidation
 from .inputs import StageInputs, split_photos
 from .loop.progress import Progress
 from .loop.trainer import Trainer
-from .loop.training_loop import TrainingResult
+from .loop.training_loop import LoopOptions, TrainingResult
 from .networks import network_config
 from .processes import Processes
 from .stages import STAGES, Stage, StageSetup
@@ -74,11 +74,7 @@ def run_stage(
         setup.network,
         setup.source,
         setup.validate,
-        inputs.out,
-        processes,
-        inputs.overfit,
-        report,
-        stopped,
+        LoopOptions(inputs.out, processes, inputs.overfit, report, stopped),
     )
     result = trainer.train()
     weights = inputs.out / WEIGHTS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +18,6 @@ from ..data.reading import Batch
 from ..data.sources import Source
 from ..objectives import Objective
 from ..precision import autocast
-from ..processes import Processes
-from .progress import Progress
 from .training_loop import LoopOptions, TrainingLoop
 
 # Function that measures weights; its value `metric` chooses the best ones, higher is better.
@@ -49,18 +46,14 @@ class Trainer(TrainingLoop[SuperPoint, Batch]):
     Args:
         stage: name of the stage.
         objective: predictions and loss.
-        config: all settings; saved in `out`.
+        config: all settings; saved in the folder.
         network: initial network; it is changed.
         source: images to train with.
         validate: measures the averaged weights regularly, in the first process.
-        out: folder of checkpoints and logs; a training found there is resumed.
-        processes: this process among all that train together.
-        overfit: repeat the first batch, as a check of the loop.
-        report: called every `schedule.log_every` steps in the first process.
-        stopped: called after every step; True writes a checkpoint and ends.
+        options: folder, processes, reports.
 
     Raises:
-        TrainingError: `out` has another stage or configuration, or the batch cannot be split.
+        TrainingError: the folder has another stage or configuration, or the batch cannot be split.
     """
 
     def __init__(
@@ -71,13 +64,9 @@ class Trainer(TrainingLoop[SuperPoint, Batch]):
         network: SuperPoint,
         source: Source,
         validate: Validation,
-        out: Path,
-        processes: Processes | None = None,
-        overfit: bool = False,
-        report: Callable[[Progress], None] | None = None,
-        stopped: Callable[[], bool] | None = None,
+        options: LoopOptions,
     ) -> None:
-        processes = processes or Processes()
+        processes = options.processes
         self._stage, self._config, self._source = stage, config, source
         blocks = config.optimizer.batch // config.optimizer.block
         if blocks % processes.count:
@@ -101,7 +90,7 @@ class Trainer(TrainingLoop[SuperPoint, Batch]):
             StageModel(network, objective),
             network,
             validate,
-            LoopOptions(out, processes, overfit, report, stopped),
+            options,
             config.optimizer.batch * objective.views,
         )
 

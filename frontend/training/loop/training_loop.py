@@ -7,7 +7,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -71,7 +71,7 @@ class LoopOptions:
     """
 
     out: Path
-    processes: Processes
+    processes: Processes = field(default_factory=Processes)
     overfit: bool = False
     report: Callable[[Progress], None] | None = None
     stopped: Callable[[], bool] | None = None
@@ -106,7 +106,7 @@ class TrainingLoop(ABC, Generic[Network, Batch]):
     Args:
         identity: values of the checkpoint that tell one training from another; `stage` is one.
         subject: subject of the message about a loss that is not finite.
-        config: all settings; saved in `out`.
+        config: all settings; saved in the folder.
         model: what computes the loss; it contains the network.
         network: initial network, on the device of `options.processes`; it is changed.
         validate: measures the averaged weights regularly, in the first process. Its value `metric`
@@ -115,7 +115,7 @@ class TrainingLoop(ABC, Generic[Network, Batch]):
         examples_per_step: images or pairs in a step, all processes together.
 
     Raises:
-        TrainingError: `out` holds another training.
+        TrainingError: the folder holds another training.
     """
 
     def __init__(

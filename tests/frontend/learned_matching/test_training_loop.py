@@ -28,7 +28,7 @@ from spslam.frontend.learned_matching.view_store import View, ViewStore, fill
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.superpoint.checkpoints import find_weights
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
-from spslam.frontend.training.loop.training_loop import TrainingResult
+from spslam.frontend.training.loop.training_loop import LoopOptions, TrainingResult
 
 DIM, POINTS, SIZE = 16, 48, (320, 240)
 SMALL = ["network.width=32", "network.layers=2", "optimizer.batch=2", "optimizer.warmup=0"]
@@ -94,10 +94,12 @@ def train(
         network,
         sampler,
         lambda network: {"metric": float(network.input.weight.sum())},
-        out,
         origin,
-        overfit=overfit,
-        stopped=lambda: stop_after is not None and next(calls) + 1 >= stop_after,
+        LoopOptions(
+            out,
+            overfit=overfit,
+            stopped=lambda: stop_after is not None and next(calls) + 1 >= stop_after,
+        ),
     ).train()
 
 

@@ -24,7 +24,7 @@ from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
 from spslam.frontend.training.loop.progress import LOG, Progress
 from spslam.frontend.training.loop.trainer import Trainer
-from spslam.frontend.training.loop.training_loop import TrainingResult
+from spslam.frontend.training.loop.training_loop import LoopOptions, TrainingResult
 from spslam.frontend.training.objectives import DetectorObjective, PairObjective
 from spslam.frontend.training.processes import Processes
 from spslam.frontend.training.stages import STAGES
@@ -101,8 +101,9 @@ def run(
     **arguments: Any,
 ) -> TrainingResult[SuperPoint]:
     objective = STAGES[stage].objective
+    options = LoopOptions(out, **arguments)
     return Trainer(
-        stage, objective, settings, network(settings), NoiseSource(), validate, out, **arguments
+        stage, objective, settings, network(settings), NoiseSource(), validate, options
     ).train()
 
 
@@ -259,7 +260,13 @@ def test_a_non_finite_loss_ends_with_advice(tmp_path: Path) -> None:
     settings = config()
     start = network(settings)
     trainer = Trainer(
-        "shapes", DetectorObjective(), settings, start, Broken(), distance_from_start, tmp_path
+        "shapes",
+        DetectorObjective(),
+        settings,
+        start,
+        Broken(),
+        distance_from_start,
+        LoopOptions(tmp_path),
     )
     with pytest.raises(TrainingError, match=r"learning_rate"):
         trainer.train()
@@ -325,6 +332,5 @@ def test_a_batch_that_processes_cannot_split_is_refused(tmp_path: Path) -> None:
             network(settings),
             NoiseSource(),
             distance_from_start,
-            tmp_path,
-            Processes(0, 3),
+            LoopOptions(tmp_path, Processes(0, 3)),
         )
