@@ -23,6 +23,7 @@ from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 from .base import FileSequence, FrameFiles
 from .calibration.checks import report_baseline, report_doubts
 from .images.decoding import IMAGE_KINDS, image_size, list_files
+from .kitti_calibration import read_lines
 from .paths import contents, find_sequence, reason, subfolders
 from .timestamps import Timing, nominal_fps, order_frames, read_stamps, report_unpaired
 
@@ -146,14 +147,8 @@ def _choose_cameras(folder: Path, sensor: str) -> tuple[int, bool]:
 
 
 def _read_projections(path: Path) -> dict[str, NDArray[np.float64]]:
-    try:
-        lines = read_given(path).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(
-            f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})"
-        ) from None
     projections = {}
-    for line in lines:
+    for line in read_lines(path):
         key, _, values = line.partition(":")
         if key.strip() not in ("P0", "P1", "P2", "P3"):
             continue

@@ -19,9 +19,10 @@ from spslam.io.given_files import read_given
 from spslam.notices import counted, notice
 from spslam.trajectory import Trajectory
 
-from .base import FileSequence, FrameFiles, check_image_size
+from .base import FileSequence, check_image_size
 from .kitti_calibration import KittiCalibration, KittiCamera
-from .kitti_raw import choose_cameras, pair_images, timed_images
+from .kitti_raw import choose_cameras, timed_images
+from .listed import pair_images
 from .models.poses import truth_of_poses
 from .paths import contents, find_sequence, reason, subfolders
 from .timestamps import Timing, nominal_fps
@@ -80,13 +81,7 @@ def open_kitti_360(
             camera = replace(camera, camera=replace(camera.camera, baseline_m=baseline))
         except CalibrationError as error:
             raise CalibrationError(f"{calibration.path}: {error}") from None
-    files = FrameFiles(
-        left.times,
-        left.images,
-        right=right,
-        time_unit=left.unit,
-        left_out=tuple(left.left_out),
-    )
+    files = left.frame_files(right)
     truth = _read_ground_truth(root / "data_poses" / drive.name, calibration, camera, stamps)
     final = replace(camera.camera, fps=nominal_fps(left.times, _FPS))
     return FileSequence(name, files, final, str(drive), truth, dataset="kitti360")

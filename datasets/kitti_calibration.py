@@ -36,6 +36,20 @@ class KittiCamera:
     T_cam0_cam: NDArray[np.float64]
 
 
+def read_lines(path: Path) -> list[str]:
+    """Read the lines `KEY: number number …` of a calibration file of KITTI.
+
+    Raises:
+        CalibrationError: the file cannot be read.
+    """
+    try:
+        return read_given(path).decode("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CalibrationError(
+            f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})"
+        ) from None
+
+
 class KittiCalibration:
     """A calibration file of KITTI: `KEY: number number …` on each line.
 
@@ -47,12 +61,7 @@ class KittiCalibration:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            lines = read_given(path).decode("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CalibrationError(
-                f"expected KITTI's calibration at {path}: cannot be read ({reason(error)})"
-            ) from None
+        lines = read_lines(path)
         self.path = path
         self._lines = {
             key.strip(): text

@@ -21,13 +21,14 @@ from spslam.notices import counted, notice, plural
 from spslam.timestamps import stamp_column
 from spslam.trajectory import Trajectory
 
-from .base import FileSequence, FrameFiles, check_image_size
+from .base import FileSequence, check_image_size
 from .calibration.rectify import StereoRectifier
 from .images.decoding import image_size, list_files
 from .kitti_calibration import KittiCalibration, KittiCamera
+from .listed import ListedImages, pair_images
 from .models.poses import truth_of_poses
 from .paths import contents, find_sequence, reason, subfolders
-from .timestamps import Timing, nominal_fps, order_frames, pair_by_time, read_stamps
+from .timestamps import Timing, nominal_fps, order_frames, read_stamps
 
 _LOG = logging.getLogger(__name__)
 # Nominal frames per second, 1/s.
@@ -84,13 +85,7 @@ def open_kitti_raw(
         left, right = pair_images(left, others, timing, name)
         partner = read(number + 1, _FPS)
         camera, rectifier = _stereo(calibration, camera, partner, rectified)
-    files = FrameFiles(
-        left.times,
-        left.images,
-        right=right,
-        time_unit=left.unit,
-        left_out=tuple(left.left_out),
-    )
+    files = left.frame_files(right)
     what = f"{'left' if number == 0 else 'left colour'} camera"
     truth = _read_ground_truth(drive, calibration, camera, rectified, timing, what)
     final = replace(camera.camera, fps=nominal_fps(left.times, _FPS))
@@ -98,21 +93,13 @@ def open_kitti_raw(
 
 
 @dataclass(frozen=True, eq=False)
-class TimedFiles:
+class TimedFiles(ListedImages):
     """The images of a camera in the order of time.
 
     Attributes:
-        times: (N,) float64, seconds, increasing.
-        images: N files.
-        unit: unit of the stamps, see `Sequence.time_unit`.
-        left_out: images that are no frames.
         stamps: (M,) float64, seconds, of all numbers of images; NaN past the list's end.
     """
 
-    times: NDArray[np.float64]
-    images: list[Path]
-    unit: str
-    left_out: list[LeftOut]
     stamps: NDArray[np.float64]
 
 
@@ -199,25 +186,6 @@ def timed_images(camera: Path, folder: str, timing: Timing, name: str) -> TimedF
     left_out += [LeftOut(np.nan, NO_STAMP)] * missing
     images = [numbered[kept[i]][1] for i in order]
     return TimedFiles(times[order], images, unit, left_out, stamps)
-
-
-def pair_images(
-    left: TimedFiles, right: TimedFiles, timing: Timing, name: str
-) -> tuple[TimedFiles, list[Path]]:
-    """Pair left and right images by time.
-
-    Raises:
-        DatasetError: there is no pair.
-    """
-    within = timing.pair_within_s
-    pairs, alone = pair_by_time(left.times, right.times, within, name, "right image")
-    kept = replace(
-        left,
-        times=left.times[pairs[:, 0]],
-        images=[left.images[row] for row in pairs[:, 0]],
-        left_out=[*left.left_out, *alone],
-    )
-    return kept, [right.images[row] for row in pairs[:, 1]]
 
 
 def _is_count(path: Path) -> bool:

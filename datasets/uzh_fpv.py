@@ -7,7 +7,7 @@ dataset, ICRA 2019.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,15 @@ from spslam.io.given_files import read_given
 from spslam.notices import notice
 from spslam.trajectory import Trajectory, carried_truth, read_ground_truth
 
-from .base import FileSequence, FrameFiles, check_image_size
+from .base import FileSequence, check_image_size
 from .calibration.camchain import CameraChain, is_camchain, read_camchain
 from .calibration.checks import report_baseline
 from .calibration.rectify import StereoRectifier
 from .euroc import in_clock_of_images
 from .images.lists import read_image_list
+from .listed import ListedImages, pair_images
 from .paths import check_sequence_name, choose_sequence, contents, shorten, subfolders
-from .timestamps import Timing, check_counted, nominal_fps, order_frames, pair_by_time, read_stamps
+from .timestamps import Timing, check_counted, nominal_fps, order_frames, read_stamps
 from .tum_vi import carried_words
 
 _LOG = logging.getLogger(__name__)
@@ -84,41 +85,20 @@ def open_uzh_fpv(
     T_imu_camera, rectifier, right = inverse(left.T_cam_imu), None, None
     what = "left camera, unrectified"
     if there and sensor != "mono":
-        listed, right = _pair(listed, _read_list(folder / _RIGHT, timing), timing, name)
+        others = _read_list(folder / _RIGHT, timing)
+        check_counted(len(listed.times), len(others.times), timing, name, "right image")
+        listed, right = pair_images(listed, others, timing, name)
         rectifier = _rectifier(chain)
         T_imu_camera = T_imu_camera @ rectifier.T_left_rectified
         what = "left camera as rectified"
     check_image_size(listed.images, left.camera, f"camchain {chain.path}, cam0")
     camera = left.camera if rectifier is None else rectifier.camera
-    files = FrameFiles(
-        listed.times,
-        listed.images,
-        right=right,
-        time_unit=listed.unit,
-        left_out=tuple(listed.left_out),
-    )
+    files = listed.frame_files(right)
     camera = replace(camera, fps=nominal_fps(listed.times, _FPS))
     truth = _read_ground_truth(folder, listed.times, left.imu_ahead_s)
     if truth is not None:
         truth = carried_truth(truth, T_imu_camera, f"{what} ({carried_words(chain)})")
     return FileSequence(name, files, camera, str(folder), truth, rectifier, dataset="uzhfpv")
-
-
-@dataclass(frozen=True, eq=False)
-class _Listed:
-    """The images of a list in the order of time.
-
-    Attributes:
-        times: (N,) float64, seconds, increasing.
-        images: N files.
-        unit: unit of the stamps in the list.
-        left_out: what is left out.
-    """
-
-    times: NDArray[np.float64]
-    images: list[Path]
-    unit: str
-    left_out: list[LeftOut]
 
 
 def _list_of(folder: Path) -> Path | None:
@@ -154,22 +134,12 @@ def _find_recording(path: Path, sequence: str | None) -> Path:
     return choose_sequence(path, choices, sequence)
 
 
-def _read_list(path: Path, timing: Timing) -> _Listed:
+def _read_list(path: Path, timing: Timing) -> ListedImages:
     found, names, unknown = read_image_list(path, "'id timestamp image_name'")
     stamps, unit = read_stamps(found, "s", str(path), timing, _FPS)
     order, left_out = order_frames(stamps, str(path))
     left_out += [LeftOut(np.nan, NO_STAMP)] * unknown
-    return _Listed(stamps[order], [path.parent / names[i] for i in order], unit, left_out)
-
-
-def _pair(left: _Listed, right: _Listed, timing: Timing, name: str) -> tuple[_Listed, list[Path]]:
-    check_counted(len(left.times), len(right.times), timing, name, "right image")
-    within = timing.pair_within_s
-    pairs, unpaired = pair_by_time(left.times, right.times, within, name, "right image")
-    images = [left.images[row] for row in pairs[:, 0]]
-    left_out = [*left.left_out, *unpaired]
-    kept = _Listed(left.times[pairs[:, 0]], images, left.unit, left_out)
-    return kept, [right.images[row] for row in pairs[:, 1]]
+    return ListedImages(stamps[order], [path.parent / names[i] for i in order], unit, left_out)
 
 
 def _rectifier(chain: CameraChain) -> StereoRectifier:

@@ -25,7 +25,8 @@ from spslam.io.pose_file import (
     seconds_together,
     tell_left_out,
 )
-from spslam.io.pose_table import read_table, time_column
+from spslam.io.pose_table import time_column
+from spslam.io.text_table import read_table
 from spslam.notices import counted, notice
 from spslam.timestamps import SLOWEST_POSE_STEP_S, TimeUnit, are_stamps, to_seconds
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command_line import call
 
-from spslam.datasets.world.disturbed import Mover, parse_disturbance
+from spslam.datasets.world.disturbances import Mover, parse_disturbance
 from spslam.map.archive import read_archive, write_archive
 from spslam.map.io import load_map, save_map
 from spslam.map.map import Origin

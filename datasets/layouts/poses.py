@@ -18,11 +18,8 @@ from spslam.errors import SpslamError, TrajectoryError
 from spslam.geometry import inverse, make_transform, orthonormalize, quaternion_to_rotation
 from spslam.io.given_files import read_given
 from spslam.io.pose_file import tell_left_out
-from spslam.io.pose_table import (
-    MATRIX_TOLERANCE,
-    QUATERNION_TOLERANCE,
-    read_table,
-)
+from spslam.io.pose_table import MATRIX_TOLERANCE, QUATERNION_TOLERANCE
+from spslam.io.text_table import read_table
 from spslam.notices import notice
 from spslam.timestamps import are_stamps
 from spslam.trajectory import FileOrigin, Trajectory

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from spslam.config import describe_errors, load_values
+from spslam.config import load_settings
 from spslam.config.stage import Stage
-from spslam.errors import ConfigError
 
 from ..training.config import (
     HomographyConfig,
@@ -151,10 +149,6 @@ class MatcherConfig(Stage):
             raise ValueError("pairs.negative_px must not be smaller than pairs.positive_px")
         return self
 
-    def to_yaml(self) -> str:
-        """Return the resolved configuration as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
 
 def load_matcher_config(
     name_or_path: str | Path = "default", overrides: list[str] | None = None
@@ -168,8 +162,6 @@ def load_matcher_config(
     Raises:
         ConfigError: unknown name, unreadable file, unknown key or impossible value (with its key).
     """
-    values = load_values(str(name_or_path), overrides, folder=FOLDER)
-    try:
-        return MatcherConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"matcher config {name_or_path}: {describe_errors(error)}") from None
+    return load_settings(
+        MatcherConfig, name_or_path, overrides, folder=FOLDER, kind="matcher config"
+    )

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 from safetensors.torch import save
 
-from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.io.files import write_atomic
 from spslam.io.markdown import format_table
 
-from ..superpoint.checkpoints import CHECKSUM, checksum, read_safetensors
-from ..superpoint.weights_file import with_sorted_header
+from ..superpoint.weights_file import card_of, with_sorted_header
+from ..superpoint.weights_reading import CHECKSUM, checksum, read_safetensors
 from .network import HEAD_WIDTH, MatcherNetwork, MatcherShape
 
 # The value of `format` in the metadata.
@@ -192,22 +191,7 @@ def _card(path: Path, metadata: Mapping[str, str]) -> MatcherCard:
             f"{path} holds no matcher: expected format {_FORMAT} in its metadata, found "
             f"{metadata.get('format')!r}"
         )
-    try:
-        card = MatcherCard.model_validate(
-            {
-                key: value if key in _TEXTS else json.loads(value)
-                for key, value in metadata.items()
-                if key in MatcherCard.model_fields
-            }
-        )
-    except ValidationError as error:
-        raise WeightsError(
-            f"{path}: the card in its metadata is damaged: {describe_errors(error)}"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise WeightsError(
-            f"{path}: the card in its metadata is damaged: expected JSON, found {error.doc!r}"
-        ) from None
+    card = card_of(MatcherCard, metadata, _TEXTS, path)
     shape = card.shape
     possible = (
         1 <= shape.descriptor_dim <= _LARGEST.descriptor_dim

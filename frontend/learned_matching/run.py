@@ -15,13 +15,14 @@ from spslam.interfaces import Extractor
 
 from ..photos import find_photos, held_out
 from ..training.loop.progress import Progress
+from ..training.loop.training_loop import LoopOptions, TrainingResult
 from ..training.processes import Processes
 from .configuration import MatcherConfig
 from .evaluation_pairs import photo_match_pairs, world_match_pairs
 from .matcher_file import describe_matcher, write_matcher
 from .network import MatcherNetwork
 from .pairs import PairSampler
-from .training_loop import MatcherResult, MatcherTrainer
+from .training_loop import MatcherTrainer
 from .validation import MatcherValidation
 from .view_store import View, ViewStore, digest_names, fill
 from .views import PosedImage, photo_views, posed_views, view_extractor
@@ -73,7 +74,7 @@ def train_matcher(
     report: Callable[[Progress], None] | None = None,
     extracted: Callable[[int, int], None] | None = None,
     stopped: Callable[[], bool] | None = None,
-) -> tuple[Path, MatcherResult]:
+) -> tuple[Path, TrainingResult[MatcherNetwork]]:
     """Extract the views, train, and write the weights; a stopped call is resumed by the same call.
 
     Args:
@@ -116,12 +117,8 @@ def train_matcher(
         network,
         sampler,
         _validation(config, unseen, extractor, open_world, processes),
-        inputs.out,
         extractor.identity,
-        processes,
-        inputs.overfit,
-        report,
-        stopped,
+        LoopOptions(inputs.out, processes, inputs.overfit, report, stopped),
     )
     result = trainer.train()
     path = inputs.out / WEIGHTS
@@ -131,7 +128,7 @@ def train_matcher(
             result.network,
             inputs.name,
             extractor.identity,
-            training_data={"photographs": photos, "spots": sum(spots), "pairs": result.pairs},
+            training_data={"photographs": photos, "spots": sum(spots), "pairs": result.examples},
             steps=result.steps,
             minutes=round(result.minutes, 1),
             metrics=dict(result.metrics),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -20,14 +20,17 @@ from spslam.errors import WeightsError
 from spslam.io.files import write_atomic
 from spslam.io.markdown import format_table
 
-from .checkpoints import CHECKSUM, checksum, find_weights, weights_name
+from .checkpoints import find_weights, weights_name
 from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from .superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
+from .weights_reading import CHECKSUM, checksum
 
 # The value of `format` in the metadata of spslam's own files.
 _FORMAT = "superpoint"
 # Suffix of weights files.
 _SUFFIX = ".safetensors"
+
+AnyCard = TypeVar("AnyCard", bound=BaseModel)
 
 
 class _CardPart(BaseModel):
@@ -200,8 +203,31 @@ def read_card(path: str | Path) -> Card | None:
         ) from None
     if metadata.get("format") != _FORMAT:
         return None
+    return card_of(Card, metadata, _TEXTS, path)
+
+
+def card_of(
+    model: type[AnyCard], metadata: Mapping[str, str], texts: Sequence[str], path: Path
+) -> AnyCard:
+    """Return the card in the metadata of a weights file; unknown keys are ignored.
+
+    Args:
+        model: class of the card.
+        metadata: text or JSON by key.
+        texts: fields of the card that are plain text; the others are JSON.
+        path: the file, for messages.
+
+    Raises:
+        WeightsError: the card is damaged.
+    """
+    known = [name for name in model.model_fields if name in metadata]
     try:
-        return Card.model_validate(_values(metadata))
+        return model.model_validate(
+            {
+                name: metadata[name] if name in texts else json.loads(metadata[name])
+                for name in known
+            }
+        )
     except ValidationError as error:
         raise WeightsError(
             f"{path}: the card in its metadata is damaged: {describe_errors(error)}"
@@ -348,14 +374,6 @@ def _metadata(card: Card) -> dict[str, str]:
         for name, value in values.items()
     }
     return {"format": _FORMAT} | texts
-
-
-def _values(metadata: dict[str, str]) -> dict[str, Any]:
-    """Convert the metadata of a weights file to the fields of a `Card`, not validated."""
-    known = [name for name in Card.model_fields if name in metadata]
-    return {
-        name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in known
-    }
 
 
 def with_sorted_header(data: bytes) -> bytes:

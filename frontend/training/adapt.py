@@ -6,38 +6,33 @@ starts from trained weights instead of synthetic shapes, and keeps to a given ti
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import JsonValue
 
 from spslam.callbacks import never
-from spslam.errors import TrainingError, WeightsError
-from spslam.io.files import temporary_folder, write_atomic
-from spslam.io.structured_text import parse_json
+from spslam.errors import WeightsError
 from spslam.notices import counted
 
-from ..photos import evenly_spread, find_photos
+from ..photos import find_photos
 from ..superpoint.checkpoints import find_weights, load_superpoint, read_codebook
+from ..superpoint.superpoint import SuperPoint
 from ..superpoint.weights_file import Card, export_weights, fold_batch_norm, read_card
+from .adaptation.evaluation import evaluate_weights, read_evaluation, verdict
+from .adaptation.labels import LabelPlan, label_photos, label_plan, read_plan
+from .adaptation.session import AdaptationFiles, Reporter, Session, SilentReporter, StoppedError
 from .config import TrainingConfig
 from .data.adapt_images import DomainImages, NamedImages, gather_images
-from .data.labelling import LabelSummary, label_images
 from .evaluation.adapt_report import AdaptationReport, write_report
-from .evaluation.evaluate import EvaluationData, evaluate_extractor
-from .evaluation.homography_metrics import METRICS
 from .inputs import StageInputs
-from .loop.progress import LOG, Progress
-from .loop.trainer import TrainingResult
+from .loop.progress import LOG
+from .loop.training_loop import TrainingResult
 from .processes import Processes
 from .run import run_stage
 
@@ -49,31 +44,8 @@ _logger = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
 # Number of training images below which a warning is logged.
 _FEW_IMAGES = 300
-# Fraction of the given minutes for labelling; training gets the rest.
-_LABEL_FRACTION = 0.35
 # Smallest fraction of the given minutes for training, even if labelling took longer than planned.
 _LEAST_TRAINING_FRACTION = 0.3
-# Fewest warps averaged for one image, and fewest images labelled.
-_LEAST_WARPS = 8
-# Images labelled to measure the speed; the first one only warms up.
-_MEASURED_IMAGES = 3
-# Pairs of views that the evaluation aims at, and most held-out images that it uses.
-_PAIRS = 60
-# Most random views of each image that reach this number of pairs.
-_MOST_VIEWS = 6
-
-
-class Reporter(Protocol):
-    """Receives the progress of an adaptation."""
-
-    def say(self, text: str) -> None:
-        """Show the current activity."""
-
-    def count(self, done: int, total: int) -> None:
-        """Show the number of images labelled and of all images."""
-
-    def update(self, progress: Progress) -> None:
-        """Show the progress of the training."""
 
 
 @dataclass(frozen=True)
@@ -97,91 +69,6 @@ class Adaptation:
     improved: bool
     finished: bool
     summary: str
-
-
-class _StoppedError(Exception):
-    """The user stopped the adaptation."""
-
-
-class _Silent:
-    def say(self, text: str) -> None:
-        pass
-
-    def count(self, done: int, total: int) -> None:
-        pass
-
-    def update(self, progress: Progress) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Paths of an adaptation's files and folders."""
-
-    weights: Path
-
-    @property
-    def report(self) -> Path:
-        return self.weights.with_suffix(".html")
-
-    @property
-    def folder(self) -> Path:
-        return self.weights.with_name(f"{self.weights.stem}-adaptation")
-
-    @property
-    def images(self) -> Path:
-        return self.folder / "images"
-
-    @property
-    def labels(self) -> Path:
-        return self.folder / "labels"
-
-    @property
-    def training(self) -> Path:
-        return self.folder / "joint"
-
-    @property
-    def plan(self) -> Path:
-        return self.folder / "plan.json"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.folder / "evaluation.json"
-
-
-@dataclass(frozen=True)
-class LabelPlan:
-    """Number of images to label, warps of each, and the time that labelling has taken, seconds."""
-
-    images: int
-    homographies: int
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What every step of an adaptation needs."""
-
-    files: _Files
-    init: Path
-    config: TrainingConfig
-    processes: Processes
-    reporter: Reporter
-    stopped: Callable[[], bool]
-
-    def check(self) -> None:
-        """Raise _StoppedError if the user stopped the adaptation."""
-        if self.stopped():
-            raise _StoppedError
-
-    def check_together(self) -> None:
-        """Raise _StoppedError in all processes if the first one was stopped."""
-        if self.processes.agreed(float(self.stopped())) > 0:
-            raise _StoppedError
-
-    def say(self, text: str) -> None:
-        _logger.info("%s", text)
-        self.reporter.say(text)
 
 
 def adapt(
@@ -230,17 +117,17 @@ def adapt(
         OutputError: files cannot be written.
     """
     processes = processes or Processes()
-    files = _Files(Path(out))
+    files = AdaptationFiles(Path(out))
     _check_out(files, weights)
     minutes = config.schedule.minutes if minutes is None else minutes
     init = find_weights(weights)
     # Refuse weights that cannot be exported before the training, not after it.
     fold_batch_norm(load_superpoint(init))
-    reported = reporter if reporter is not None and processes.first else _Silent()
-    run = _Run(files, init, config, processes, reported, stopped or never)
+    reported = reporter if reporter is not None and processes.first else SilentReporter()
+    run = Session(files, init, config, processes, reported, stopped or never)
     try:
         return _adapt(run, images, minutes, most_images, created, commands)
-    except _StoppedError:
+    except StoppedError:
         return Adaptation(
             files.weights,
             files.report,
@@ -253,7 +140,7 @@ def adapt(
 
 
 def _adapt(
-    run: _Run,
+    run: Session,
     images: NamedImages,
     minutes: float | None,
     most_images: int,
@@ -263,10 +150,10 @@ def _adapt(
     files, processes = run.files, run.processes
     domain = _gather(run, images, most_images)
     if processes.first:
-        _evaluated(run, "before", run.init, domain.held_out)
+        evaluate_weights(run, "before", run.init, domain.held_out)
     run.check_together()
-    mean_labels = _labelled(run, domain, _label_plan(run, domain, minutes))
-    plan = _read_plan(files.plan)
+    mean_labels = label_photos(run, domain, label_plan(run, domain, minutes))
+    plan = read_plan(files.plan)
     config = _training_config(run.config, plan, minutes)
     inputs = StageInputs(
         files.training,
@@ -283,9 +170,9 @@ def _adapt(
         "joint", config, inputs, processes, run.reporter.update, run.stopped
     )
     if not result.finished:
-        raise _StoppedError
+        raise StoppedError
     if processes.first:
-        evaluation = _evaluated(run, "after", trained, domain.held_out)
+        evaluation = evaluate_weights(run, "after", trained, domain.held_out)
         card = _export(files, trained, run.init, plan, evaluation)
         run.say("report")
         facts = _facts(run, domain, plan, mean_labels, config, result)
@@ -302,31 +189,14 @@ def _adapt(
     return _result(files)
 
 
-def _result(files: _Files) -> Adaptation:
-    found = _read_evaluation(files.evaluation)
+def _result(files: AdaptationFiles) -> Adaptation:
+    found = read_evaluation(files.evaluation)
     before, after = found["before"]["photos"], found["after"]["photos"]
     improved, summary = verdict(before, after)
     return Adaptation(files.weights, files.report, before, after, improved, True, summary)
 
 
-def verdict(before: dict[str, float | None], after: dict[str, float | None]) -> tuple[bool, str]:
-    """Return whether repeatability or matching score improved, and a summary for the user."""
-    changes = []
-    better = []
-    for key, name in (("repeatability", "repeatability"), ("matching_score", "matching score")):
-        old, new = before.get(key) or 0.0, after.get(key) or 0.0
-        changes.append(f"{name} {old:.3f} -> {new:.3f}")
-        better.append(new > old)
-    if all(better):
-        words = "the new weights are better"
-    elif any(better):
-        words = "only one of them is better with the new weights"
-    else:
-        words = "the new weights are NOT better: keep the old ones, or give more images or minutes"
-    return any(better), f"held-out images: {', '.join(changes)}; {words}"
-
-
-def _check_out(files: _Files, weights: Path | None) -> None:
+def _check_out(files: AdaptationFiles, weights: Path | None) -> None:
     out = files.weights
     if out.suffix != _SUFFIX:
         raise WeightsError(
@@ -342,7 +212,7 @@ def _check_out(files: _Files, weights: Path | None) -> None:
         )
 
 
-def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
+def _gather(run: Session, images: NamedImages, most_images: int) -> DomainImages:
     folder = run.files.images
     domain = DomainImages(folder, 0)
 
@@ -351,7 +221,7 @@ def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
         run.reporter.say(f"reading images: {count}")
 
     if run.processes.first:
-        with suppress(_StoppedError):
+        with suppress(StoppedError):
             domain = gather_images(
                 images, folder, run.config.labels.size, most_images, run.config.holdout, seen
             )
@@ -367,116 +237,6 @@ def _gather(run: _Run, images: NamedImages, most_images: int) -> DomainImages:
     return domain
 
 
-def plan_labels(
-    seconds_per_warp: float, images: int, homographies: int, seconds: float
-) -> LabelPlan:
-    """Plan the number of warps per image that fit in the time, at least 8, or use fewer images.
-
-    Args:
-        seconds_per_warp: time of one warp of one image, all processes together, seconds.
-        images: number of images available.
-        homographies: most warps per image.
-        seconds: time for all labels, seconds.
-    """
-    warps = int(seconds / seconds_per_warp)
-    each = min(max(warps // images, _LEAST_WARPS), homographies)
-    return LabelPlan(max(min(images, warps // each), min(images, _LEAST_WARPS)), each)
-
-
-def _label_plan(run: _Run, domain: DomainImages, minutes: float | None) -> LabelPlan:
-    """Return the plan of an earlier call, or make one."""
-    if run.processes.first and not run.files.plan.is_file():
-        photos = find_photos(domain.train)
-        full = run.config.labels.homographies
-        if minutes is None:
-            plan = LabelPlan(len(photos), full)
-        else:
-            run.say("measuring the labelling speed")
-            each = _seconds_per_warp(run, photos) / run.processes.count
-            plan = plan_labels(each, len(photos), full, 60 * minutes * _LABEL_FRACTION)
-        _write_plan(run.files.plan, plan)
-    run.processes.wait()
-    return _read_plan(run.files.plan)
-
-
-def _seconds_per_warp(run: _Run, photos: list[Path]) -> float:
-    few = run.config.labels.model_copy(
-        update={"homographies": min(run.config.labels.batch, run.config.labels.homographies)}
-    )
-    times: list[float] = []
-    with temporary_folder() as folder:
-        label_images(
-            photos[:_MEASURED_IMAGES],
-            photos[0].parent,
-            folder,
-            run.init,
-            few,
-            run.config.seed,
-            device=str(run.processes.device),
-            progress=lambda done, total: times.append(time.monotonic()),
-        )
-    # The first image is not timed: it warms up.
-    return max((times[-1] - times[0]) / (len(times) - 1) / few.homographies, 1e-9)
-
-
-def _read_plan(path: Path) -> LabelPlan:
-    try:
-        values = parse_json(path.read_text("utf-8"))
-        return LabelPlan(
-            int(values["images"]), int(values["homographies"]), float(values["seconds"])
-        )
-    except FileNotFoundError:
-        raise TrainingError(
-            f"expected a plan at {path}, found no file: all processes must see that folder"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise TrainingError(f"{path} is not the plan of an adaptation: remove its folder") from None
-
-
-def _write_plan(path: Path, plan: LabelPlan) -> None:
-    write_atomic(path, json.dumps(asdict(plan), indent=2) + "\n")
-
-
-def _labelled(run: _Run, domain: DomainImages, plan: LabelPlan) -> float:
-    """Label the images; return the mean number of labels per image of this process."""
-    processes = run.processes
-    summary = LabelSummary(0, 0, 0, 0.0)
-
-    def progress(done: int, total: int) -> None:
-        run.reporter.count(done, total)
-        run.check()
-
-    run.say(
-        f"labelling {counted(plan.images, 'image')} with {counted(plan.homographies, 'warp')} each"
-    )
-    with suppress(_StoppedError), _timed(run, plan):
-        summary = label_images(
-            evenly_spread(find_photos(domain.train), plan.images, run.config.seed),
-            domain.train,
-            run.files.labels,
-            run.init,
-            run.config.labels.model_copy(update={"homographies": plan.homographies}),
-            run.config.seed,
-            device=str(processes.device),
-            shard=(processes.rank, processes.count),
-            progress=progress,
-        )
-    run.check_together()
-    return summary.mean_labels
-
-
-@contextmanager
-def _timed(run: _Run, plan: LabelPlan) -> Iterator[None]:
-    """Add the elapsed time to the plan, also if the block is interrupted."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        if run.processes.first:
-            seconds = plan.seconds + time.monotonic() - start
-            _write_plan(run.files.plan, LabelPlan(plan.images, plan.homographies, seconds))
-
-
 def _training_config(
     config: TrainingConfig, plan: LabelPlan, minutes: float | None
 ) -> TrainingConfig:
@@ -490,61 +250,8 @@ def _training_config(
     return config.model_copy(update={"labels": labels, "schedule": schedule})
 
 
-def _evaluated(run: _Run, when: str, weights: Path, folder: Path) -> dict[str, Any]:
-    """Return all metrics on the held-out images; measure those of `when` if the weights changed."""
-    path = run.files.evaluation
-    found: dict[str, Any] = _read_evaluation(path) if path.is_file() else {}
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    if found.get(when, {}).get("weights_sha256") != digest:
-        run.say(f"evaluation {when}")
-        found[when] = {
-            "weights_sha256": digest,
-            **_metrics(weights, find_photos(folder), run.processes, when),
-        }
-        write_atomic(path, json.dumps(found, indent=2) + "\n")
-    return found
-
-
-def _read_evaluation(path: Path) -> dict[str, Any]:
-    try:
-        # Undefined metrics are NaN, which strict JSON does not allow: read them leniently.
-        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if not (
-            isinstance(found, dict) and all(isinstance(value, dict) for value in found.values())
-        ):
-            raise ValueError("values other than metrics")
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainingError(f"cannot read metrics from {path} ({error}): remove it") from None
-    return found
-
-
-def _metrics(weights: Path, photos: list[Path], processes: Processes, label: str) -> dict[str, Any]:
-    """Return mean metrics over one random view of each image, or several views of few images."""
-    overrides = {} if processes.device.type == "cpu" else {"device": processes.device.type}
-    views = min(math.ceil(_PAIRS / len(photos)), _MOST_VIEWS)
-    results = [
-        evaluate_extractor(
-            "superpoint", EvaluationData(photos, _PAIRS, seed), weights, overrides, label
-        )
-        for seed in range(views)
-    ]
-    scores = {key: _mean([result["photos"][key] for result in results]) for key in METRICS}
-    pairs = sum(result["pairs"]["photos"] for result in results)
-    return {
-        "images": len(photos),
-        "pairs": pairs,
-        "protocol": results[0]["protocol"],
-        "photos": scores,
-    }
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 6) if known else None
-
-
 def _export(
-    files: _Files, trained: Path, init: Path, plan: LabelPlan, evaluation: dict[str, Any]
+    files: AdaptationFiles, trained: Path, init: Path, plan: LabelPlan, evaluation: dict[str, Any]
 ) -> Card:
     """Write the weights; add the adaptation to their card."""
     card, began = read_card(trained), read_card(init)
@@ -571,12 +278,12 @@ def _export(
 
 
 def _facts(
-    run: _Run,
+    run: Session,
     domain: DomainImages,
     plan: LabelPlan,
     mean_labels: float,
     config: TrainingConfig,
-    result: TrainingResult,
+    result: TrainingResult[SuperPoint],
 ) -> dict[str, str]:
     """Describe settings and sizes for the report."""
     optimizer, minutes = config.optimizer, config.schedule.minutes

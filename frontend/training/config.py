@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from spslam.config import describe_errors, load_values
+from spslam.config import load_settings
 from spslam.config.stage import Stage
-from spslam.errors import ConfigError
 
 from .precision import Precision
 
@@ -323,10 +321,6 @@ class TrainingConfig(Stage):
             raise ValueError("optimizer.batch must be a multiple of optimizer.block")
         return self
 
-    def to_yaml(self) -> str:
-        """Return the resolved configuration as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
 
 def load_training_config(
     name_or_path: str | Path = "default", overrides: list[str] | None = None
@@ -341,8 +335,6 @@ def load_training_config(
     Raises:
         ConfigError: unknown name, unreadable file, unknown key or impossible value (with its key).
     """
-    values = load_values(str(name_or_path), overrides, folder="training")
-    try:
-        return TrainingConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"training config {name_or_path}: {describe_errors(error)}") from None
+    return load_settings(
+        TrainingConfig, name_or_path, overrides, folder="training", kind="training config"
+    )

@@ -9,9 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from spslam.config import config_names, describe_errors, load_values
+from spslam.config import config_names, load_settings
 from spslam.errors import ConfigError, TrainingError
 from spslam.io.files import write_atomic
 
@@ -136,10 +136,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         ConfigError: unknown name, unreadable file, unknown key, impossible value, or a step needs a
             later one.
     """
-    try:
-        recipe = Recipe.model_validate(load_values(name_or_path, folder=FOLDER))
-    except ValidationError as error:
-        raise ConfigError(f"recipe {name_or_path}: {describe_errors(error)}") from None
+    recipe = load_settings(Recipe, name_or_path, folder=FOLDER, kind="recipe")
     before = load_recipe(recipe.after).steps if recipe.after else {}
     if twice := sorted(before.keys() & recipe.steps.keys()):
         raise ConfigError(

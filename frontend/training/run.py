@@ -22,7 +22,8 @@ from .config import TrainingConfig
 from .evaluation.validation import PairValidation
 from .inputs import StageInputs, split_photos
 from .loop.progress import Progress
-from .loop.trainer import Trainer, TrainingResult
+from .loop.trainer import Trainer
+from .loop.training_loop import LoopOptions, TrainingResult
 from .networks import network_config
 from .processes import Processes
 from .stages import STAGES, Stage, StageSetup
@@ -41,7 +42,7 @@ def run_stage(
     processes: Processes | None = None,
     report: Callable[[Progress], None] | None = None,
     stopped: Callable[[], bool] | None = None,
-) -> tuple[Path, TrainingResult]:
+) -> tuple[Path, TrainingResult[SuperPoint]]:
     """Train one stage; return its weights file and the result.
 
     If the stage is stopped, the best weights found until then are written.
@@ -73,11 +74,7 @@ def run_stage(
         setup.network,
         setup.source,
         setup.validate,
-        inputs.out,
-        processes,
-        inputs.overfit,
-        report,
-        stopped,
+        LoopOptions(inputs.out, processes, inputs.overfit, report, stopped),
     )
     result = trainer.train()
     weights = inputs.out / WEIGHTS
@@ -91,7 +88,7 @@ def _export(
     config: TrainingConfig,
     inputs: StageInputs,
     setup: StageSetup,
-    result: TrainingResult,
+    result: TrainingResult[SuperPoint],
 ) -> None:
     codebook = None
     if stage.objective.learns_descriptors:
@@ -117,7 +114,7 @@ def _card(
     stage: str,
     config: TrainingConfig,
     inputs: StageInputs,
-    result: TrainingResult,
+    result: TrainingResult[SuperPoint],
     groups: dict[str, int],
 ) -> Card:
     # The history of a teacher is also part of its student's history.
@@ -126,7 +123,7 @@ def _card(
         stage=stage,
         config=hashlib.sha256(config.to_yaml().encode()).hexdigest()[:12],
         steps=result.steps,
-        images=result.images,
+        images=result.examples,
         minutes=round(result.minutes, 1),
         init=_began_with(inputs),
     )

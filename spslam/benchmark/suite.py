@@ -10,10 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from spslam.benchmark.metrics import METRICS
-from spslam.config import config_names, describe_errors, load_values
+from spslam.config import config_names, load_settings
 from spslam.errors import ConfigError
 from spslam.frame import Sensor
 
@@ -212,11 +212,7 @@ def load_suite(name_or_path: str) -> Suite:
     Raises:
         ConfigError: there is no such suite, or its contents are invalid.
     """
-    values = load_values(name_or_path, folder=FOLDER)
-    try:
-        suite = Suite.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"suite {name_or_path}: {describe_errors(error)}") from None
+    suite = load_settings(Suite, name_or_path, folder=FOLDER, kind="suite")
     if not name_or_path.endswith((".yaml", ".yml")):
         return suite
     base = Path(name_or_path).expanduser().absolute().parent

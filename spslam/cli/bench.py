@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from spslam.cli import suite as cli_suite
-from spslam.cli.options import CommandGroup
+from spslam.cli.options import CommandGroup, command_group
 from spslam.cli.peers import command as cli_peers
 from spslam.notices import counted
 
@@ -64,14 +64,12 @@ class _BenchGroup(CommandGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    name="bench",
-    cls=_BenchGroup,
-    help="Run a suite, `spslam bench SUITE` (smoke, ablation, kitti, tum, euroc, or a YAML file; "
+app = command_group(
+    "bench",
+    "Run a suite, `spslam bench SUITE` (smoke, ablation, kitti, tum, euroc, or a YAML file; "
     "its options: `spslam bench suite --help`), compare two results, run other systems beside "
     "spslam, or measure this machine.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": [*_HELP]},
+    _BenchGroup,
 )
 app.command(_SUITE)(cli_suite.suite)
 app.command("list")(cli_suite.show_list)

@@ -9,24 +9,21 @@ import typer
 
 from spslam.cli.options import (
     INTERRUPTED,
-    CommandGroup,
     DepthTopicOption,
     RightTopicOption,
     TopicOption,
     TruthTopicOption,
+    command_group,
 )
 
 if TYPE_CHECKING:
     from spslam.datasets.fetch.catalogue import Archive, Catalogue, PublicSequence
     from spslam.datasets.fetch.fetching import DataFolder
 
-app = typer.Typer(
-    name="data",
-    cls=CommandGroup,
-    help="List and download public sequences (KITTI odometry, TUM RGB-D, EuRoC); describe "
+app = command_group(
+    "data",
+    "List and download public sequences (KITTI odometry, TUM RGB-D, EuRoC); describe "
     "recordings; list layouts.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 DataOption = Annotated[

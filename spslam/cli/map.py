@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli.options import CommandGroup, SetOption
+from spslam.cli.options import SetOption, command_group
 from spslam.errors import ConfigError, MapError
 from spslam.notices import counted, notice, notice_renamed, plural
 
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 
-app = typer.Typer(
-    name="map",
-    cls=CommandGroup,
-    help="Describe, export and merge saved maps (map.npz).",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = command_group(
+    "map",
+    "Describe, export and merge saved maps (map.npz).",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from spslam.config import Config
+    from spslam.config.stage import Stage
 
 # Exit codes: stopped by ^C; an error, printed in one line.
 INTERRUPTED = 130
@@ -42,6 +44,17 @@ class CommandGroup(TyperGroup):
             formatter.write_dl(rows)
 
 
+def command_group(name: str, help_text: str, cls: type[CommandGroup] = CommandGroup) -> typer.Typer:
+    """Return a group of commands: `spslam NAME COMMAND`."""
+    return typer.Typer(
+        name=name,
+        cls=cls,
+        help=help_text,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
 class TimeUnitValue(StrEnum):
     """Values of `--time-unit`, as `spslam.timestamps.TimeUnitChoice`."""
 
@@ -64,14 +77,28 @@ class Device(StrEnum):
 DeviceOption = Annotated[
     Device, typer.Option(help="auto: CUDA if available. For several GPUs run under torchrun.")
 ]
+
+
+def set_option(help_text: str) -> Any:
+    """Return the option `--set` of a command."""
+    return typer.Option("--set", metavar="KEY=VALUE", show_default=False, help=help_text)
+
+
 SetOption = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Change one value of the configuration, for example tracking.min_inliers=15; may be "
-        "repeated.",
+    set_option(
+        "Change one value of the configuration, for example tracking.min_inliers=15; may be "
+        "repeated."
+    ),
+]
+SequenceOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
+]
+ConfigArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME|FILE]", show_default=False, help="Configuration; without: list names."
     ),
 ]
 ExtractorOption = Annotated[
@@ -161,6 +188,22 @@ RerunOption = Annotated[
         "rerun FILE.rrd.",
     ),
 ]
+
+
+def print_config(name: str | None, folder: str, load: Callable[[str], Stage]) -> None:
+    """Print a configuration, or the names of the built-in ones.
+
+    Args:
+        name: a name or a path; None: list the names.
+        folder: folder of the package's configs; empty: those of runs.
+        load: loads a configuration by its name or path.
+    """
+    from spslam.config import config_names
+
+    if name is None:
+        typer.echo("\n".join(config_names(folder)))
+    else:
+        typer.echo(load(name).to_yaml(), nl=False)
 
 
 def resolve_config(

@@ -8,17 +8,14 @@ from typing import Annotated
 
 import typer
 
-from spslam.cli.options import CommandGroup, SetOption
+from spslam.cli.options import SetOption, command_group
 
 # Width of the list where standard output is not a terminal, columns.
 _PLAIN_WIDTH = 200
 
-app = typer.Typer(
-    name="plugin",
-    cls=CommandGroup,
-    help="Write files through which other programs use spslam's SuperPoint.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = command_group(
+    "plugin",
+    "Write files through which other programs use spslam's SuperPoint.",
 )
 
 

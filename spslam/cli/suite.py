@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,26 +11,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spslam.cli.data import DataOption
-from spslam.cli.options import FAILED, INTERRUPTED
-from spslam.cli.suite_plan import Plan, expand_suite, fetch_command, open_data, plan_runs, undone
+from spslam.cli.options import FAILED
+from spslam.cli.suite_plan import (
+    Plan,
+    changes,
+    expand_suite,
+    fetch_command,
+    open_data,
+    plan_runs,
+)
+from spslam.cli.suites.running import (
+    MarkdownOption,
+    OverwriteOption,
+    describe_accuracy,
+    drop_stale,
+    end_interrupted,
+    open_results,
+    perform,
+    undone,
+)
 from spslam.notices import counted, plural
 
 if TYPE_CHECKING:
     from spslam.benchmark.perform import Finished
     from spslam.benchmark.pools import Pool
     from spslam.benchmark.results import Results, Row
+    from spslam.cli.suites.running import FinishedRun
 
 # Exit code of `compare` if a result got worse.
 REGRESSION = 1
-
-MarkdownOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        show_default=False,
-        help="Write the tables into this file, between the suite's two comments.",
-    ),
-]
 
 
 def suite(
@@ -81,13 +90,7 @@ def suite(
     available: Annotated[
         bool, typer.Option("--available", help="Skip the runs whose sequences are missing.")
     ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Repeat runs done with other settings; drop runs that the suite does not have.",
-        ),
-    ] = False,
+    overwrite: OverwriteOption = False,
     markdown: MarkdownOption = None,
 ) -> None:
     """Do the remaining runs of a suite; write results.json, tables, a plot and a page.
@@ -118,20 +121,16 @@ def suite(
         },
     )
     plans, missing = plan_runs(chosen(runs, only or []), folder, catalogue, available)
-    stale = [run_id for run_id in results.rows if run_id not in set(order)]
-    if stale and overwrite:
-        results.remove(stale)
-    elif stale:
-        typer.echo(
-            f"no longer in the suite: {counted(len(stale), 'run')} in {results.folder}, kept; "
-            "--overwrite drops them",
-            err=True,
-        )
-    waiting = undone(plans, results, overwrite)
+    drop_stale(results, order, "no longer in the suite", overwrite)
+    waiting = undone(
+        plans, results, overwrite, lambda plan: plan.run.id, lambda plan: changes(plan, results)
+    )
     interrupted = False
     try:
         if waiting:
-            _perform(waiting, results, order, choose_pool(workers, scheduler), len(plans))
+            pool = choose_pool(workers, scheduler)
+            finished = _finished_runs(waiting, pool)
+            perform(finished, len(waiting), len(plans), results, order, pool.description, _describe)
     except KeyboardInterrupt:
         interrupted = True
     if results.rows:
@@ -142,13 +141,7 @@ def suite(
             insert_markdown(markdown, label, text)
         typer.echo(f"results in {results.folder}")
     if interrupted:
-        done = sum(results.is_done(plan.run.id) for plan in plans)
-        typer.echo(
-            f"stopped; {done} of {counted(len(plans), 'run')} {plural(done, 'is', 'are')} "
-            "done and kept; the same command resumes",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED)
+        end_interrupted([plan.run.id for plan in plans], results)
     _end(plans, results)
 
 
@@ -256,42 +249,6 @@ def compare(
         raise typer.Exit(REGRESSION)
 
 
-def open_results(path: Path, head: dict[str, object]) -> Results:
-    """Open a folder of results, new or earlier ones.
-
-    Args:
-        path: the folder; it is made.
-        head: name, title, metrics and published results of the suite.
-
-    Raises:
-        OutputError: the folder cannot be made, or holds something else.
-        BenchmarkError: it holds results of another suite, or they cannot be read.
-    """
-    from spslam.benchmark.results import FILE, RUNS, Results
-    from spslam.errors import BenchmarkError, OutputError
-
-    path = path.expanduser().absolute()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in path.iterdir()}
-    except OSError as error:
-        raise OutputError(f"cannot write results to {path}: {error.strerror or error}") from None
-    if FILE not in names:
-        # A suite killed in its first run leaves only the folder of runs; other files are foreign.
-        if names - {RUNS}:
-            raise OutputError(
-                f"{path} holds other files than results ({min(names - {RUNS})}): "
-                "give --out another folder"
-            )
-        return Results(path, head, ())
-    stored = Results.load(path)
-    if stored.suite != head["suite"]:
-        raise BenchmarkError(
-            f"{path} holds results of the suite {stored.suite}: give --out another folder"
-        )
-    return Results(path, head, stored.rows.values())
-
-
 def choose_pool(workers: int | None, scheduler: str | None) -> Pool:
     """Return the processes of this machine, or a Dask cluster if its scheduler is given.
 
@@ -310,24 +267,17 @@ def choose_pool(workers: int | None, scheduler: str | None) -> Pool:
     return DaskPool(scheduler)
 
 
-def _perform(plans: list[Plan], results: Results, order: list[str], pool: Pool, total: int) -> None:
+def _finished_runs(plans: list[Plan], pool: Pool) -> Generator[FinishedRun, None, None]:
+    """Do the runs; yield the row and the files of each that ended."""
     from spslam.benchmark.results import Row
 
     by_id = {plan.run.id: plan for plan in plans}
-    done = total - len(plans)
-    typer.echo(
-        f"{counted(len(plans), 'run')}, {pool.description}"
-        + (f"; {counted(done, 'was', 'were')} done before" if done else ""),
-        err=True,
-    )
     with closing(pool.run([plan.request for plan in plans])) as finished_runs:
         for finished in finished_runs:
             plan = by_id[finished.id]
             checked = _checked(plan, finished)
             row = Row.of(plan.run, plan.frames, plan.identity, plan.request.command, checked)
-            results.add(row, checked.files, order)
-            done += 1
-            typer.echo(f"{done}/{total} {_describe(row)}", err=True)
+            yield row, checked.files
 
 
 def _checked(plan: Plan, finished: Finished) -> Finished:
@@ -354,13 +304,8 @@ def _checked(plan: Plan, finished: Finished) -> Finished:
 
 
 def _describe(row: Row) -> str:
-    from spslam.benchmark.metrics import number, percent, scale_of
-
-    ate = row.figure("ate_rmse_m")
-    factor, unit = scale_of("m", [] if ate is None else [ate])
-    parts = [f"{row.case} #{row.repeat}: {percent(row.tracking_rate)} tracked"]
-    parts += [] if ate is None else [f"ATE {number(factor * ate)} {unit}"]
-    parts += [f"{row.seconds:.0f} s"]
+    accuracy = ", ".join(describe_accuracy(row, "ate_rmse_m"))
+    parts = [f"{row.case} #{row.repeat}: {accuracy}", f"{row.seconds:.0f} s"]
     parts += [f"started {row.attempts} times"] if row.attempts > 1 else []
     parts += [] if row.reason is None else [f"failed: {row.reason}"]
     return ", ".join(parts)

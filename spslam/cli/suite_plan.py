@@ -161,37 +161,16 @@ def _plan_run(run: Run, frames: int, config_name: str) -> Plan:
     return Plan(run, frames, config, Identity.of(run, config, network), request)
 
 
-def undone(plans: list[Plan], results: Results, overwrite: bool) -> list[Plan]:
-    """Return the runs that are not done, or were done with other settings.
-
-    Args:
-        plans: runs that can be done.
-        results: results of earlier calls.
-        overwrite: repeat runs done with other settings, instead of an error.
-
-    Raises:
-        BenchmarkError: runs were done with other settings and `overwrite` is false.
-    """
+def changes(plan: Plan, results: Results) -> str | None:
+    """Describe a finished run that was done with other settings; None: with those of the plan."""
     from spslam.benchmark.identity import config_changes
-    from spslam.errors import BenchmarkError
 
-    waiting, changed = [], []
-    for plan in plans:
-        run_id = plan.run.id
-        if not results.is_done(run_id):
-            waiting.append(plan)
-            continue
-        difference = plan.identity.difference(results.rows[run_id].identity)
-        if difference is not None:
-            settings = config_changes(plan.config, results.run_folder(run_id) / "config.yaml")
-            changed.append(f"{run_id} with {difference}{f' ({settings})' if settings else ''}")
-            waiting.append(plan)
-    if changed and not overwrite:
-        raise BenchmarkError(
-            f"done differently: {counted(len(changed), 'run')} in {results.folder}, such as "
-            f"{changed[0]}: --overwrite repeats them, --out DIR keeps them"
-        )
-    return waiting
+    run_id = plan.run.id
+    difference = plan.identity.difference(results.rows[run_id].identity)
+    if difference is None:
+        return None
+    settings = config_changes(plan.config, results.run_folder(run_id) / "config.yaml")
+    return f"{run_id} with {difference}{f' ({settings})' if settings else ''}"
 
 
 def fetch_command(names: list[str], catalogue: Catalogue, folder: DataFolder) -> str:

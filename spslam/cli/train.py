@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,24 +14,38 @@ from spslam.cli.console import StatusLine
 from spslam.cli.learned_matching.evaluate import evaluate_matcher
 from spslam.cli.learned_matching.export import export_matcher
 from spslam.cli.learned_matching.train import matcher
-from spslam.cli.options import INTERRUPTED, CommandGroup, Device, DeviceOption
+from spslam.cli.options import (
+    INTERRUPTED,
+    ConfigArgument,
+    Device,
+    DeviceOption,
+    SequenceOption,
+    command_group,
+    print_config,
+)
 from spslam.cli.train_evaluate import evaluate, speed
-from spslam.errors import TrainingStoppedError
+from spslam.cli.training.options import (
+    MinutesOption,
+    OutOption,
+    OverfitOption,
+    PhotosOption,
+    SetOption,
+    with_minutes,
+)
+from spslam.cli.training.running import command_line, run_training
 from spslam.notices import counted
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
     from spslam.frontend.training.config import TrainingConfig
     from spslam.frontend.training.inputs import StageInputs
+    from spslam.frontend.training.loop.training_loop import TrainingResult
     from spslam.frontend.training.recipe import Recipe, RecipeFolders
 
-app = typer.Typer(
-    name="train",
-    cls=CommandGroup,
-    help="Train SuperPoint: synthetic shapes, labels by homographic adaptation, detector and "
+app = command_group(
+    "train",
+    "Train SuperPoint: synthetic shapes, labels by homographic adaptation, detector and "
     "descriptor, evaluation.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(evaluate)
 app.command()(speed)
@@ -50,30 +63,6 @@ ConfigOption = Annotated[
         "Default: the stage's.",
     ),
 ]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Change one value of the configuration, for example optimizer.batch=16; may be "
-        "repeated.",
-    ),
-]
-OutOption = Annotated[
-    Path,
-    typer.Option(
-        metavar="DIR",
-        show_default=False,
-        help="Folder of checkpoints, logs and weights; a training in this folder is resumed.",
-    ),
-]
-PhotosOption = Annotated[
-    Path,
-    typer.Option(
-        metavar="DIR", show_default=False, help="Folder of photographs, with its subfolders."
-    ),
-]
 LabelsOption = Annotated[
     Path,
     typer.Option(
@@ -88,18 +77,6 @@ InitOption = Annotated[
         help="Start from these weights, or from the training in this folder; they decide the shape "
         "of the network.",
     ),
-]
-MinutesOption = Annotated[
-    float | None,
-    typer.Option(
-        metavar="M",
-        min=0.01,
-        show_default=False,
-        help="End the schedule after at most M minutes of training.",
-    ),
-]
-OverfitOption = Annotated[
-    bool, typer.Option(help="Train with the first batch only: a test, its loss must fall to 0.")
 ]
 NameOption = Annotated[str, typer.Option(help="Name of the network, for its model card.")]
 
@@ -369,29 +346,15 @@ def _follow(recipe: Recipe, folders: RecipeFolders, context: typer.Context, devi
 
 
 @app.command("config")
-def show_config(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME|FILE]", show_default=False, help="Configuration; without: list names."
-        ),
-    ] = None,
-    overrides: SetOption = None,
-) -> None:
+def show_config(name: ConfigArgument = None, overrides: SetOption = None) -> None:
     """Print a training configuration with all its values, or list the built-in ones."""
-    from spslam.config import config_names
-
-    if name is None:
-        typer.echo("\n".join(config_names("training")))
-    else:
-        typer.echo(_settings(name, overrides, None).to_yaml(), nl=False)
+    print_config(name, "training", lambda chosen: _settings(chosen, overrides, None))
 
 
 def _settings(name: str, overrides: list[str] | None, minutes: float | None) -> TrainingConfig:
     from spslam.frontend.training.config import load_training_config
 
-    given = [] if minutes is None else [f"schedule.minutes={minutes}"]
-    return load_training_config(name, [*(overrides or []), *given])
+    return load_training_config(name, with_minutes(overrides, minutes))
 
 
 def adapt(
@@ -430,10 +393,7 @@ def adapt(
             help="Minutes for labels and training together; default: the configuration's.",
         ),
     ] = None,
-    sequence: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
-    ] = None,
+    sequence: SequenceOption = None,
     start: Annotated[int, typer.Option(metavar="N", min=0, help="First image to use.")] = 0,
     count: Annotated[
         int | None,
@@ -490,31 +450,24 @@ def adapt(
 
 
 def _train(stage: str, settings: TrainingConfig, inputs: StageInputs, device: Device) -> None:
-    from spslam.frontend.training.processes import Processes
     from spslam.frontend.training.run import run_stage
 
-    processes = Processes.from_environment(device.value)
-    with interrupt_as_flag() as interrupted, StatusLine(quiet=not processes.first) as line:
-        try:
-            weights, result = run_stage(
-                stage, settings, inputs, processes, line.update, interrupted.is_set
-            )
-        except TrainingStoppedError as stop:
-            typer.echo(str(stop), err=True)
-            raise typer.Exit(INTERRUPTED) from None
-    if not processes.first:
-        return
-    figures = ", ".join(
-        f"{key} {value:.3f}" for key, value in result.metrics.items() if key != "metric"
+    def summary(result: TrainingResult[Any]) -> str:
+        figures = ", ".join(
+            f"{key} {value:.3f}" for key, value in result.metrics.items() if key != "metric"
+        )
+        return (
+            f"{stage}: {counted(result.steps, 'step')}, {result.minutes:.1f} min; "
+            f"validation: {figures or result.metrics}"
+        )
+
+    run_training(
+        device,
+        lambda processes, line, stopped: run_stage(
+            stage, settings, inputs, processes, line.update, stopped
+        ),
+        summary,
     )
-    typer.echo(
-        f"{stage}: {counted(result.steps, 'step')}, {result.minutes:.1f} min; "
-        f"validation: {figures or result.metrics}"
-    )
-    typer.echo(f"weights in {weights}")
-    if not result.finished:
-        typer.echo("stopped early: the same command resumes")
-        raise typer.Exit(INTERRUPTED)
 
 
 def _draw_sheet(path: Path, settings: TrainingConfig) -> None:
@@ -530,8 +483,7 @@ def _draw_sheet(path: Path, settings: TrainingConfig) -> None:
 
 def _origin(context: typer.Context) -> dict[str, Any]:
     """Return the origin of weights for their model card: command and date."""
-    arguments: list[str] = context.find_root().obj or []
-    return {"commands": (shlex.join(["spslam", *arguments]),), "created": date.today()}
+    return {"commands": (command_line(context),), "created": date.today()}
 
 
 def _device(device: Device) -> str:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli.options import Device, DeviceOption
+from spslam.cli.options import Device, DeviceOption, set_option
+from spslam.cli.training.options import (
+    AllPhotosOption,
+    EstimatorName,
+    JsonOption,
+    LimitOption,
+    ScenesOption,
+    WarpedPhotosOption,
+)
 from spslam.io.markdown import format_head, format_row
 from spslam.notices import counted
 
@@ -30,13 +37,6 @@ _TIMED = ("shapes", "shapes_half", "shapes_full")
 _logger = logging.getLogger(__name__)
 
 
-class EstimatorName(StrEnum):
-    """Estimators of homographies."""
-
-    RANSAC = "ransac"
-    MAGSAC = "magsac"
-
-
 def evaluate(
     extractor: Annotated[
         list[str] | None,
@@ -54,23 +54,9 @@ def evaluate(
             help="Weights for superpoint, FILE or NAME; repeatable.",
         ),
     ] = None,
-    photos: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="Photographs to warp; from a training's folder only the held-out ones.",
-        ),
-    ] = None,
-    all_photos: Annotated[
-        bool, typer.Option("--all-photos", help="Use all photos: none was used for training.")
-    ] = False,
-    homography: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", show_default=False, help="Scenes in the Oxford or HPatches layout."
-        ),
-    ] = None,
+    photos: WarpedPhotosOption = None,
+    all_photos: AllPhotosOption = False,
+    homography: ScenesOption = None,
     pose: Annotated[
         Path | None,
         typer.Option(
@@ -80,17 +66,10 @@ def evaluate(
         ),
     ] = None,
     shapes: Annotated[bool, typer.Option("--shapes", help="Corners of synthetic shapes.")] = False,
-    limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum number of photographs.")
-    ] = 70,
+    limit: LimitOption = 70,
     overrides: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            show_default=False,
-            help="Change the extraction, such as features.subpixel=false.",
-        ),
+        set_option("Change the extraction, such as features.subpixel=false."),
     ] = None,
     cache: Annotated[Path, typer.Option(metavar="DIR", help="Cache of drawn shapes.")] = Path(
         "runs/training/shapes"
@@ -102,12 +81,7 @@ def evaluate(
             "four points; magsac fits all inliers."
         ),
     ] = EstimatorName.RANSAC,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="FILE", show_default=False, help="Write the metrics as JSON."
-        ),
-    ] = None,
+    json_file: JsonOption = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="PNG", show_default=False, help="Plot the metrics of homographies."),

@@ -9,6 +9,7 @@ from spslam.config.loading import (
     config_names,
     describe_errors,
     load_config,
+    load_settings,
     load_values,
     with_new_names,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "config_names",
     "describe_errors",
     "load_config",
+    "load_settings",
     "load_values",
     "with_new_names",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import yaml
 from pydantic import Field, model_validator
 
 from spslam.config.front_end import DepthConfig, FeatureConfig, MatchingConfig, StereoConfig
@@ -59,7 +58,3 @@ class Config(Stage):
                 "tracking.refine_radius_px must not be larger than tracking.search_radius_px"
             )
         return self
-
-    def to_yaml(self) -> str:
-        """The resolved configuration as YAML."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from spslam.config.config import Config
 from spslam.errors import ConfigError
@@ -44,6 +44,8 @@ RENAMED_KEYS = {
 
 # The same of the configurations of trainings.
 RENAMED_TRAINING_KEYS = {"optimizer.final_share": "optimizer.final_fraction"}
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 _logger = logging.getLogger(__name__)
 
@@ -85,11 +87,35 @@ def load_config(name_or_path: str | Path = "default", overrides: list[str] | Non
         ConfigError: unknown name, unreadable file, unknown key or impossible value; the message
             names the key.
     """
-    values = load_values(str(name_or_path), overrides)
+    return load_settings(Config, name_or_path, overrides)
+
+
+def load_settings(
+    model: type[Settings],
+    name_or_path: str | Path,
+    overrides: list[str] | None = None,
+    *,
+    folder: str = "",
+    kind: str = "config",
+) -> Settings:
+    """Load a configuration of any kind: a built-in one by name or a YAML file by path.
+
+    Args:
+        model: class of the configuration.
+        name_or_path: a name in the folder, or a path that ends in .yaml or .yml.
+        overrides: `a.b=value` each; the value is read as YAML.
+        folder: folder of the package's configs with the built-in ones; empty: those of runs.
+        kind: what the message of an error calls it.
+
+    Raises:
+        ConfigError: unknown name, unreadable file, unknown key or impossible value; the message
+            names the key.
+    """
+    values = load_values(str(name_or_path), overrides, folder)
     try:
-        return Config.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"config {name_or_path}: {describe_errors(error)}") from None
+        raise ConfigError(f"{kind} {name_or_path}: {describe_errors(error)}") from None
 
 
 def load_values(

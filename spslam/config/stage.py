@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, field_validator
 
 # Maximum and minimum magnitude of every number; 0 is allowed, too. Arithmetic with larger or
@@ -28,3 +29,7 @@ class Stage(BaseModel):
             ):
                 raise ValueError(f"Input should be between {_SMALLEST:g} and {LARGEST:g}")
         return value
+
+    def to_yaml(self) -> str:
+        """Return all values as YAML, in the order of their declaration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

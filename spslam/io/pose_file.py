@@ -17,12 +17,11 @@ from spslam.io.pose_table import (
     LARGEST_PART,
     QUATERNION_TOLERANCE,
     Columns,
-    TextTable,
     find_columns,
-    read_table,
     rotation_matrices_of,
     seconds_of_parts,
 )
+from spslam.io.text_table import TextTable, read_table
 from spslam.notices import counted, notice, plural
 from spslam.timestamps import (
     LARGEST_STAMP,

@@ -14,7 +14,8 @@ from spslam.benchmark.suite import Run, chosen, expand, load_suite, suite_names
 from spslam.config import Config, load_config
 from spslam.datasets import open_sequence
 from spslam.datasets.fetch.catalogue import Catalogue
-from spslam.datasets.world.disturbed import disturb, parse_disturbance
+from spslam.datasets.world.disturbances import parse_disturbance
+from spslam.datasets.world.disturbed import disturb
 from spslam.datasets.world.world import is_world, open_world
 from spslam.errors import ConfigError
 

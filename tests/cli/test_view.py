@@ -119,7 +119,7 @@ def test_a_failing_viewer_does_not_affect_the_run(
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("spslam.cli.app.open_viewer", lambda *_: Failing())
+    monkeypatch.setattr("spslam.cli.run.command.open_viewer", lambda *_: Failing())
     out = tmp_path / "run"
     assert call("run", "demo-small", *ORB, "--max-frames", "30", "--out", str(out)) == 0
     for name in ("trajectory.tum", "map.npz", "ground_truth.tum"):

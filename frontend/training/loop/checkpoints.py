@@ -14,7 +14,6 @@ from spslam.errors import TrainingError, WeightsError
 from spslam.io.files import write_atomic
 
 from ...superpoint.pickled_tensors import PickledFile
-from ..config import TrainingConfig
 
 # State of an unfinished training, in the folder of the stage.
 CHECKPOINT = "checkpoint.pt"
@@ -78,11 +77,6 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     write_atomic(path, buffer.getvalue())
-
-
-def changed_settings(written: str, config: TrainingConfig) -> list[str]:
-    """Return the keys that affect a step and differ from a written configuration (YAML)."""
-    return settings_that_differ(written, config.model_dump(mode="json"))
 
 
 def settings_that_differ(written: str, now: Mapping[str, Any]) -> list[str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from spslam.benchmark.suite import Case, FrontEndEntry, SequenceEntry
-from spslam.config import describe_errors, load_values
+from spslam.config import load_settings
 from spslam.errors import ConfigError
 from spslam.frame import Sensor
 
@@ -213,11 +213,7 @@ def load_peer_suite(path: Path) -> PeerSuite:
     Raises:
         ConfigError: there is no such file, or its contents are invalid.
     """
-    values = load_values(str(path))
-    try:
-        suite = PeerSuite.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"peers {path}: {describe_errors(error)}") from None
+    suite = load_settings(PeerSuite, path, kind="peers")
     base = path.expanduser().absolute().parent
     sequences = {
         label: entry.model_copy(

@@ -9,7 +9,13 @@ import typer
 
 from spslam.cli.cameras.board import board
 from spslam.cli.console import StatusLine
-from spslam.cli.options import CommandGroup, TimeUnitOption, TimeUnitValue
+from spslam.cli.options import (
+    CommandGroup,
+    SequenceOption,
+    TimeUnitOption,
+    TimeUnitValue,
+    command_group,
+)
 
 # The command that runs where the first argument is no other command.
 _RECORDING = "recording"
@@ -26,13 +32,11 @@ class _Calibrate(CommandGroup):
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    name="calibrate",
-    cls=_Calibrate,
-    help="Find the camera: from a recording itself (spslam calibrate walk.mp4 --out camera.yaml), "
+app = command_group(
+    "calibrate",
+    "Find the camera: from a recording itself (spslam calibrate walk.mp4 --out camera.yaml), "
     "or from pictures of a board.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    _Calibrate,
 )
 
 app.command()(board)
@@ -56,10 +60,7 @@ def calibrate_recording(
             help="Calibration file to write, for --calibration; default: print it.",
         ),
     ] = None,
-    sequence: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
-    ] = None,
+    sequence: SequenceOption = None,
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Format of RECORDING; auto recognises it.")
     ] = "auto",

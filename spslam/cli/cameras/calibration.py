@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli.options import CommandGroup
+from spslam.cli.options import command_group
 from spslam.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from spslam.datasets.calibration.calibration import Calibration
 
-app = typer.Typer(
-    name="calibration",
-    cls=CommandGroup,
-    help="Show calibration files of spslam and of other programs, and convert them.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = command_group(
+    "calibration",
+    "Show calibration files of spslam and of other programs, and convert them.",
 )
 
 

@@ -16,6 +16,7 @@ from spslam.cli.options import (
     MaxFramesOption,
     PairWithinOption,
     RightTopicOption,
+    SequenceOption,
     StartOption,
     StrideOption,
     TimeUnitOption,
@@ -39,10 +40,7 @@ def check(
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Format of PATH; auto recognises it.")
     ] = "auto",
-    sequence: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", show_default=False, help="Sequence below a dataset's root."),
-    ] = None,
+    sequence: SequenceOption = None,
     sensor: Annotated[
         str, typer.Option(metavar="|".join(_SENSORS), help="Sensor to check.")
     ] = "auto",

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spslam.cli.learned_matching.worlds import open_world
-from spslam.cli.train_evaluate import EstimatorName
+from spslam.cli.options import set_option
+from spslam.cli.training.options import (
+    AllPhotosOption,
+    EstimatorName,
+    JsonOption,
+    LimitOption,
+    ScenesOption,
+    WarpedPhotosOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,30 +46,14 @@ def evaluate_matcher(
     weights: Annotated[
         str, typer.Option(metavar="FILE|NAME", help="Network whose features are matched.")
     ] = "superpoint_lite",
-    photos: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="Photographs to warp; from a training's folder only the held-out ones.",
-        ),
-    ] = None,
-    all_photos: Annotated[
-        bool, typer.Option("--all-photos", help="Use all photos: none was used for training.")
-    ] = False,
-    homography: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", show_default=False, help="Scenes in the Oxford or HPatches layout."
-        ),
-    ] = None,
+    photos: WarpedPhotosOption = None,
+    all_photos: AllPhotosOption = False,
+    homography: ScenesOption = None,
     worlds: Annotated[
         bool,
         typer.Option("--worlds", help="Pairs of views of held-out worlds, 30 to 60 degrees apart."),
     ] = False,
-    limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Maximum number of photographs.")
-    ] = 70,
+    limit: LimitOption = 70,
     keypoints: Annotated[
         int, typer.Option(metavar="N", min=50, max=20000, help="Maximum keypoints of an image.")
     ] = 1000,
@@ -73,19 +65,9 @@ def evaluate_matcher(
     ] = MatcherEngineName.AUTO,
     overrides: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            show_default=False,
-            help="Change the views, such as views.homography.rotation_deg=45.",
-        ),
+        set_option("Change the views, such as views.homography.rotation_deg=45."),
     ] = None,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json", metavar="FILE", show_default=False, help="Write the metrics as JSON."
-        ),
-    ] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Compare learned matchers with mutual nearest neighbours, on the same features.
 

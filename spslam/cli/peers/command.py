@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spslam.cli.data import DataOption
-from spslam.cli.options import FAILED, INTERRUPTED
-from spslam.notices import counted
+from spslam.cli.options import FAILED
+from spslam.cli.suites.running import (
+    MarkdownOption,
+    OverwriteOption,
+    describe_accuracy,
+    drop_stale,
+    end_interrupted,
+    open_results,
+    perform,
+    undone,
+)
 
 if TYPE_CHECKING:
+    from spslam.benchmark.peers.perform import TurnPlan
     from spslam.benchmark.peers.suite import Turn
     from spslam.benchmark.results import Results, Row
     from spslam.cli.peers.plan import Places
@@ -76,18 +86,8 @@ def peers(
             help="Time limit of a run, seconds. Default: that of the file, else 1800.",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Repeat runs done with other settings, and drop others."),
-    ] = False,
-    markdown: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            show_default=False,
-            help="Write the tables into this file, between the comments of the suite `peers`.",
-        ),
-    ] = None,
+    overwrite: OverwriteOption = False,
+    markdown: MarkdownOption = None,
 ) -> None:
     """Run other SLAM systems beside spslam on the same files, in turns; compare errors and time.
 
@@ -103,7 +103,6 @@ def peers(
     from spslam.benchmark.tables import check_markers
     from spslam.cli.peers.plan import Places
     from spslam.cli.peers.reports import show_peers
-    from spslam.cli.suite import open_results
     from spslam.cli.suite_plan import open_data
     from spslam.errors import BenchmarkError
 
@@ -127,7 +126,7 @@ def peers(
     if not turns:
         raise BenchmarkError("no sequence of the suite can be read")
     chosen = chosen_turns(turns, only or [], suite.main)
-    _drop_stale(results, turns, overwrite)
+    drop_stale(results, [turn.id for turn in turns], "not in this call", overwrite)
     interrupted = False
     try:
         _perform(chosen, turns, places, results, path, timeout, overwrite)
@@ -136,13 +135,7 @@ def peers(
     show_peers(results, None if interrupted else markdown, places.missing)
     typer.echo(f"results in {results.folder}")
     if interrupted:
-        done = sum(results.is_done(turn.id) for turn in chosen)
-        typer.echo(
-            f"stopped; {done} of {counted(len(chosen), 'run')} done and kept; "
-            "the same command resumes",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED)
+        end_interrupted([turn.id for turn in chosen], results)
     _end(chosen, results)
 
 
@@ -166,20 +159,6 @@ def _file(given: Path | None) -> Path:
     )
 
 
-def _drop_stale(results: Results, turns: list[Turn], overwrite: bool) -> None:
-    """Drop runs that the suite does not have any more, or tell of them."""
-    order = {turn.id for turn in turns}
-    stale = [run_id for run_id in results.rows if run_id not in order]
-    if stale and overwrite:
-        results.remove(stale)
-    elif stale:
-        typer.echo(
-            f"not in this call: {counted(len(stale), 'earlier run')}, kept and shown; "
-            "--overwrite drops them",
-            err=True,
-        )
-
-
 def _perform(
     chosen: list[Turn],
     turns: list[Turn],
@@ -190,53 +169,39 @@ def _perform(
     overwrite: bool,
 ) -> None:
     from spslam.benchmark.peers.perform import perform_turn
-    from spslam.errors import BenchmarkError
+
+    def changed(plan: TurnPlan) -> str | None:
+        same = results.rows[plan.turn.id].identity == plan.identity()
+        return None if same else plan.turn.id
 
     session = datetime.now(UTC).isoformat(timespec="seconds")
-    order = [turn.id for turn in turns]
     here = file.expanduser().absolute().parent
     plans = [plan for turn in chosen if (plan := places.plan(turn, here, timeout)) is not None]
-    waiting = [plan for plan in plans if not results.is_done(plan.turn.id)]
-    changed = [
-        plan
-        for plan in plans
-        if results.is_done(plan.turn.id) and results.rows[plan.turn.id].identity != plan.identity()
-    ]
-    if changed and not overwrite:
-        raise BenchmarkError(
-            f"done differently: {counted(len(changed), 'run')} in {results.folder}, such as "
-            f"{changed[0].turn.id}: --overwrite repeats them, --out DIR keeps them"
-        )
-    again = {plan.turn.id for plan in (*waiting, *changed)}
-    waiting = [plan for plan in plans if plan.turn.id in again]
-    before = len(plans) - len(waiting)
-    typer.echo(
-        f"{counted(len(waiting), 'run')}, one at a time"
-        + (f"; {counted(before, 'was', 'were')} done before" if before else ""),
-        err=True,
+    waiting = undone(plans, results, overwrite, lambda plan: plan.turn.id, changed)
+    perform(
+        (perform_turn(plan, session) for plan in waiting),
+        len(waiting),
+        len(plans),
+        results,
+        [turn.id for turn in turns],
+        "one at a time",
+        _describe,
     )
-    for number, plan in enumerate(waiting, start=before + 1):
-        row, files = perform_turn(plan, session)
-        results.add(row, files, order)
-        typer.echo(f"{number}/{len(plans)} {_describe(row)}", err=True)
 
 
 def _describe(row: Row) -> str:
-    from spslam.benchmark.metrics import number, percent, scale_of
+    from spslam.benchmark.metrics import number
 
     name = f"{row.case} #{row.repeat + 1}"
     if row.metrics is None:
         return f"{name}: failed: {row.reason}"
-    ate = row.figure("ate_rmse_m") or row.figure("keyframes_ate_rmse_m")
-    factor, unit = scale_of("m", [] if ate is None else [ate])
-    parts = [f"{name}: {percent(row.tracking_rate)} tracked"]
-    parts += [] if ate is None else [f"ATE {number(factor * ate)} {unit}"]
-    parts += [
+    accuracy = ", ".join(describe_accuracy(row, "ate_rmse_m", "keyframes_ate_rmse_m"))
+    times = [
         f"{title} {number(value)} ms"
         for title, key in (("tracking", "track_median_ms"), ("whole run", "whole_ms"))
         if (value := row.figure(key)) is not None
     ]
-    return ", ".join(parts)
+    return ", ".join([f"{name}: {accuracy}", *times])
 
 
 def _end(chosen: list[Turn], results: Results) -> None:

@@ -10,16 +10,8 @@ import pytest
 from world_folder import write_world
 
 from spslam.datasets import open_sequence
-from spslam.datasets.world.disturbed import (
-    Blur,
-    Dark,
-    DisturbedSequence,
-    Jump,
-    Mover,
-    Still,
-    disturb,
-    parse_disturbance,
-)
+from spslam.datasets.world.disturbances import Blur, Dark, Jump, Mover, Still, parse_disturbance
+from spslam.datasets.world.disturbed import DisturbedSequence, disturb
 from spslam.datasets.world.world import RenderedWorld, open_world
 from spslam.errors import DatasetError
 from spslam.frame import Frame

@@ -21,17 +21,14 @@ from spslam.frontend.learned_matching.matcher_file import (
 )
 from spslam.frontend.learned_matching.network import MatcherNetwork
 from spslam.frontend.learned_matching.pairs import PairSampler
-from spslam.frontend.learned_matching.training_loop import (
-    MatcherLossModel,
-    MatcherResult,
-    MatcherTrainer,
-)
+from spslam.frontend.learned_matching.training_loop import MatcherLossModel, MatcherTrainer
 from spslam.frontend.learned_matching.true_matches import IGNORED, UNMATCHED
 from spslam.frontend.learned_matching.unfinished import read_training
 from spslam.frontend.learned_matching.view_store import View, ViewStore, fill
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.superpoint.checkpoints import find_weights
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
+from spslam.frontend.training.loop.training_loop import LoopOptions, TrainingResult
 
 DIM, POINTS, SIZE = 16, 48, (320, 240)
 SMALL = ["network.width=32", "network.layers=2", "optimizer.batch=2", "optimizer.warmup=0"]
@@ -86,7 +83,7 @@ def train(
     stop_after: int | None = None,
     overfit: bool = False,
     origin: str = "test",
-) -> MatcherResult:
+) -> TrainingResult[MatcherNetwork]:
     config = settings(*overrides)
     torch.manual_seed(config.seed)
     network = MatcherNetwork(config.network.shape(DIM))
@@ -97,10 +94,12 @@ def train(
         network,
         sampler,
         lambda network: {"metric": float(network.input.weight.sum())},
-        out,
         origin,
-        overfit=overfit,
-        stopped=lambda: stop_after is not None and next(calls) + 1 >= stop_after,
+        LoopOptions(
+            out,
+            overfit=overfit,
+            stopped=lambda: stop_after is not None and next(calls) + 1 >= stop_after,
+        ),
     ).train()
 
 
@@ -117,7 +116,7 @@ def test_a_stopped_training_continues_to_the_same_weights(store: ViewStore, tmp_
     with pytest.raises(TrainingError, match="no checkpoint"):
         read_training(tmp_path)
     rest = train(store, tmp_path / "part", "optimizer.steps=5", "schedule.validate_every=2")
-    assert (rest.finished, rest.steps, rest.pairs) == (True, 5, 10)
+    assert (rest.finished, rest.steps, rest.examples) == (True, 5, 10)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, rest.network.state_dict()[name]), name
     assert (tmp_path / "part" / BEST).is_file()

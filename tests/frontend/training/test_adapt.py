@@ -18,8 +18,10 @@ from spslam.frontend.photos import find_photos, read_photo
 from spslam.frontend.superpoint.checkpoints import load_superpoint, read_codebook
 from spslam.frontend.superpoint.superpoint import SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights, read_card
-from spslam.frontend.training import adapt as module
-from spslam.frontend.training.adapt import Adaptation, adapt, plan_labels, verdict
+from spslam.frontend.training.adapt import Adaptation, adapt
+from spslam.frontend.training.adaptation import evaluation
+from spslam.frontend.training.adaptation.evaluation import verdict
+from spslam.frontend.training.adaptation.labels import plan_labels
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.data import homography_sets
 from spslam.frontend.training.data.adapt_images import gather_images, split_stretches
@@ -46,7 +48,7 @@ def small() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_PAIRS", 4)
+        patch.setattr(evaluation, "_PAIRS", 4)
         # Extractors set PyTorch's thread count; with another count sums differ in the last bits.
         patch.setattr(torch_engine, "usable_cores", lambda: 1)
         patch.setattr(evaluate, "PHOTO_SIZE", CONFIG.labels.size)

@@ -23,7 +23,8 @@ from spslam.frontend.training import processes as training_processes
 from spslam.frontend.training.config import TrainingConfig, load_training_config
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT
 from spslam.frontend.training.loop.progress import LOG, Progress
-from spslam.frontend.training.loop.trainer import Trainer, TrainingResult
+from spslam.frontend.training.loop.trainer import Trainer
+from spslam.frontend.training.loop.training_loop import LoopOptions, TrainingResult
 from spslam.frontend.training.objectives import DetectorObjective, PairObjective
 from spslam.frontend.training.processes import Processes
 from spslam.frontend.training.stages import STAGES
@@ -98,10 +99,11 @@ def run(
     stage: str = "joint",
     validate: Callable[[SuperPoint], dict[str, float]] = distance_from_start,
     **arguments: Any,
-) -> TrainingResult:
+) -> TrainingResult[SuperPoint]:
     objective = STAGES[stage].objective
+    options = LoopOptions(out, **arguments)
     return Trainer(
-        stage, objective, settings, network(settings), NoiseSource(), validate, out, **arguments
+        stage, objective, settings, network(settings), NoiseSource(), validate, options
     ).train()
 
 
@@ -258,7 +260,13 @@ def test_a_non_finite_loss_ends_with_advice(tmp_path: Path) -> None:
     settings = config()
     start = network(settings)
     trainer = Trainer(
-        "shapes", DetectorObjective(), settings, start, Broken(), distance_from_start, tmp_path
+        "shapes",
+        DetectorObjective(),
+        settings,
+        start,
+        Broken(),
+        distance_from_start,
+        LoopOptions(tmp_path),
     )
     with pytest.raises(TrainingError, match=r"learning_rate"):
         trainer.train()
@@ -324,6 +332,5 @@ def test_a_batch_that_processes_cannot_split_is_refused(tmp_path: Path) -> None:
             network(settings),
             NoiseSource(),
             distance_from_start,
-            tmp_path,
-            Processes(0, 3),
+            LoopOptions(tmp_path, Processes(0, 3)),
         )

@@ -1,0 +1,1 @@
+"""Steps of an adaptation: its files and progress, labels, evaluation."""

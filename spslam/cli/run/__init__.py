@@ -1,0 +1,1 @@
+"""The commands `spslam run` and `spslam demo`."""

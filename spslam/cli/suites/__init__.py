@@ -1,0 +1,1 @@
+"""Options and steps that the commands for suites of runs share."""
