@@ -99,12 +99,13 @@ class MatchingConfig(Stage):
 
     learned: Literal["off", "auto", "on"] = Field(
         "off",
-        description="use a learned matcher; auto: if weights are named; off: nearest neighbours",
+        description="use a learned matcher to start a map, relocalize, verify loops and join "
+        "submaps; auto: if there is one of the features' weights; off: nearest neighbours",
     )
     weights: str | None = Field(
         None,
-        description="file of a learned matcher (spslam train matcher); it must belong to the "
-        "weights of the features",
+        description="file of a learned matcher (spslam train matcher), which must belong to the "
+        "weights of the features; None: NAME.matcher.safetensors beside the weights",
     )
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto", description="inference engine of the learned matcher; auto: the fastest installed"

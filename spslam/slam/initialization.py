@@ -13,12 +13,13 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.errors import Refusal
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
+from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver, WideStage
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import counted, plural
 from spslam.slam.moving_objects.two_motions import Cells
 from spslam.slam.rolling_shutter import undo_rolling_shutter
 from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.views import frame_view
 from spslam.typing import BoolArray, FloatArray
 
 
@@ -190,7 +191,7 @@ class TwoViewInitializer:
         if not self._views:
             self._add_view(observations)
             return Refusal("first view")
-        matches0 = self._match_view(observations)
+        matches0 = self._match_view(observations, camera)
         if isinstance(matches0, Refusal):
             return matches0
         view, hit = self._views[0], np.flatnonzero(matches0 >= 0)
@@ -266,7 +267,9 @@ class TwoViewInitializer:
         points[rest] = other.points
         return replace(other, points=points)
 
-    def _match_view(self, observations: Observations) -> NDArray[np.int64] | Refusal:
+    def _match_view(
+        self, observations: Observations, camera: Camera
+    ) -> NDArray[np.int64] | Refusal:
         """Match a frame with the first views, and put the matching view first.
 
         Returns:
@@ -274,7 +277,7 @@ class TwoViewInitializer:
         """
         most = 0
         for view in self._views:
-            matches0 = self._match(self._waiting[view.position], observations)
+            matches0 = self._match(self._waiting[view.position], observations, camera)
             found = int(np.count_nonzero(matches0 >= 0))
             if found >= self._config.min_points:
                 self._views.remove(view)
@@ -288,10 +291,16 @@ class TwoViewInitializer:
             f"{self._config.min_points} needed"
         )
 
-    def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
-        return self._matcher.match(
-            view.descriptors, observations.descriptors, self._max_descriptor_distance, self._ratio
-        )
+    def _match(
+        self, view: Observations, observations: Observations, camera: Camera
+    ) -> NDArray[np.int64]:
+        return self._matcher.match_views(
+            frame_view(view, camera),
+            frame_view(observations, camera),
+            self._max_descriptor_distance,
+            self._ratio,
+            stage=WideStage.START,
+        ).matches0
 
     def _set_aside(self, observations: Observations) -> None:
         """Keep a frame that cannot be a view; it may be tracked once there is a map."""
