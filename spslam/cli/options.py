@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from spslam.config import Config
+    from spslam.config import Config, MatchingConfig
 
 # Exit codes: stopped by ^C; an error, printed in one line.
 INTERRUPTED = 130
@@ -161,6 +161,30 @@ RerunOption = Annotated[
         "rerun FILE.rrd.",
     ),
 ]
+
+
+MatchingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Use a learned matcher: matching.learned=on and matching.weights=FILE; may be "
+        "repeated.",
+    ),
+]
+
+
+def resolve_matching(overrides: list[str] | None) -> MatchingConfig:
+    """Return the settings of matching with the values of `--set`.
+
+    Raises:
+        ConfigError: another setting is given, or a value is impossible.
+    """
+    other = [given for given in overrides or [] if not given.startswith("matching.")]
+    if other:
+        raise ConfigError(f"--set of this command takes matching.KEY=VALUE only, found {other[0]}")
+    return resolve_config("default", overrides, None, None).matching
 
 
 def resolve_config(

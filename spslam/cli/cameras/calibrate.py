@@ -9,7 +9,13 @@ import typer
 
 from spslam.cli.cameras.board import board
 from spslam.cli.console import StatusLine
-from spslam.cli.options import CommandGroup, TimeUnitOption, TimeUnitValue
+from spslam.cli.options import (
+    CommandGroup,
+    MatchingOption,
+    TimeUnitOption,
+    TimeUnitValue,
+    resolve_matching,
+)
 
 # The command that runs where the first argument is no other command.
 _RECORDING = "recording"
@@ -64,6 +70,7 @@ def calibrate_recording(
         str, typer.Option(metavar="NAME", help="Format of RECORDING; auto recognises it.")
     ] = "auto",
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
+    overrides: MatchingOption = None,
 ) -> None:
     """Find focal length, principal point and distortion from the images of a recording.
 
@@ -80,7 +87,8 @@ def calibrate_recording(
     from spslam.io.files import write_atomic
 
     with StatusLine() as line:
-        done = self_calibrate(path, sequence, dataset, time_unit.value, shown_on(line))
+        matching = resolve_matching(overrides)
+        done = self_calibrate(path, sequence, dataset, time_unit.value, shown_on(line), matching)
     if out is None:
         typer.echo(done.text, nl=False)
         return
