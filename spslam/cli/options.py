@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from spslam.errors import ConfigError
+
 if TYPE_CHECKING:
     from spslam.config import Config, MatchingConfig
 
