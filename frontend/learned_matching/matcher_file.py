@@ -156,8 +156,8 @@ def check_belongs(card: MatcherCard, extractor: str, path: str | Path) -> None:
     """
     if extractor.partition(" ")[0] != card.extractor.partition(" ")[0]:
         raise WeightsError(
-            f"{path} matches features of {card.extractor}, found those of "
-            f"{extractor or 'an unknown extractor'}: use --extractor superpoint, or matching.learned=off"
+            f"{path} matches features of {card.extractor}, found {extractor or 'unknown ones'}: "
+            "use --extractor superpoint, or matching.learned=off"
         )
     if card.extractor != extractor:
         raise WeightsError(

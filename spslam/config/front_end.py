@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spslam.config.stage import Stage
 
@@ -116,6 +116,12 @@ class MatchingConfig(Stage):
     threads: int = Field(
         0, ge=0, le=256, description="threads of the learned matcher; 0: one for each core"
     )
+
+    @field_validator("learned", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        """Accept the booleans that YAML reads from `on` and `off`."""
+        return ("on" if value else "off") if isinstance(value, bool) else value
 
 
 class StereoConfig(Stage):
