@@ -325,7 +325,9 @@ class Tracker:
         for keyframe_id in keyframe_ids:
             for attempt in attempts:
                 matched = self._match_keyframe(observations, slam_map, camera, keyframe_id, attempt)
-                tracked = self._recover_from(observations, slam_map, camera, matched, least)
+                tracked = self._recover_from(
+                    observations, slam_map, camera, matched, least, wide=attempt is not None
+                )
                 if tracked is not None:
                     return tracked
         return None
@@ -367,7 +369,9 @@ class Tracker:
             matched = np.full(len(observations), NO_POINT, dtype=np.int64)
             hit = matches0 >= 0
             matched[hit] = point_ids[matches0[hit]]
-            tracked = self._recover_from(observations, slam_map, camera, matched, least)
+            tracked = self._recover_from(
+                observations, slam_map, camera, matched, least, wide=attempt is not None
+            )
             if tracked is not None:
                 return tracked
         return None
@@ -379,6 +383,8 @@ class Tracker:
         camera: Camera,
         matched: IntArray,
         least: int | None,
+        *,
+        wide: bool,
     ) -> TrackedFrame | None:
         """Find the pose of a frame from matches (N,) with points, some of which are wrong."""
         seen = np.flatnonzero(matched >= 0)
@@ -394,10 +400,60 @@ class Tracker:
             self.local_keyframes(slam_map, matched[seen][estimate.inliers])
         )
         tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
+        if wide:
+            tracked = self.with_matches(
+                tracked, observations, slam_map, camera, estimate.T_cam_world, matched
+            )
         least = self._config.recovery_inliers if least is None else least
         if tracked is None or tracked.inliers < least:
             return None
         return replace(tracked, how="recovery")
+
+    def with_matches(
+        self,
+        tracked: TrackedFrame | None,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        T_cam_world: FloatArray,
+        matched: IntArray,
+    ) -> TrackedFrame | None:
+        """Add the matches of wide views to a frame that was tracked from their pose.
+
+        Seen from far aside, most points look too different to be matched again by projection.
+
+        Args:
+            tracked: the frame, tracked by projection; None if that failed.
+            observations: of the frame.
+            slam_map: holds the points.
+            camera: of the frame.
+            T_cam_world: (4, 4) the pose by the matches.
+            matched: (N,) the point that each keypoint matches, or NO_POINT; a few are wrong.
+
+        Returns:
+            The frame with all of them, or `tracked` if fewer agree then.
+        """
+        seen = np.full(len(observations), NO_POINT, dtype=np.int64)
+        if tracked is not None:
+            seen, T_cam_world = tracked.point_ids, tracked.estimate.T_cam_world
+        more = (seen < 0) & (matched >= 0) & ~np.isin(matched, seen)
+        joined = np.where(more, matched, seen)
+        keypoints = np.flatnonzero(joined >= 0)
+        if len(keypoints) < self._config.min_inliers:
+            return tracked
+        estimate = self._pose_solver.refine(
+            T_cam_world,
+            slam_map.positions[slam_map.point_rows(joined[keypoints])],
+            observations.pixels[keypoints],
+            observations.u_right[keypoints],
+            camera,
+        )
+        least = self._config.min_inliers if tracked is None else tracked.inliers
+        if np.count_nonzero(estimate.inliers) < least:
+            return tracked
+        found = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
+        found[np.where(estimate.inliers, 0, 1), keypoints] = joined[keypoints]
+        return TrackedFrame(observations, estimate, found[0], found[1], "motion")
 
     def local_keyframes(self, slam_map: Map, point_ids: IntArray) -> IntArray:
         """Return keyframes that see the points, best first, then covisible ones of the best."""

@@ -158,7 +158,7 @@ def test_a_learned_matcher_that_does_not_fit_is_refused(
         (["matching.threshold=0.2"], "there is no matcher of superpoint"),
     ):
         given = ["--set", "matching.learned=on", *(x for s in settings for x in ("--set", s))]
-        assert expected in refused(capsys, "calibrate", images, *given)
+        assert expected in refused(capsys, "calibrate", str(images), *given)
     assert "takes matching.KEY=VALUE only" in refused(
-        capsys, "calibrate", images, "--set", "seed=1"
+        capsys, "calibrate", str(images), "--set", "seed=1"
     )

@@ -31,7 +31,7 @@ from spslam.interfaces import (
     WideStage,
 )
 from spslam.map.covisibility import essential_graph, median_depth
-from spslam.map.map import Map
+from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import first_keyframes, keyframes_of, move_submap, rescale_loops, submap_of
 from spslam.notices import counted, notice
 from spslam.slam.loops.loop_detection import LoopCandidates, travelled
@@ -307,7 +307,9 @@ class LoopCloser:
                 self._ratio,
                 stage=attempt,
             ).matches0
-            found = self._track_from(observations, slam_map, camera, rows, matches0, wider)
+            found = self._track_from(
+                observations, slam_map, camera, rows, matches0, wider, wide=attempt is not None
+            )
             best = _better(best, found)
             if not isinstance(best, Refusal) and best.inliers >= self._config.min_inliers:
                 break
@@ -322,6 +324,8 @@ class LoopCloser:
         rows: IntArray,
         matches0: IntArray,
         local_points: IntArray,
+        *,
+        wide: bool,
     ) -> TrackedFrame | Refusal:
         """Track a keyframe from its matches (N,) with old points, by their rows."""
         hit = np.flatnonzero(matches0 >= 0)
@@ -338,6 +342,12 @@ class LoopCloser:
         tracked = self._tracker.track(
             observations, slam_map, camera, estimate.T_cam_world, local_points
         )
+        if wide:
+            matched = np.full(len(observations), NO_POINT, dtype=np.int64)
+            matched[hit] = slam_map.points["id"][rows[matches0[hit]]]
+            tracked = self._tracker.with_matches(
+                tracked, observations, slam_map, camera, estimate.T_cam_world, matched
+            )
         if tracked is None:
             return Refusal(
                 f"{counted(np.count_nonzero(estimate.inliers), 'inlier')}, none by projection"

@@ -61,6 +61,6 @@ def test_other_extractors_are_refused(
 ) -> None:
     given = ["--set", "matching.learned=on", "--set", f"matching.weights={matcher}"]
     error = refused(
-        capsys, "run", "demo-small", "--extractor", extractor, "--out", tmp_path / "o", *given
+        capsys, "run", "demo-small", "--extractor", extractor, "--out", str(tmp_path / "o"), *given
     )
     assert f"found {extractor}" in error and "matching.learned=off" in error
