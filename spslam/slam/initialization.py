@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -276,8 +277,9 @@ class TwoViewInitializer:
             `matches0` of that view. If none matches, the frame becomes another first view.
         """
         most = 0
-        for view in self._views:
-            matches0 = self._match(self._waiting[view.position], observations, camera)
+        tries = product(self._views, self._matcher.attempts(WideStage.START))
+        for view, attempt in tries:
+            matches0 = self._match(self._waiting[view.position], observations, camera, attempt)
             found = int(np.count_nonzero(matches0 >= 0))
             if found >= self._config.min_points:
                 self._views.remove(view)
@@ -292,14 +294,18 @@ class TwoViewInitializer:
         )
 
     def _match(
-        self, view: Observations, observations: Observations, camera: Camera
+        self,
+        view: Observations,
+        observations: Observations,
+        camera: Camera,
+        stage: WideStage | None,
     ) -> NDArray[np.int64]:
         return self._matcher.match_views(
             frame_view(view, camera),
             frame_view(observations, camera),
             self._max_descriptor_distance,
             self._ratio,
-            stage=WideStage.START,
+            stage=stage,
         ).matches0
 
     def _set_aside(self, observations: Observations) -> None:

@@ -26,7 +26,9 @@ def matcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(out: Path, *given: str) -> dict[str, object]:
+    """Run from a view in which too few nearest neighbours are found: the ratio test is strict."""
     command = ["run", "demo-small", "--sensor", "mono", "--max-frames", "20", "--out", str(out)]
+    given = (*given, "tracking.ratio=0.4")
     try:
         main([*command, *(item for setting in given for item in ("--set", setting))])
     except SystemExit as ended:

@@ -63,7 +63,8 @@ def test_views_are_matched_as_images_and_only_once() -> None:
         Features(side.pixels.astype(np.float32), np.ones(60, np.float32), side.descriptors)
         for side in (first, second)
     ]
-    assert np.array_equal(used.match_images(*features, SIZE, SIZE), found.matches0)
+    whole = used.match_images(features[0], features[1], SIZE, SIZE)
+    assert np.array_equal(whole, found.matches0)
     # The same views for another stage: nothing is matched or counted again.
     again = used.match_views(first, second, 0.0, stage=WideStage.START)
     assert np.array_equal(again.matches0, found.matches0)
@@ -79,8 +80,9 @@ def test_views_that_are_near_have_nearest_neighbours() -> None:
     near = used.match_views(first, second, 0.5)
     assert near.probability is None and used.learned_pairs == {}
     assert np.array_equal(
-        near.matches0, DescriptorMatcher().match(first.descriptors, second.descriptors, 0.5)
+        near.matches0, DescriptorMatcher().match_views(first, second, 0.5).matches0
     )
+    assert (near.matches0 == np.arange(60)[::-1]).all()
     assert used.attempts(WideStage.LOOPS) == (None, WideStage.LOOPS)
     assert DescriptorMatcher().attempts(WideStage.LOOPS) == (None,)
 
