@@ -242,6 +242,15 @@ def create_matcher(
         notice(_LOG, "foreign_matcher", text, path, card.extractor, extractor)
         return nearest
     check_belongs(card, extractor, path)
+    return run_matcher(network, config)
+
+
+def run_matcher(network: MatcherNetwork, config: MatchingConfig) -> LearnedMatcher:
+    """Return a matcher that runs a network in the engine that a configuration names.
+
+    Raises:
+        MissingDependencyError: the engine is not installed.
+    """
     names = _ENGINES if config.engine == "auto" else (config.engine,)
     for name in names[:-1]:
         try:
