@@ -302,8 +302,7 @@ class Matcher(Protocol):
     def attempts(self, stage: WideStage) -> tuple[WideStage | None, ...]:
         """Return the values of `stage` for `match_views` to try in turn until a pose is found.
 
-        The nearest neighbours come first: they take a hundredth of the time of a network, and the
-        pose is refined by other matches in any case.
+        The nearest neighbours come first: they take a sixth of the time of a network.
         """
         ...
 

@@ -287,25 +287,32 @@ class _TorchMatcher:
 
 
 class _OpenVinoMatcher:
-    """OpenVINO on the CPU in fp32."""
+    """OpenVINO on the CPU in fp32.
+
+    The network is converted for the first pair, which takes 5 seconds: many runs match none.
+    """
 
     def __init__(self, network: MatcherNetwork, threads: int) -> None:
         from ..engines.openvino_model import load_openvino
 
-        model = convert_matcher_openvino(network)
         self.name = "openvino fp32"
-        properties = {
+        self._network, self._openvino = network, load_openvino()
+        self._properties = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = load_openvino().Core().compile_model(model, "CPU", properties)
-        self._request = compiled.create_infer_request()
+        self._request: Any = None
         # One request: callers wait for each other.
         self._lock = threading.Lock()
 
     def match(self, points0: _Points, points1: _Points, threshold: float) -> _Found:
         with self._lock:
+            if self._request is None:
+                model = convert_matcher_openvino(self._network)
+                core = self._openvino.Core()
+                compiled = core.compile_model(model, "CPU", self._properties)
+                self._request = compiled.create_infer_request()
             found = self._request.infer(_inputs(points0, points1)).to_tuple()
             return _mutual(found, threshold)
 

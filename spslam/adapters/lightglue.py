@@ -192,8 +192,8 @@ class LightGlue(nn.Module):
                 for row, index in zip(rows, matches0, strict=True)
             ],
             "scores": [score[row] for row, score in zip(rows, scores0, strict=True)],
-            "prune0": torch.full_like(scores0, self._layers),
-            "prune1": torch.full_like(scores1, self._layers),
+            "prune0": torch.full_like(matches0, self._layers),
+            "prune1": torch.full_like(matches1, self._layers),
         }
 
     def _match(

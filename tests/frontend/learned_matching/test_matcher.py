@@ -60,7 +60,11 @@ def test_views_are_matched_as_images_and_only_once() -> None:
     assert (found.probability[found.matches0 >= 0] > 0.1).all()
     assert (found.probability[found.matches0 < 0] == 0).all()
     features = [
-        Features(side.pixels.astype(np.float32), np.ones(60, np.float32), side.descriptors)
+        Features(
+            side.pixels.astype(np.float32),
+            np.ones(60, np.float32),
+            side.descriptors.astype(np.float32),
+        )
         for side in (first, second)
     ]
     whole = used.match_images(features[0], features[1], SIZE, SIZE)
