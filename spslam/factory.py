@@ -5,7 +5,6 @@ Only this module and the command line know the packages that implement them.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from spslam.backend.bundle import SchurBundleAdjuster
@@ -19,11 +18,8 @@ from spslam.frontend.extractors.feature_cache import CachedExtractor
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.matching.stereo import BlockStereoMatcher
-from spslam.frontend.superpoint.checkpoints import read_codebook
+from spslam.frontend.superpoint.checkpoints import find_weights, read_codebook
 from spslam.interfaces import Components, Extractor, Matcher
-from spslam.notices import notice
-
-_LOG = logging.getLogger(__name__)
 
 # Number of images in the network at the same time in offline runs. Two images with half of the
 # threads each take less processor time than one after the other (docs/decisions/0011-speed.md).
@@ -57,7 +53,7 @@ def build_components(
     return Components(
         extractor=extractor,
         stereo_matcher=BlockStereoMatcher(config.stereo),
-        matcher=_matcher(config.matching, extractor),
+        matcher=create_matcher(config.matching, extractor, _weights_file(features)),
         pose_solver=PnPSolver(
             pixel_sigma=sigma,
             min_inliers=config.tracking.min_inliers,
@@ -88,19 +84,29 @@ def build_components(
     )
 
 
-def _matcher(config: MatchingConfig, extractor: Extractor) -> Matcher:
-    """Create the matcher; PyTorch is imported only for a learned one."""
+def create_matcher(
+    config: MatchingConfig, extractor: Extractor, weights: Path | None = None
+) -> Matcher:
+    """Create the matcher; PyTorch is imported only for a learned one.
+
+    Args:
+        config: the settings.
+        extractor: whose features are matched.
+        weights: file of its weights, beside which a learned matcher may lie; None: it has none.
+
+    Raises:
+        ConfigError: a learned matcher is demanded, but there are no weights.
+        WeightsError: the matcher cannot be used, or belongs to another extractor.
+    """
     if config.learned == "off":
         return DescriptorMatcher(extractor.max_descriptor_distance)
-    from spslam.frontend.learned_matching.matcher import create_matcher
+    from spslam.frontend.learned_matching.matcher import create_matcher as create
 
-    notice(
-        _LOG,
-        "unused_setting",
-        "matching.learned: no stage of a run uses the learned matcher yet, only "
-        "Matcher.match_images in Python",
-    )
-    return create_matcher(config, extractor.identity, extractor.max_descriptor_distance)
+    return create(config, extractor.identity, extractor.max_descriptor_distance, weights)
+
+
+def _weights_file(features: FeatureConfig) -> Path | None:
+    return find_weights(features.weights) if features.extractor == "superpoint" else None
 
 
 def _codebook(features: FeatureConfig) -> Codebook | None:

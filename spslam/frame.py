@@ -133,6 +133,24 @@ class Features:
         return self.select(mask[rows, columns])
 
 
+@dataclass(frozen=True, eq=False)
+class KeypointView:
+    """Keypoints of one image, to be matched with another image from any viewpoint.
+
+    Attributes:
+        pixels: (N, 2) pixels; NaN for points that the image does not show.
+        descriptors: (N, D) unit vectors, float32 or the half precision of the map.
+        size: width and height of the image, pixels.
+    """
+
+    pixels: NDArray[np.float32] | NDArray[np.float64]
+    descriptors: NDArray[np.float32] | NDArray[np.float16]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
 def unit_descriptors(descriptors: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:
     """Convert descriptors of any kind to unit vectors (N, D) float32.
 

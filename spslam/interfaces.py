@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import ConfigError, Refusal
-from spslam.frame import Features, Frame, Sensor
+from spslam.frame import Features, Frame, KeypointView, Sensor
 from spslam.timestamps import TimeUnitChoice
 from spslam.trajectory import Trajectory
 
@@ -252,12 +253,80 @@ class Extractor(Protocol):
         return self.identity
 
 
+class WideStage(StrEnum):
+    """A stage that matches views which may be far apart; `metrics.json` counts its pairs."""
+
+    START = "start"
+    RELOCALIZATION = "relocalization"
+    LOOPS = "loops"
+    SUBMAPS = "submaps"
+    FILES = "match"
+    CALIBRATION = "calibration"
+
+    @classmethod
+    def of_runs(cls) -> tuple[WideStage, ...]:
+        """Return the stages of `spslam run`."""
+        return cls.START, cls.RELOCALIZATION, cls.LOOPS, cls.SUBMAPS
+
+
+@dataclass(frozen=True, eq=False)
+class ViewMatches:
+    """Matches of two views.
+
+    Attributes:
+        matches0: (N0,) int64, the index in the second view, -1 without a match.
+        probability: (N0,) float32 of each match, 0 without one; None: the matcher has none.
+    """
+
+    matches0: NDArray[np.int64]
+    probability: NDArray[np.float32] | None = None
+
+
 class Matcher(Protocol):
     """Matches unit descriptors.
 
     All results follow the `matches0` convention: (N0,) int64, the index in image 1 of each match,
     -1 without a match.
     """
+
+    @property
+    def description(self) -> str:
+        """How views far apart are matched, and by which weights."""
+        ...
+
+    @property
+    def learned_pairs(self) -> dict[WideStage, int] | None:
+        """Number of pairs that a network matched, by stage; None: there is no network."""
+        ...
+
+    def attempts(self, stage: WideStage) -> tuple[WideStage | None, ...]:
+        """Return the values of `stage` for `match_views` to try in turn until a pose is found.
+
+        The nearest neighbours come first: they take a sixth of the time of a network.
+        """
+        ...
+
+    def match_views(
+        self,
+        view0: KeypointView,
+        view1: KeypointView,
+        max_descriptor_distance: float,
+        ratio: float | None = None,
+        *,
+        among: NDArray[np.int64] | None = None,
+        stage: WideStage | None = None,
+    ) -> ViewMatches:
+        """Match two views of a scene; equal views are matched once.
+
+        Args:
+            view0: of image 0.
+            view1: of image 1.
+            max_descriptor_distance: maximum L2 distance of nearest neighbours.
+            ratio: of nearest neighbours, see `match`.
+            among: (K,) keypoints of view 1 that may be matched; None: all.
+            stage: of views that may be far apart; None: match nearest neighbours.
+        """
+        ...
 
     def match(
         self,

@@ -153,6 +153,11 @@ def check_belongs(card: MatcherCard, extractor: str, path: str | Path) -> None:
     Raises:
         WeightsError: the matcher belongs to the weights of another extractor.
     """
+    if extractor.partition(" ")[0] != card.extractor.partition(" ")[0]:
+        raise WeightsError(
+            f"{path} matches features of {card.extractor}, found {extractor or 'unknown ones'}: "
+            "use --extractor superpoint, or matching.learned=off"
+        )
     if card.extractor != extractor:
         raise WeightsError(
             f"{path} matches features of {card.extractor}, found {extractor}: train a matcher for "

@@ -38,7 +38,6 @@ class Adaptive:
     pruning: bool = True
 
 
-@torch.no_grad()
 def match_points(
     network: MatcherNetwork,
     points0: tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]],
@@ -46,6 +45,18 @@ def match_points(
     threshold: float = THRESHOLD,
     adaptive: Adaptive | None = None,
 ) -> IntArray:
+    """Match the points of two images, see `match_points_scored`; return `matches0` only."""
+    return match_points_scored(network, points0, points1, threshold, adaptive)[0]
+
+
+@torch.no_grad()
+def match_points_scored(
+    network: MatcherNetwork,
+    points0: tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]],
+    points1: tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]],
+    threshold: float = THRESHOLD,
+    adaptive: Adaptive | None = None,
+) -> tuple[IntArray, NDArray[np.float32]]:
     """Match the points of two images.
 
     Args:
@@ -56,12 +67,13 @@ def match_points(
         adaptive: early exit and pruning; None: neither.
 
     Returns:
-        `matches0` (N0,) int64: indices in image 1, -1 for no match.
+        `matches0` (N0,) int64: indices in image 1, -1 for no match; and the probability (N0,)
+        float32 of each match, 0 without one.
     """
     count0, count1 = len(points0[0]), len(points1[0])
-    matches = np.full(count0, -1, np.int64)
+    matches, probability = np.full(count0, -1, np.int64), np.zeros(count0, np.float32)
     if not count0 or not count1:
-        return matches
+        return matches, probability
     device = next(network.parameters()).device
     images = [_embed(network, points, device) for points in (points0, points1)]
     kept = [torch.arange(count, device=device) for count in (count0, count1)]
@@ -81,11 +93,14 @@ def match_points(
                     network, index, images[side], kept[side], confidence[side], least
                 )
     if not all(len(rows) for rows in kept):
-        return matches
-    found, _ = predicted_matches(network.heads[last](images[0], images[1]), threshold)
+        return matches, probability
+    assignment = network.heads[last](images[0], images[1])
+    found, _ = predicted_matches(assignment, threshold)
     rows = torch.nonzero(found[0] >= 0)[:, 0]
     matches[kept[0][rows].cpu().numpy()] = kept[1][found[0][rows]].cpu().numpy()
-    return matches
+    scores = assignment.log_probability()[0, rows, found[0][rows]].exp()
+    probability[kept[0][rows].cpu().numpy()] = scores.float().cpu().numpy()
+    return matches, probability
 
 
 def confidence_threshold(layer: int, layers: int) -> float:

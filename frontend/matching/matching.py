@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from spslam.frame import Features, unit_descriptors
+from spslam.frame import Features, KeypointView, unit_descriptors
+from spslam.interfaces import ViewMatches, WideStage
 from spslam.typing import Float32Array, FloatArray, IntArray
 
 from ..superpoint.decoder import stable_order
@@ -67,6 +68,43 @@ class DescriptorMatcher:
             unit_descriptors(features1.descriptors),
             self._max_descriptor_distance,
         )
+
+    @property
+    def description(self) -> str:
+        """How views far apart are matched."""
+        return "mutual nearest neighbours"
+
+    @property
+    def learned_pairs(self) -> dict[WideStage, int] | None:
+        """None: there is no network."""
+        return None
+
+    def attempts(self, stage: WideStage) -> tuple[WideStage | None, ...]:
+        """Return one attempt, by nearest neighbours, for any `stage`."""
+        return (None,)
+
+    def match_views(
+        self,
+        view0: KeypointView,
+        view1: KeypointView,
+        max_descriptor_distance: float,
+        ratio: float | None = None,
+        *,
+        among: IntArray | None = None,
+        stage: WideStage | None = None,
+    ) -> ViewMatches:
+        """Match the nearest neighbours of two views; see `spslam.interfaces.Matcher`."""
+        candidates = view1.descriptors if among is None else view1.descriptors[among]
+        matches0 = self.match(
+            view0.descriptors.astype(np.float32, copy=False),
+            candidates.astype(np.float32, copy=False),
+            max_descriptor_distance,
+            ratio,
+        )
+        if among is not None:
+            hit = matches0 >= 0
+            matches0[hit] = among[matches0[hit]]
+        return ViewMatches(matches0)
 
     def match(
         self,

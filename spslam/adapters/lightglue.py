@@ -1,22 +1,28 @@
-"""Extractors with the interface of LightGlue's: in place of `lightglue.SuperPoint`.
+"""In place of `lightglue.SuperPoint` and `lightglue.LightGlue`: an extractor and a matcher.
 
-Interface: cvg/LightGlue, `lightglue/utils.py`, class Extractor. Published LightGlue weights for
-SuperPoint belong to Magic Leap's network: they do not fit spslam's descriptors.
+Interface: cvg/LightGlue, `lightglue/utils.py`, class Extractor, and `lightglue/lightglue.py`,
+class LightGlue. Published LightGlue weights for SuperPoint belong to Magic Leap's network: they do
+not fit spslam's descriptors. `LightGlue` here runs a matcher of `spslam train matcher`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from pydantic import ValidationError
+from torch import Tensor, nn
 from torch.nn import functional
 
 from spslam.adapters.torch_module import FrontEnd, batch_of_one, single
-from spslam.config import FeatureConfig
+from spslam.config import FeatureConfig, MatchingConfig, describe_errors
 from spslam.errors import ConfigError, FrameError
+from spslam.frame import KeypointView
+from spslam.interfaces import WideStage
 
 # Modes of the resizing.
 _MODES = ("bilinear", "bicubic", "area", "nearest")
@@ -109,6 +115,125 @@ class SuperPoint(FrontEnd):
             found["keypoints"] = (found["keypoints"] + 0.5) * scale[:, None] - 0.5
         found["image_size"] = size
         return found
+
+
+class LightGlue(nn.Module):
+    """A learned matcher of spslam with the interface of `lightglue.LightGlue`.
+
+    Args:
+        weights: file of `spslam train matcher`.
+        extractor: the extractor whose features are matched, to check that the weights belong to
+            it; None: no check.
+        filter_threshold: least probability of a match.
+        engine: auto, openvino, onnxruntime or torch.
+
+    Raises:
+        ConfigError: a setting is impossible.
+        WeightsError: the weights cannot be used, or belong to another extractor.
+        MissingDependencyError: the engine is not installed.
+    """
+
+    required_data_keys: ClassVar[list[str]] = ["image0", "image1"]
+
+    def __init__(
+        self,
+        weights: str | Path,
+        extractor: FrontEnd | None = None,
+        filter_threshold: float = 0.1,
+        engine: str = "auto",
+    ) -> None:
+        super().__init__()
+        from spslam.frontend.learned_matching.matcher import run_matcher
+        from spslam.frontend.learned_matching.matcher_file import check_belongs, read_matcher
+
+        try:
+            config = MatchingConfig.model_validate(
+                {"threshold": filter_threshold, "engine": engine}
+            )
+        except ValidationError as error:
+            raise ConfigError(f"LightGlue: {describe_errors(error)}") from None
+        network, card = read_matcher(weights)
+        if extractor is not None:
+            check_belongs(card, extractor.identity, weights)
+        self._matcher, self._layers = run_matcher(network, config), card.layers
+
+    @torch.no_grad()
+    def forward(self, data: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+        """Match the keypoints of two images.
+
+        Args:
+            data: `image0` and `image1`, each with `keypoints` (B, N, 2) pixels, `descriptors`
+                (B, N, D) unit, and `image_size` (B, 2) width and height, or `image`
+                (B, C, H, W).
+
+        Returns:
+            `matches0` (B, N0) and `matches1` (B, N1), -1 without a match; `matching_scores0` and
+            `matching_scores1`, their probabilities; lists of B `matches` (K, 2) and `scores` (K,);
+            `stop`, `prune0` and `prune1`: all layers and points are used.
+
+        Raises:
+            FrameError: a key is missing.
+            WeightsError: the descriptors have another length than the matcher's.
+        """
+        sides = [_views(data, key) for key in self.required_data_keys]
+        found = [self._match(view0, view1) for view0, view1 in zip(*sides, strict=True)]
+        device = data["image0"]["keypoints"].device
+        columns = [torch.stack([pair[k] for pair in found]).to(device) for k in range(4)]
+        matches0, matches1, scores0, scores1 = columns
+        rows = [torch.nonzero(index >= 0)[:, 0] for index in matches0]
+        return {
+            "matches0": matches0,
+            "matches1": matches1,
+            "matching_scores0": scores0,
+            "matching_scores1": scores1,
+            "stop": self._layers,
+            "matches": [
+                torch.stack([row, index[row]], dim=1)
+                for row, index in zip(rows, matches0, strict=True)
+            ],
+            "scores": [score[row] for row, score in zip(rows, scores0, strict=True)],
+            "prune0": torch.full_like(matches0, self._layers),
+            "prune1": torch.full_like(matches1, self._layers),
+        }
+
+    def _match(
+        self, view0: KeypointView, view1: KeypointView
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the matches of both sides and their probabilities."""
+        matched = self._matcher.match_views(view0, view1, np.inf, stage=WideStage.FILES)
+        probability = matched.probability
+        if probability is None:
+            # Fewer than two points: a nearest neighbour, with no probability.
+            probability = (matched.matches0 >= 0).astype(np.float32)
+        index1, scores1 = np.full(len(view1), -1, np.int64), np.zeros(len(view1), np.float32)
+        rows = np.flatnonzero(matched.matches0 >= 0)
+        index1[matched.matches0[rows]] = rows
+        scores1[matched.matches0[rows]] = probability[rows]
+        arrays = matched.matches0, index1, probability, scores1
+        first, second, third, fourth = (torch.from_numpy(array) for array in arrays)
+        return first, second, third, fourth
+
+
+def _views(data: Mapping[str, Mapping[str, Tensor]], key: str) -> list[KeypointView]:
+    """Return the keypoints of each image of a batch."""
+    given = data.get(key, {})
+    missing = {"keypoints", "descriptors"} - set(given)
+    if missing or not {"image_size", "image"} & set(given):
+        raise FrameError(
+            f"data[{key!r}]: expected keypoints, descriptors, and image_size or image, found "
+            f"{', '.join(given) or 'no key'}"
+        )
+    keypoints, descriptors = (
+        given[name].detach().cpu().float().numpy() for name in ("keypoints", "descriptors")
+    )
+    if "image_size" in given:
+        sizes = given["image_size"].detach().cpu().reshape(-1, 2).tolist()
+    else:
+        sizes = [list(given["image"].shape[:-3:-1])] * len(keypoints)
+    return [
+        KeypointView(pixels, unit, (round(width), round(height)))
+        for pixels, unit, (width, height) in zip(keypoints, descriptors, sizes, strict=True)
+    ]
 
 
 def _resized(

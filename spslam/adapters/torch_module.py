@@ -57,6 +57,11 @@ class FrontEnd(nn.Module):
         self._loaded_for = place
 
     @property
+    def identity(self) -> str:
+        """See `spslam.interfaces.Extractor`."""
+        return self._extractor.identity
+
+    @property
     def max_keypoints(self) -> int:
         """The largest number of keypoints of an image."""
         return self._config.max_keypoints

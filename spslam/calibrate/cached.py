@@ -22,12 +22,14 @@ from spslam.calibrate.self_calibration import SelfCalibration, calibrate_frames
 from spslam.calibrate.writing import calibration_text
 from spslam.callbacks import ignore
 from spslam.camera import Camera
+from spslam.config import MatchingConfig
 from spslam.errors import OutputError, SpslamError
 from spslam.interfaces import Sequence
 from spslam.io.files import cache_folder, write_atomic
 from spslam.notices import notice
 
 _LOG = logging.getLogger(__name__)
+_NEAREST = MatchingConfig()
 # Bytes that are read at a time for the digest.
 _CHUNK = 1 << 20
 # Change it with every change of the results.
@@ -53,6 +55,7 @@ def self_calibrate(
     dataset: str = "auto",
     time_unit: str = "auto",
     progress: Callable[[str, int, int], None] = ignore,
+    matching: MatchingConfig = _NEAREST,
 ) -> Calibrated:
     """Find the camera of a recording, or read it from the cache.
 
@@ -62,18 +65,20 @@ def self_calibrate(
         dataset: format of the recording.
         time_unit: unit of its time stamps.
         progress: see `calibrate_frames`.
+        matching: see `calibrate_frames`; only results of nearest neighbours are cached.
 
     Raises:
         CalibrationError: the images do not determine the camera.
+        ConfigError, WeightsError: see `calibrate_frames`.
         DatasetError: the recording cannot be read.
         MissingDependencyError: pycolmap is not installed.
     """
     load_pycolmap()
     frames = open_uncalibrated(path, sequence, dataset, time_unit)
-    file = _file(frames)
+    file = _file(frames) if matching.learned == "off" else None
     found = None if file is None else _read(file)
     if found is None:
-        found = calibrate_frames(frames, progress)
+        found = calibrate_frames(frames, progress, matching)
         if file is not None:
             _store(file, found)
     else:

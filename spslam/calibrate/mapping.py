@@ -19,7 +19,8 @@ from spslam.features.cameras import PIXEL_SHIFT, CameraChoice, ColmapCamera
 from spslam.features.colmap import add_features, add_matches
 from spslam.features.h5 import StoredFeatures
 from spslam.features.pairs import sequential_pairs
-from spslam.interfaces import Matcher
+from spslam.frame import KeypointView
+from spslam.interfaces import Matcher, WideStage
 from spslam.io.files import temporary_folder
 from spslam.process.signals import sigterm_kept
 
@@ -181,13 +182,16 @@ def _matched(
     distance: float,
     progress: Callable[[int, int], None],
 ) -> Iterator[tuple[str, str, NDArray[np.int32]]]:
-    by_name = dict(features)
+    views = {
+        name: KeypointView(found.keypoints, found.descriptors, found.image_size)
+        for name, found in features
+    }
     names = [name for name, _ in features]
     pairs = sequential_pairs(names, _NEIGHBOURS, _APART)
     for done, (first, second) in enumerate(pairs):
-        matches0 = matcher.match(
-            by_name[first].descriptors, by_name[second].descriptors, distance, _RATIO
-        )
+        matches0 = matcher.match_views(
+            views[first], views[second], distance, _RATIO, stage=WideStage.CALIBRATION
+        ).matches0
         rows = np.flatnonzero(matches0 >= 0)
         progress(done + 1, len(pairs))
         if len(rows) >= _LEAST_MATCHES:

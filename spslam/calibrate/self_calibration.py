@@ -18,15 +18,17 @@ from spslam.calibrate.mapping import Mapper, Model, load_pycolmap
 from spslam.calibrate.model import NAMES, Intrinsics, Structure
 from spslam.callbacks import ignore
 from spslam.camera import Camera
+from spslam.config import FeatureConfig, MatchingConfig
 from spslam.errors import CalibrationError
 from spslam.features.h5 import StoredFeatures
 from spslam.geometry import rotation_angle
-from spslam.interfaces import Sequence
+from spslam.interfaces import Extractor, Matcher, Sequence
 from spslam.io.files import temporary_folder
 from spslam.notices import counted, notice
 from spslam.typing import FloatArray
 
 _LOG = logging.getLogger(__name__)
+_NEAREST = MatchingConfig()
 # First guesses of the focal length, longer sides of the image: cameras of robots and cars, whose
 # field of view is wide; then COLMAP's, for photographs.
 _GUESSES = (0.7, 1.2)
@@ -101,20 +103,26 @@ class SelfCalibration:
 
 
 def calibrate_frames(
-    frames: Sequence, progress: Callable[[str, int, int], None] = ignore
+    frames: Sequence,
+    progress: Callable[[str, int, int], None] = ignore,
+    matching: MatchingConfig = _NEAREST,
 ) -> SelfCalibration:
     """Find the camera of a recording; equal images give equal results.
 
     Args:
         frames: the recording; its calibration is not used.
         progress: called with what is being done, and how much of it is done, and of all.
+        matching: how pairs of images are matched.
 
     Raises:
         CalibrationError: the images do not determine the camera; the message says why.
+        ConfigError: a learned matcher is demanded, but there are no weights.
         DatasetError: images cannot be read.
         MissingDependencyError: pycolmap is not installed.
+        WeightsError: the learned matcher cannot be used, or belongs to other weights.
     """
     load_pycolmap()
+    extractor, matcher = _front_end(matching)
     examined = examine(frames, lambda done, of: progress("examining frames", done, of))
     chosen = choose(examined)
     if len(chosen) < LEAST_FRAMES:
@@ -123,16 +131,14 @@ def calibrate_frames(
             f"the image moves too little: {counted(len(examined.index), 'frame')} give only "
             f"{len(chosen)} different views",
         )
-    features, distance = _features(frames, chosen, progress)
+    features = _features(extractor, frames, chosen, progress)
     width, height = features[0][1].image_size
-    from spslam.frontend.matching.matching import DescriptorMatcher
-
     with temporary_folder("spslam-calibrate-") as folder:
         matched = Mapper(
             folder,
             features,
-            DescriptorMatcher(),
-            distance,
+            matcher,
+            extractor.max_descriptor_distance,
             lambda done, of: progress("matching", done, of),
         )
         flat = matched.flat_fraction()
@@ -240,20 +246,30 @@ def _thickness(points: FloatArray) -> float:
     return float(np.median(along[:, 2]) / max(np.median(along[:, 1]), 1e-300))
 
 
-def _features(
-    frames: Sequence, chosen: NDArray[np.int64], progress: Callable[[str, int, int], None]
-) -> tuple[list[tuple[str, StoredFeatures]], float]:
-    """Extract the features of the chosen frames; return them and the distance of a match."""
-    from spslam.config import FeatureConfig
-    from spslam.features.extraction import extract_scaled
+def _front_end(matching: MatchingConfig) -> tuple[Extractor, Matcher]:
+    """Create the extractor and the matcher."""
+    from spslam.factory import create_matcher
     from spslam.frontend.extractors.registry import create_extractor
+    from spslam.frontend.superpoint.checkpoints import find_weights
 
     extractor = create_extractor(FeatureConfig(max_keypoints=_KEYPOINTS))
+    return extractor, create_matcher(matching, extractor, find_weights())
+
+
+def _features(
+    extractor: Extractor,
+    frames: Sequence,
+    chosen: NDArray[np.int64],
+    progress: Callable[[str, int, int], None],
+) -> list[tuple[str, StoredFeatures]]:
+    """Extract the features of the chosen frames."""
+    from spslam.features.extraction import extract_scaled
+
     found = []
     for index, image in read_chosen(frames, chosen):
         found.append((f"frame{index:06d}", extract_scaled(extractor, image, _LARGEST)))
         progress("extracting features", len(found), len(chosen))
-    return found, extractor.max_descriptor_distance
+    return found
 
 
 def _best_model(

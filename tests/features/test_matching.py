@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from feature_files import random_features, write_random
 
-from spslam.errors import ConfigError, FeatureFileError
+from spslam.cli.app import main
+from spslam.config import MatchingConfig
+from spslam.errors import ConfigError, FeatureFileError, WeightsError
 from spslam.features.h5 import StoredFeatures, match_names, read_matches
 from spslam.features.matching import MatchSettings, match_pairs
 from spslam.features.pairs import exhaustive_pairs
@@ -148,3 +150,84 @@ def test_matches_of_features_with_other_settings_are_refused(tmp_path: Path) -> 
     write('{"features": {"nms_radius": 8}}')
     with pytest.raises(FeatureFileError, match=r"nms_radius 4, now 8"):
         match_pairs(source, [("a", "b")], out, ALONE)
+
+
+# -- by a learned matcher --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    torch = pytest.importorskip("torch")
+    from spslam.frontend.learned_matching.matcher_file import describe_matcher, write_matcher
+    from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+
+    torch.manual_seed(0)
+    network, path = MatcherNetwork(MatcherShape(16, 32, 2)), tmp_path / "toy.safetensors"
+    write_matcher(network, path, describe_matcher(network, "toy", "superpoint abc"))
+    return path
+
+
+def learned(path: Path, **changes: Any) -> MatchSettings:
+    matching = MatchingConfig(learned="on", weights=str(path), engine="torch")
+    return replace(ALONE, matching=matching, **changes)
+
+
+def described(path: Path, identity: str) -> Path:
+    """A file of features of an extractor: two views of the same points."""
+    first = random_features(0)
+    write_random(path, a=first, b=shuffled(first, 3)[0], c=random_features(9, 1))
+    with h5py.File(path, "a") as file:
+        file.attrs["extractor_identity"] = identity
+    return path
+
+
+def test_a_learned_matcher_writes_its_probabilities_and_its_name(toy: Path, tmp_path: Path) -> None:
+    source, out = described(tmp_path / "f.h5", "superpoint abc"), tmp_path / "m.h5"
+    summary = match_pairs(source, [("a", "b"), ("a", "c")], out, learned(toy))
+    assert (summary.done, summary.present) == (2, 0)
+    found, scores = read_matches(out, "a", "b")
+    expected = shuffled(random_features(0), 3)[1]
+    assert len(found) > 30 and (found[:, 1] == expected[found[:, 0]]).mean() > 0.9
+    assert (scores > 0.1).all() and (scores <= 1).all() and scores.std() > 0
+    assert match_names(out)[0]["matcher"].startswith("learned matcher ")
+    # The same bytes by two processes, and no mixture with nearest neighbours.
+    again = tmp_path / "again.h5"
+    match_pairs(source, [("a", "b"), ("a", "c")], again, learned(toy, workers=2))
+    assert again.read_bytes() == out.read_bytes()
+    with pytest.raises(FeatureFileError, match="other settings"):
+        match_pairs(source, [("b", "c")], out, ALONE)
+    with pytest.raises(ConfigError, match="are of nearest neighbours"):
+        match_pairs(source, PAIRS, tmp_path / "r.h5", learned(toy, ratio=0.8))
+
+
+@pytest.mark.parametrize("identity", ["orb", "superpoint other", ""])
+def test_features_of_another_extractor_are_refused(
+    toy: Path, tmp_path: Path, identity: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, out = described(tmp_path / "f.h5", identity), tmp_path / "m.h5"
+    with pytest.raises(WeightsError, match="matches features of superpoint abc"):
+        match_pairs(source, [("a", "b")], out, learned(toy))
+    assert not out.exists()
+    auto = replace(ALONE, matching=MatchingConfig(learned="auto", weights=str(toy)))
+    match_pairs(source, [("a", "b")], out, auto)
+    nearest = tmp_path / "nearest.h5"
+    match_pairs(source, [("a", "b")], nearest, ALONE)
+    assert out.read_bytes() == nearest.read_bytes()
+    assert "nearest neighbours are matched" in caplog.text
+
+
+def test_the_command_refuses_in_one_line(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = described(tmp_path / "f.h5", "orb")
+    command = ["match", str(source), "--pairs", "exhaustive", "--out", str(tmp_path / "m.h5")]
+    for given, expected in (
+        (["matching.learned=on"], "there is no matcher of orb"),
+        (["matching.learned=on", f"matching.weights={toy}"], "found orb: use --extractor"),
+        (["tracking.min_inliers=20"], "takes matching.KEY=VALUE only"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *(item for value in given for item in ("--set", value))])
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert expected in error and len(error.strip().splitlines()) == 1

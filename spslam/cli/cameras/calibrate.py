@@ -11,10 +11,12 @@ from spslam.cli.cameras.board import board
 from spslam.cli.console import StatusLine
 from spslam.cli.options import (
     CommandGroup,
+    MatchingOption,
     SequenceOption,
     TimeUnitOption,
     TimeUnitValue,
     command_group,
+    resolve_matching,
 )
 
 # The command that runs where the first argument is no other command.
@@ -65,6 +67,7 @@ def calibrate_recording(
         str, typer.Option(metavar="NAME", help="Format of RECORDING; auto recognises it.")
     ] = "auto",
     time_unit: TimeUnitOption = TimeUnitValue.AUTO,
+    overrides: MatchingOption = None,
 ) -> None:
     """Find focal length, principal point and distortion from the images of a recording.
 
@@ -81,7 +84,8 @@ def calibrate_recording(
     from spslam.io.files import write_atomic
 
     with StatusLine() as line:
-        done = self_calibrate(path, sequence, dataset, time_unit.value, shown_on(line))
+        matching = resolve_matching(overrides)
+        done = self_calibrate(path, sequence, dataset, time_unit.value, shown_on(line), matching)
     if out is None:
         typer.echo(done.text, nl=False)
         return

@@ -23,9 +23,15 @@ from spslam.camera import Camera
 from spslam.config import Config
 from spslam.errors import Refusal
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, PlaceRecognizer, PoseGraphSolver, PoseSolver
+from spslam.interfaces import (
+    Matcher,
+    PlaceRecognizer,
+    PoseGraphSolver,
+    PoseSolver,
+    WideStage,
+)
 from spslam.map.covisibility import essential_graph, median_depth
-from spslam.map.map import Map
+from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import first_keyframes, keyframes_of, move_submap, rescale_loops, submap_of
 from spslam.notices import counted, notice
 from spslam.slam.loops.loop_detection import LoopCandidates, travelled
@@ -33,6 +39,7 @@ from spslam.slam.loops.pose_graph import spread_gap
 from spslam.slam.loops.similar_places import Departure, Place, groups_by_similarity
 from spslam.slam.mapping import Mapper, RemovedKeyframe
 from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.views import frame_view, points_view
 from spslam.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -272,7 +279,7 @@ class LoopCloser:
     def _recognize(
         self, slam_map: Map, camera: Camera, keyframe_id: int, candidate: int
     ) -> TrackedFrame | Refusal:
-        """Track the keyframe by the points around an old one."""
+        """Track the keyframe by the points around an old one; return the best attempt."""
         companions, _ = slam_map.covisible(candidate, least=self._config.min_covisibility)
         # Exclude the points that tracking matched already: they would confirm the current pose
         # instead of testing it.
@@ -286,12 +293,41 @@ class LoopCloser:
             # The old place may have another scale with a single camera: the pose comes from pixels
             # alone.
             observations = replace(observations, u_right=np.full(len(observations), np.nan))
-        matches0 = self._matcher.match(
-            observations.descriptors,
-            slam_map.points["descriptor"][rows],
-            self._max_descriptor_distance,
-            self._ratio,
+        wider = np.setdiff1d(
+            slam_map.points_seen_by(np.append(companions[:10], candidate)), carried
         )
+        same = submap_of(slam_map, candidate) == submap_of(slam_map, keyframe_id)
+        stage = WideStage.LOOPS if same else WideStage.SUBMAPS
+        best: TrackedFrame | Refusal | None = None
+        for attempt in self._matcher.attempts(stage):
+            matches0 = self._matcher.match_views(
+                frame_view(observations, camera),
+                points_view(slam_map, camera, candidate, rows),
+                self._max_descriptor_distance,
+                self._ratio,
+                stage=attempt,
+            ).matches0
+            found = self._track_from(
+                observations, slam_map, camera, rows, matches0, wider, wide=attempt is not None
+            )
+            best = _better(best, found)
+            if not isinstance(best, Refusal) and best.inliers >= self._config.min_inliers:
+                break
+        assert best is not None
+        return best
+
+    def _track_from(
+        self,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        rows: IntArray,
+        matches0: IntArray,
+        local_points: IntArray,
+        *,
+        wide: bool,
+    ) -> TrackedFrame | Refusal:
+        """Track a keyframe from its matches (N,) with old points, by their rows."""
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_matches:
             return Refusal(counted(len(hit), "match", "matches"))
@@ -303,10 +339,15 @@ class LoopCloser:
         )
         if estimate is None:
             return Refusal(f"no pose agrees with {counted(len(hit), 'match', 'matches')}")
-        wider = slam_map.points_seen_by(np.append(companions[:10], candidate))
         tracked = self._tracker.track(
-            observations, slam_map, camera, estimate.T_cam_world, np.setdiff1d(wider, carried)
+            observations, slam_map, camera, estimate.T_cam_world, local_points
         )
+        if wide:
+            matched = np.full(len(observations), NO_POINT, dtype=np.int64)
+            matched[hit] = slam_map.points["id"][rows[matches0[hit]]]
+            tracked = self._tracker.with_matches(
+                tracked, observations, slam_map, camera, estimate.T_cam_world, matched
+            )
         if tracked is None:
             return Refusal(
                 f"{counted(np.count_nonzero(estimate.inliers), 'inlier')}, none by projection"
@@ -545,6 +586,19 @@ class LoopCloser:
         rows = slam_map.point_rows(points)
         correction = after[anchors] @ geometry.inverse(before[anchors])
         slam_map.positions[rows] = geometry.apply(correction, slam_map.positions[rows])
+
+
+def _better(
+    before: TrackedFrame | Refusal | None, found: TrackedFrame | Refusal
+) -> TrackedFrame | Refusal:
+    """Return the attempt with more inliers; of two refusals the first."""
+    if before is None:
+        return found
+    if isinstance(found, Refusal):
+        return before
+    if isinstance(before, Refusal) or found.inliers > before.inliers:
+        return found
+    return before
 
 
 def _gap(slam_map: Map, keyframe_id: int, found: TrackedFrame) -> float:

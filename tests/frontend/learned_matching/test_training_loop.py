@@ -218,7 +218,7 @@ def test_the_configuration_chooses_the_matcher(tmp_path: Path) -> None:
         assert type(create_matcher(config, "superpoint abc")) is DescriptorMatcher
     with pytest.raises(WeightsError, match="matches features of superpoint abc, found orb"):
         create_matcher(on, "orb")
-    with pytest.raises(ConfigError, match="no matcher is built in"):
+    with pytest.raises(ConfigError, match="there is no matcher of superpoint abc"):
         create_matcher(MatchingConfig(learned="on"), "superpoint abc")
     views = views_of(0)
     long = replace(views[0].features, descriptors=np.ones((40, 8), np.float32))
