@@ -203,6 +203,23 @@ def hull_fraction(pixels: FloatArray, camera: Camera) -> float:
     return float(cv2.contourArea(hull) / (camera.width * camera.height))
 
 
+@dataclass(frozen=True, eq=False)
+class _Matches:
+    """Matches between keypoints of a frame and points of the map.
+
+    Attributes:
+        observations: of the frame.
+        keypoints: (M,) indices of the keypoints.
+        point_ids: (M,) their points.
+        positions: (M, 3) of the points.
+    """
+
+    observations: Observations
+    keypoints: IntArray
+    point_ids: IntArray
+    positions: FloatArray
+
+
 class Tracker:
     """Finds the pose of each frame: near a prediction in the local map, or by RANSAC on keyframes.
 
@@ -284,22 +301,22 @@ class Tracker:
         """Find a pose by at most `most` of the points, then by all points in a narrow radius."""
         some = local_points[:: -(-len(local_points) // most)]
 
-        def search(coarse: bool) -> TrackedFrame | None:
-            return self._match_and_refine(
-                observations, slam_map, camera, T_cam_world, some, radius, coarse=coarse
-            )
-
+        matches = self._match(observations, slam_map, camera, T_cam_world, some, radius)
         # One coarse round may end too far off for enough inliers.
-        first = search(coarse=True) or search(coarse=False)
+        first = self._refine(matches, T_cam_world, camera, coarse=True) or self._refine(
+            matches, T_cam_world, camera
+        )
         if first is None:
             return None
         refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
-        second = self._match_and_refine(
-            observations, slam_map, camera, refined, local_points, narrow
+        second = self._refine(
+            self._match(observations, slam_map, camera, refined, local_points, narrow),
+            refined,
+            camera,
         )
         if second is not None and second.inliers >= first.inliers:
             return second
-        return search(coarse=False)
+        return self._refine(matches, T_cam_world, camera)
 
     def recover(
         self,
@@ -414,7 +431,7 @@ class Tracker:
         point_ids[hit] = slam_map.observations["point"][linked[matches0[hit]]]
         return point_ids
 
-    def _match_and_refine(
+    def _match(
         self,
         observations: Observations,
         slam_map: Map,
@@ -422,9 +439,8 @@ class Tracker:
         T_cam_world: FloatArray,
         local_points: IntArray,
         radius: float,
-        *,
-        coarse: bool = False,
-    ) -> TrackedFrame | None:
+    ) -> _Matches | None:
+        """Match points around their projections; None if too few match."""
         rows = slam_map.point_rows(local_points)
         rows = rows[rows >= 0]
         pixels, visible = self.project(slam_map, camera, T_cam_world, rows)
@@ -442,10 +458,26 @@ class Tracker:
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_inliers:
             return None
-        keypoints = matches0[hit]
+        rows = rows[hit]
+        return _Matches(
+            observations, matches0[hit], slam_map.points["id"][rows], slam_map.positions[rows]
+        )
+
+    def _refine(
+        self,
+        matches: _Matches | None,
+        T_cam_world: FloatArray,
+        camera: Camera,
+        *,
+        coarse: bool = False,
+    ) -> TrackedFrame | None:
+        """Refine a pose by matches; None if too few agree with it."""
+        if matches is None:
+            return None
+        observations, keypoints = matches.observations, matches.keypoints
         estimate = self._pose_solver.refine(
             T_cam_world,
-            slam_map.positions[rows[hit]],
+            matches.positions,
             observations.pixels[keypoints],
             observations.u_right[keypoints],
             camera,
@@ -454,7 +486,7 @@ class Tracker:
         if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
             return None
         matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
-        matched[np.where(estimate.inliers, 0, 1), keypoints] = slam_map.points["id"][rows[hit]]
+        matched[np.where(estimate.inliers, 0, 1), keypoints] = matches.point_ids
         return TrackedFrame(observations, estimate, matched[0], matched[1], "motion")
 
     def project(
