@@ -18,6 +18,10 @@ from spslam.interfaces import Matcher, PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.typing import FloatArray, IntArray
 
+# The small search radius is enough with this ratio of the usual fraction of inliers.
+_USUAL_RATIO = 0.8
+# Two search radii lead to the same pose if the larger finds up to this many times the inliers.
+_SAME_INLIERS = 1.1
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 _NO_KEYFRAMES = np.zeros(0, dtype=np.int64)
 
@@ -241,6 +245,8 @@ class Tracker:
         self._matcher = matcher
         self._pose_solver = pose_solver
         self._max_descriptor_distance = max_descriptor_distance
+        # Fraction of inliers of the latest search with a normal radius, or more since then.
+        self._usual = 1.0
 
     def track(
         self,
@@ -274,19 +280,34 @@ class Tracker:
             )
 
         near = search(self._config.near_radius_ratio, self._config.near_points)
-        if (
-            near is not None
-            and near.inliers >= self._config.near_min_inlier_fraction * near.matches
-        ):
+        if near is not None and near.inliers >= self._least_near_fraction() * near.matches:
+            self._usual = max(self._usual, near.inliers / near.matches)
             return near
-        best: TrackedFrame | None = None
-        for widening in (1.0, self._config.wide_radius_ratio):
-            found = search(widening)
-            if found is not None and (best is None or found.inliers > best.inliers):
-                best = found
-            if best is not None and best.inliers >= self._config.min_inlier_fraction * best.matches:
-                break
+        best = search(1.0)
+        if best is None or not self._is_enough(best, near):
+            wide = search(self._config.wide_radius_ratio)
+            if wide is not None and (best is None or wide.inliers > best.inliers):
+                best = wide
+        self._usual = 1.0 if best is None else best.inliers / best.matches
         return best
+
+    def _is_enough(self, found: TrackedFrame, near: TrackedFrame | None) -> bool:
+        """Whether a wider radius than the normal one would find nothing else.
+
+        It would not if enough matches agree, or if the small radius found as many inliers.
+        """
+        if found.inliers >= self._config.min_inlier_fraction * found.matches:
+            return True
+        return near is not None and found.inliers <= _SAME_INLIERS * near.inliers
+
+    def _least_near_fraction(self) -> float:
+        """Minimum fraction of inliers with which the small radius is enough.
+
+        Rolling shutter and blur lower the fraction with any radius: then a larger one finds nothing
+        else, and the fraction that is usual in the latest frames is enough.
+        """
+        usual = max(_USUAL_RATIO * self._usual, self._config.min_inlier_fraction)
+        return min(self._config.near_min_inlier_fraction, usual)
 
     def _search(
         self,
