@@ -14,7 +14,7 @@ from spslam.interfaces import PoseEstimate
 from spslam.typing import BoolArray, FloatArray
 
 from .damping import Damping, minimize
-from .residuals import Reprojection, chi_squared, huber_cost, huber_weight, pose_jacobian
+from .residuals import Reprojection, chi_squared, huber_cost, huber_weight
 
 # Smallest number of points that determine a pose: fewer give no estimate.
 _MIN_POINTS = 4
@@ -182,13 +182,14 @@ class _Problem:
     """The points (3, N) and measurements of one pose."""
 
     def __init__(self, points: FloatArray, measured: Reprojection) -> None:
-        self.usable: BoolArray = measured.finite & np.isfinite(points).all(axis=1)
-        self.points: FloatArray = np.ascontiguousarray(
-            np.where(self.usable[:, None], points, 0.0).T
-        )
+        self.points: FloatArray = np.array(points.T, dtype=np.float64, order="C")
+        self.usable: BoolArray = measured.finite & np.isfinite(self.points).all(axis=0)
+        self.all_usable = bool(self.usable.all())
+        if not self.all_usable:
+            self.points[:, ~self.usable] = 0.0
         self.measured = measured
         # Without any u_right, the third row of each residual is 0 and left out.
-        self.rows = 3 if measured.stereo.any() else 2
+        self.rows = 3 if measured.any_stereo else 2
 
 
 class _View:
@@ -198,33 +199,35 @@ class _View:
         self.problem, self.T = problem, T
         self._points_cam = T[:3, :3] @ problem.points + T[:3, 3:]
         self.residuals, valid = problem.measured.residuals(self._points_cam)
-        self._valid: BoolArray = valid & problem.usable
-        # A point behind the camera has a residual of 100 σ, so that a step cannot gain by moving
-        # points there.
-        self.chi2: FloatArray = np.where(self._valid, chi_squared(self.residuals), 1e4)
+        self._valid: BoolArray = valid if problem.all_usable else valid & problem.usable
+        self.chi2: FloatArray = chi_squared(self.residuals)
+        if self._valid is not problem.measured.everything:
+            # A point behind the camera has a residual of 100 σ, so that a step cannot gain by
+            # moving points there.
+            self.chi2 = np.where(self._valid, self.chi2, 1e4)
 
     @cached_property
     def jacobian(self) -> FloatArray:
         """Derivatives (6, 2 or 3, N) of the residuals by a left perturbation of the pose."""
-        by_point = self.problem.measured.jacobian(self._points_cam, self._valid)
-        return pose_jacobian(by_point, self._points_cam)[:, : self.problem.rows]
+        return self.problem.measured.pose_jacobian(self._points_cam, self._valid)
 
     def inliers(self, tolerance: float = 1.0) -> BoolArray:
         """Return which points (N,) are within `tolerance` times the 95 % limit of χ²."""
         inliers: BoolArray = self._valid & (self.chi2 <= tolerance * self.problem.measured.limit)
         return inliers
 
-    def cost(self, active: BoolArray, huber: bool) -> float:
-        """Return the cost of the active points."""
+    def cost(self, active: FloatArray, huber: bool) -> float:
+        """Return the cost of the active points (N,), 1 or 0 each."""
         cost = huber_cost(self.chi2, self.problem.measured.limit) if huber else self.chi2
         return float(cost @ active)
 
-    def linearize(self, active: BoolArray, huber: bool) -> tuple[FloatArray, FloatArray]:
+    def linearize(self, active: FloatArray, huber: bool) -> tuple[FloatArray, FloatArray]:
         """Return the normal matrix (6, 6) and gradient (6,) of the active points."""
         limit, rows = self.problem.measured.limit, self.problem.rows
-        weight = huber_weight(self.chi2, limit) * active if huber else active.astype(np.float64)
-        weighted = (self.jacobian * weight).reshape(6, -1)
-        return weighted @ self.jacobian.reshape(6, -1).T, weighted @ self.residuals[:rows].ravel()
+        weight = huber_weight(self.chi2, limit) * active if huber else active
+        jacobian = self.jacobian
+        weighted = (jacobian * weight).reshape(6, -1)
+        return weighted @ jacobian.reshape(6, -1).T, weighted @ self.residuals[:rows].ravel()
 
 
 class _Step(NamedTuple):
@@ -238,7 +241,8 @@ class _Round:
     """One round, a problem of `minimize`: its active points (N,), its kernel and its stop rule."""
 
     def __init__(self, active: BoolArray, huber: bool, tolerance: float) -> None:
-        self._active, self._huber, self._tolerance = active, huber, tolerance
+        self._active: FloatArray = active.astype(np.float64)
+        self._huber, self._tolerance = huber, tolerance
 
     def cost(self, view: _View) -> float:
         return view.cost(self._active, self._huber)
@@ -248,7 +252,9 @@ class _Round:
 
     def solve(self, normal: tuple[FloatArray, FloatArray], damping: float) -> _Step | None:
         matrix, gradient = normal
-        step = _solve(matrix + damping * np.diag(np.diag(matrix) + 1e-12), -gradient)
+        damped = matrix.copy()
+        damped.ravel()[::7] += damping * (matrix.ravel()[::7] + 1e-12)
+        step = _solve(damped, -gradient)
         return None if step is None else _Step(step, float(step @ matrix @ step))
 
     def is_negligible(self, step: _Step) -> bool:

@@ -9,6 +9,7 @@ memory, which is several times faster than stacks of small matrices. Jacobians a
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ class Reprojection:
         finite: (N,) bool, observations with finite pixels.
         stereo: (N,) bool, observations with u_right.
         limit: (N,) χ² above which an observation is an outlier (95 %).
+        any_stereo: whether any observation has u_right.
+        everything: (N,) bool, True; `residuals` returns this array if all are valid.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Reprojection:
         if camera.bf <= 0:
             self.stereo = np.zeros_like(self.finite)
         self.limit: FloatArray = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
+        self._count_kinds()
         measured = np.column_stack([pixels, u_right]).T
         centre = np.array([[camera.cx], [camera.cy], [camera.cx]])
         self._measured: FloatArray = (
@@ -74,6 +78,15 @@ class Reprojection:
             camera.fy / pixel_sigma,
             camera.bf / third_sigma,
         )
+        self._focal = np.array([[self._fx], [self._fy]])
+
+    def _count_kinds(self) -> None:
+        """Note what holds for all observations: tracking computes residuals a hundred times."""
+        self._mono = ~self.stereo
+        self._any_mono, self.any_stereo = bool(self._mono.any()), bool(self.stereo.any())
+        # The same array whenever all observations are valid, so that callers can see it at once.
+        self.everything: BoolArray = np.ones(len(self.finite), dtype=np.bool_)
+        self._all_finite = bool(self.finite.all())
 
     def select(self, index: NDArray[np.int64]) -> Reprojection:
         """Return only the observations at `index`."""
@@ -84,6 +97,7 @@ class Reprojection:
             self.limit[index],
         )
         chosen._measured = np.take(self._measured, index, axis=1)
+        chosen._count_kinds()
         return chosen
 
     def residuals(self, points_cam: FloatArray) -> tuple[FloatArray, BoolArray]:
@@ -92,26 +106,35 @@ class Reprojection:
         Invalid are NaN points, NaN pixels and points at or behind the camera; their residuals
         are 0.
         """
-        x, y, z = points_cam
-        valid: BoolArray = (z > MIN_DEPTH) & (z < np.inf) & self.finite
-        inverse_z = 1.0 / np.where(valid, z, 1.0)
+        z = points_cam[2]
+        # A comparison with NaN is False.
+        ahead = self._all_finite and len(z) > 0 and z.min() > MIN_DEPTH and z.max() < np.inf
+        valid = self.everything if ahead else (z > MIN_DEPTH) & (z < np.inf) & self.finite
+        inverse_z = 1.0 / (z if ahead else np.where(valid, z, 1.0))
         out = np.empty_like(points_cam)
-        np.multiply(self._fx * x, inverse_z, out=out[0])
-        np.multiply(self._fy * y, inverse_z, out=out[1])
+        np.multiply(points_cam[:2], self._focal, out=out[:2])
+        out[:2] *= inverse_z
         np.multiply(self._bf, inverse_z, out=out[2])
         if not self._of_disparity:
             np.subtract(out[0], out[2], out=out[2])
         out -= self._measured
-        out[2, ~self.stereo] = 0.0
-        finite = np.isfinite(out[0]) & np.isfinite(out[1])
-        valid &= finite
+        if self._any_mono:
+            np.copyto(out[2], 0.0, where=self._mono)
+        # One sum instead of a test of each residual: it is finite only if all of them are.
+        if ahead and math.isfinite(out.sum()):
+            return out, valid
+        valid = valid & np.isfinite(out[0]) & np.isfinite(out[1])
         out[:, ~valid] = 0.0
         return out, valid
 
     def jacobian(self, points_cam: FloatArray, valid: BoolArray) -> FloatArray:
         """Return derivatives (3, 3, N) of residuals by the camera point; 0 where not `valid`."""
-        z = np.where(valid, points_cam[2], 1.0)
-        x_over_z, y_over_z = np.where(valid, points_cam[:2], 0.0) / z
+        if valid is self.everything:
+            z = points_cam[2]
+            x_over_z, y_over_z = points_cam[:2] / z
+        else:
+            z = np.where(valid, points_cam[2], 1.0)
+            x_over_z, y_over_z = np.where(valid, points_cam[:2], 0.0) / z
         inverse_z = valid / z
         out = np.zeros((3, 3, len(z)))
         fx_over_z = self._fx * inverse_z
@@ -125,6 +148,42 @@ class Reprojection:
         else:
             out[0, 2] = fx_over_z * self.stereo
             out[2, 2] = (out[2, 0] + by_depth) * self.stereo
+        return out
+
+    def pose_jacobian(self, points_cam: FloatArray, valid: BoolArray) -> FloatArray:
+        """Return derivatives (6, 3 or 2, N) of residuals by a left pose perturbation.
+
+        There are two rows if no observation has `u_right`. Equals `pose_jacobian` of `jacobian` in
+        fewer operations.
+        """
+        if valid is not self.everything:
+            both = pose_jacobian(self.jacobian(points_cam, valid), points_cam)
+            return both if self.any_stereo else both[:, :2]
+        x, y, z = points_cam
+        inverse_z = 1.0 / z
+        out = np.zeros((6, 3 if self.any_stereo else 2, len(z)))
+        by_image = self._focal * inverse_z
+        by_depth = -by_image * (points_cam[:2] / z)
+        minus_x = -x
+        out[0, 0], out[1, 1] = by_image
+        out[2, :2] = by_depth
+        np.multiply(by_depth, y, out=out[3, :2])
+        np.multiply(by_depth, minus_x, out=out[4, :2])
+        out[3, 1] -= by_image[1] * z
+        out[4, 0] += by_image[0] * z
+        np.multiply(by_image[0], -y, out=out[5, 0])
+        np.multiply(by_image[1], x, out=out[5, 1])
+        if not self.any_stereo:
+            return out
+        third = self._bf * inverse_z * inverse_z
+        third = -third if self._of_disparity else by_depth[0] + third
+        np.multiply(third, self.stereo, out=out[2, 2])
+        np.multiply(out[2, 2], y, out=out[3, 2])
+        np.multiply(out[2, 2], minus_x, out=out[4, 2])
+        if not self._of_disparity:
+            np.multiply(by_image[0], self.stereo, out=out[0, 2])
+            out[4, 2] += out[0, 2] * z
+            np.multiply(out[0, 2], -y, out=out[5, 2])
         return out
 
 

@@ -14,6 +14,8 @@ from spslam.lens_models import central_scale, positions_of, rays_of, straight_ra
 
 # Number of fixed-point iterations that refine OpenCV's undistorted points.
 _UNDISTORT_ITERATIONS = 10
+# Number of coefficients of the lens model radtan without its rational and thin prism terms.
+_PLAIN_RADTAN = 5
 # Error of an undistorted point when it is distorted again, pixels, above which `undistort` refines
 # it by Newton's method; and number of Newton steps.
 _ROUGH_PX, _NEWTON_STEPS = 1e-3, 10
@@ -263,6 +265,8 @@ class Camera:
         if self.distortion_model == "none" or len(points) == 0:
             return points.copy()
         normalised = (points - (self.cx, self.cy)) / self.ideal_focal
+        if self.distortion_model == "radtan" and len(self.distortion) <= _PLAIN_RADTAN:
+            return self._plain_radtan(normalised)
         rays = np.concatenate([normalised, np.ones((len(points), 1))], axis=1)
         return self._radtan(rays) if self.distortion_model == "radtan" else self._bent(rays)
 
@@ -293,6 +297,22 @@ class Camera:
             return self.bearings(self._exactly_undistorted(pixels))
         positions = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
         return rays_of(self.distortion_model, self.distortion, positions)
+
+    def _plain_radtan(self, slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Distort slopes (N, 2) by k1, k2, p1, p2 and k3; returns pixels (N, 2).
+
+        The operations are those of `cv2.projectPoints`, in its order, without its derivatives: a
+        quarter of its time.
+        """
+        k1, k2, p1, p2, k3 = (*self.distortion, *(0.0,) * (_PLAIN_RADTAN - len(self.distortion)))
+        x, y = slopes.T.copy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            xy2, r2 = 2.0 * x * y, x * x + y * y
+            r4 = r2 * r2
+            radial = 1.0 + k1 * r2 + k2 * r4 + k3 * (r4 * r2)
+            u = x * radial + p1 * xy2 + p2 * (r2 + 2.0 * x * x)
+            v = y * radial + p1 * (r2 + 2.0 * y * y) + p2 * xy2
+        return np.stack([u * self.fx + self.cx, v * self.fy + self.cy], axis=1)
 
     def _radtan(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
         still = np.zeros(3)

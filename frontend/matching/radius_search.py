@@ -17,6 +17,8 @@ _SLENDER = 4.0
 # Largest radius for the choice of cells, pixels: farther than any image is wide. An infinite radius
 # would have no cell.
 _FAR_PX = 1e9
+# Number of empty rows of cells above and below the points.
+_EMPTY_ROWS = 3
 # Added to the radius for the choice of cells, pixels: rounding must not lose a point on the circle.
 _RIM_PX = 1e-6
 
@@ -52,44 +54,80 @@ def pairs_within_radius(
         Indices in `pixels0` (P,) int64, and indices in `pixels1` (P,) int64.
     """
     none = np.zeros(0, np.int64)
-    radii = np.broadcast_to(np.asarray(radius, np.float64), (len(pixels0),))
-    use0, use1 = np.flatnonzero(_finite(pixels0) & (radii >= 0)), np.flatnonzero(_finite(pixels1))
-    if not len(use0) or not len(use1):
+    use0, use1 = _finite(pixels0), _finite(pixels1)
+    radii: FloatArray | None = None
+    if np.ndim(radius):
+        radii = np.asarray(radius, np.float64)
+        use0 &= radii >= 0
+    elif not radius >= 0:
         return none, none
     # Separate arrays for x and y: NumPy is slow if the last axis has only two elements.
-    (x0, y0), (x1, y1) = pixels0[use0].T.copy(), pixels1[use1].T.copy()
-    gates = radii[use0]
+    (points0, x0, y0), (points1, x1, y1) = _chosen(pixels0, use0), _chosen(pixels1, use1)
+    if not len(x0) or not len(x1):
+        return none, none
+    gates = float(radius) if radii is None else radii[points0]
     reach = np.minimum(gates, _FAR_PX) + _RIM_PX
-    left, top = x1.min(), y1.min()
-    height = max(float(reach.max()), _LEAST_CELL_PX)
-    width = height / _SLENDER
-    column1, row1 = ((x1 - left) / width).astype(np.int64), ((y1 - top) / height).astype(np.int64)
-    columns, rows = int(column1.max()) + 1, int(row1.max()) + 1
-    key1 = row1 * columns + column1
-    order = stable_order(key1)
-    bounds = np.cumsum(np.bincount(key1 + 1, minlength=rows * columns + 1))
-
-    # Clip to one cell outside the grid: far predictions must not overflow, and find nothing there.
-    first, last = (
-        np.clip(np.floor((end - left) / width), -1.0, columns).astype(np.int64)
-        for end in (x0 - reach, x0 + reach)
-    )
-    begin, end = np.clip(first, 0, columns), np.clip(last + 1, 0, columns)
-    row = np.clip(np.floor((y0 - top) / height), -2.0, rows + 1.0).astype(np.int64) + np.array(
-        [[-1], [0], [1]]
-    )
-    inside = (row >= 0) & (row < rows)
-    base = np.where(inside, row, 0) * columns
-    starts, stops = bounds[base + begin], bounds[base + end]
-    points = np.broadcast_to(np.arange(len(use0)), starts.shape)
+    height = max(float(np.max(reach)), _LEAST_CELL_PX)
+    grid = _Grid(x1, y1, height)
+    starts, stops = grid.runs(x0, y0, reach)
     index0, position = expand_ranges(
-        points.ravel(), starts.ravel(), np.where(inside, stops, starts).ravel()
+        np.broadcast_to(np.arange(len(x0)), starts.shape).ravel(), starts.ravel(), stops.ravel()
     )
-    # Sort the points by cell: the pairs then read memory in order.
-    x1, y1 = x1[order], y1[order]
-    dx, dy = x0[index0] - x1[position], y0[index0] - y1[position]
-    near = np.flatnonzero(dx * dx + dy * dy <= (gates * gates)[index0])
-    return use0[index0[near]], use1[order[position[near]]]
+    # The points are sorted by cell: the pairs read memory in order.
+    squared, dy = x0.take(index0), y0.take(index0)
+    squared -= grid.x.take(position)
+    dy -= grid.y.take(position)
+    squared *= squared
+    dy *= dy
+    squared += dy
+    squares = np.square(gates)
+    near = np.flatnonzero(squared <= (squares if radii is None else squares.take(index0)))
+    return points0.take(index0.take(near)), points1.take(grid.order.take(position.take(near)))
+
+
+class _Grid:
+    """Points of an image, sorted by cells of a grid.
+
+    Attributes:
+        order: (N,) indices of the points, by cell.
+        x, y: (N,) their coordinates in that order.
+    """
+
+    def __init__(self, x: FloatArray, y: FloatArray, height: float) -> None:
+        self._height, self._width = height, height / _SLENDER
+        self._left, self._top = x.min(), y.min()
+        column = ((x - self._left) / self._width).astype(np.int64)
+        row = ((y - self._top) / height).astype(np.int64)
+        self._columns, self._rows = int(column.max()) + 1, int(row.max()) + 1
+        # Empty rows above and below spare tests of whether a row of cells is in the grid.
+        key = (row + _EMPTY_ROWS) * self._columns + column
+        self.order = stable_order(key)
+        self.x, self.y = x.take(self.order), y.take(self.order)
+        count = (self._rows + 2 * _EMPTY_ROWS) * self._columns
+        self._bounds = np.cumsum(np.bincount(key + 1, minlength=count + 1))
+
+    def runs(self, x: FloatArray, y: FloatArray, reach: FloatArray) -> tuple[IntArray, IntArray]:
+        """Find the runs (3, M) of sorted points in the cells around positions (M,).
+
+        They hold all points within `reach`, a scalar or (M,), and others.
+        """
+        middle, aside = (x - self._left) / self._width, reach / self._width
+        # Clip before the conversion to integers: far predictions must not overflow. Of positive
+        # numbers, it rounds down.
+        begin = np.minimum(np.maximum(middle - aside, 0.0), self._columns).astype(np.int64)
+        end = np.minimum(np.maximum(middle + aside + 1.0, 0.0), self._columns).astype(np.int64)
+        row = (y - self._top) / self._height
+        row = np.minimum(np.maximum(row, 1.0 - _EMPTY_ROWS), self._rows + 1.0)
+        base = (row + (_EMPTY_ROWS - 1.0)).astype(np.int64) * self._columns
+        rows = base + self._columns * np.array([[0], [1], [2]])
+        return self._bounds.take(rows + begin), self._bounds.take(rows + end)
+
+
+def _chosen(pixels: FloatArray, use: NDArray[np.bool_]) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Return the indices (M,) and contiguous coordinates (M,), (M,) of the used points (N, 2)."""
+    index = np.flatnonzero(use)
+    x, y = (pixels if len(index) == len(pixels) else pixels.take(index, axis=0)).T.copy()
+    return index, x, y
 
 
 def _finite(pixels: FloatArray) -> NDArray[np.bool_]:

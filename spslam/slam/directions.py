@@ -54,7 +54,7 @@ class _Directions:
         origins: (M, 3) position of that keyframe in the world.
         rays: (M, 3) unit vectors, direction in the world.
         nearness: (M,) inverse of the typical distance of the scene.
-        descriptors: (M, D).
+        descriptors: (M, D) float32.
     """
 
     keyframes: IntArray
@@ -151,7 +151,8 @@ class DirectionTracker:
             return None
         directions = _directions(slam_map, camera, anchors)
         points = np.union1d(local_points, slam_map.points_seen_by(around))
-        for widening in (1.0, self._config.wide_radius_ratio):
+        near, wide = self._config.near_radius_ratio, self._config.wide_radius_ratio
+        for widening in (near, 1.0, wide):
             T, best = T_cam_world, None
             for radius in (self._config.search_radius_px * widening, self._config.refine_radius_px):
                 found = self._match(observations, slam_map, camera, T, points, directions, radius)
@@ -208,9 +209,7 @@ class DirectionTracker:
         ahead = np.flatnonzero((in_camera[:, 2] > 0) & camera.in_image(direction_pixels))
         matches0 = self._matcher.match_near(
             np.concatenate([pixels, direction_pixels[ahead]]),
-            np.concatenate(
-                [slam_map.points["descriptor"][rows], directions.descriptors[ahead]]
-            ).astype(np.float32),
+            np.concatenate([slam_map.points["descriptor"][rows], directions.descriptors[ahead]]),
             observations.pixels,
             observations.descriptors,
             radius,
@@ -279,7 +278,7 @@ def _directions(slam_map: Map, camera: Camera, keyframe_ids: IntArray) -> _Direc
                 np.broadcast_to(pose[:3, 3], (len(free), 3)),
                 rays @ pose[:3, :3].T,
                 np.full(len(free), 1.0 / scene_distance(slam_map, keyframe_id)),
-                slam_map.observations["descriptor"][free],
+                slam_map.observations["descriptor"][free].astype(np.float32),
             )
         )
     return _Directions(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))

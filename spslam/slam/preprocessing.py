@@ -14,7 +14,7 @@ from spslam.errors import CalibrationError, DatasetError
 from spslam.frame import Features, Frame, Observations, colors_at, rows_at, unit_descriptors
 from spslam.interfaces import Extractor, StereoMatcher
 from spslam.slam.rolling_shutter import readout_delays
-from spslam.typing import BoolArray, FloatArray
+from spslam.typing import BoolArray, FloatArray, IntArray
 
 # Margin around masked parts in which no keypoint is used, pixels: descriptors there see the masked
 # texture. It matters little: demo-small, mono, 40 % masked, 0 px 9.4 mm, 4 px 9.3 mm (ATE).
@@ -169,17 +169,39 @@ def depth_at(
     weights = np.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
     # On a plane, inverse depth is affine in the image; depth is not.
     metres: FloatArray = 1.0 / np.sum(weights * inverse, axis=0)
-    return np.where(
-        _depth_range_around(depth, config)[y0, x0] <= config.edge_step * metres, metres, np.nan
+    around = _depth_range_around(depth, x0, y0, config)
+    return np.where(around <= config.edge_step * metres, metres, np.nan)
+
+
+def _depth_range_around(
+    depth: NDArray[np.float32], x0: IntArray, y0: IntArray, config: DepthConfig
+) -> NDArray[np.float32]:
+    """(N,) largest minus smallest known depth around pixels (N,), metres; infinite without any.
+
+    The windows reach equally far beyond each of the four interpolated pixels.
+    """
+    side = 2 * config.edge_margin_px + 2
+    if side * side * len(x0) > depth.size:
+        return _depth_range(depth, side)[y0, x0]
+    aside = np.arange(side)[:, None] - config.edge_margin_px
+    # Pixels outside the image are replaced by the nearest pixel, which is in the window anyway.
+    rows, columns = (
+        np.clip(first + aside, 0, size - 1)
+        for first, size in zip((y0, x0), depth.shape, strict=True)
     )
+    window = depth[rows[:, None], columns[None]].reshape(-1, len(x0))
+    known = np.isfinite(window) & (window > 0)
+    nearest = np.where(known, window, np.float32(np.inf)).min(axis=0)
+    largest = np.where(known, window, np.float32(0)).max(axis=0)
+    return np.where(largest > 0, largest - nearest, np.float32(np.inf))
 
 
-def _depth_range_around(depth: NDArray[np.float32], config: DepthConfig) -> NDArray[np.float32]:
-    """(H, W) largest minus smallest known depth around each pixel, metres."""
+def _depth_range(depth: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """(H, W) largest minus smallest known depth in a window of each pixel, metres."""
     known = np.isfinite(depth) & (depth > 0)
-    kernel = np.ones((2 * config.edge_margin_px + 2,) * 2, dtype=np.uint8)
+    kernel = np.ones((side, side), dtype=np.uint8)
     # The anchor makes the window reach equally far beyond each of the four interpolated pixels.
-    anchor = (config.edge_margin_px, config.edge_margin_px)
+    anchor = (side // 2 - 1, side // 2 - 1)
     farthest = np.float32(np.finfo(np.float32).max)
     nearest = cv2.erode(np.where(known, depth, farthest), kernel, anchor=anchor)
     largest = cv2.dilate(np.where(known, depth, np.float32(0)), kernel, anchor=anchor)

@@ -340,11 +340,13 @@ class Relocalizer:
         return (place for place in places if place.inliers >= self._config.recovery_inliers)
 
     def _around(self, slam_map: Map, reference_id: int) -> list[int]:
-        """The reference keyframe of the last tracked frame, and the newest keyframes."""
+        """The reference keyframe of the last tracked frame, and the newest keyframes, each once."""
         recent: list[int] = slam_map.keyframes["id"][::-1][
             : self._config.recovery_keyframes
         ].tolist()
-        return [reference_id, *recent] if slam_map.has_keyframe(reference_id) else recent
+        if not slam_map.has_keyframe(reference_id):
+            return recent
+        return list(dict.fromkeys([reference_id, *recent]))
 
     def _similar(
         self, observations: Observations, slam_map: Map, ids: IntArray, beside: Place | None = None

@@ -19,6 +19,10 @@ from spslam.map.map import NO_POINT, Map
 from spslam.slam.views import frame_view, keyframe_view, points_view
 from spslam.typing import FloatArray, IntArray
 
+# The small search radius is enough with this ratio of the usual fraction of inliers.
+_USUAL_RATIO = 0.8
+# Two search radii lead to the same pose if the larger finds up to this many times the inliers.
+_SAME_INLIERS = 1.1
 _NAN_COVARIANCE = np.full((6, 6), np.nan)
 _NO_KEYFRAMES = np.zeros(0, dtype=np.int64)
 
@@ -204,6 +208,23 @@ def hull_fraction(pixels: FloatArray, camera: Camera) -> float:
     return float(cv2.contourArea(hull) / (camera.width * camera.height))
 
 
+@dataclass(frozen=True, eq=False)
+class _Matches:
+    """Matches between keypoints of a frame and points of the map.
+
+    Attributes:
+        observations: of the frame.
+        keypoints: (M,) indices of the keypoints.
+        point_ids: (M,) their points.
+        positions: (M, 3) of the points.
+    """
+
+    observations: Observations
+    keypoints: IntArray
+    point_ids: IntArray
+    positions: FloatArray
+
+
 class Tracker:
     """Finds the pose of each frame: near a prediction in the local map, or by RANSAC on keyframes.
 
@@ -225,6 +246,8 @@ class Tracker:
         self._matcher = matcher
         self._pose_solver = pose_solver
         self._max_descriptor_distance = max_descriptor_distance
+        # Fraction of inliers of the latest search with a normal radius, or more since then.
+        self._usual = 1.0
 
     def track(
         self,
@@ -258,19 +281,34 @@ class Tracker:
             )
 
         near = search(self._config.near_radius_ratio, self._config.near_points)
-        if (
-            near is not None
-            and near.inliers >= self._config.near_min_inlier_fraction * near.matches
-        ):
+        if near is not None and near.inliers >= self._least_near_fraction() * near.matches:
+            self._usual = max(self._usual, near.inliers / near.matches)
             return near
-        best: TrackedFrame | None = None
-        for widening in (1.0, self._config.wide_radius_ratio):
-            found = search(widening)
-            if found is not None and (best is None or found.inliers > best.inliers):
-                best = found
-            if best is not None and best.inliers >= self._config.min_inlier_fraction * best.matches:
-                break
+        best = search(1.0)
+        if best is None or not self._is_enough(best, near):
+            wide = search(self._config.wide_radius_ratio)
+            if wide is not None and (best is None or wide.inliers > best.inliers):
+                best = wide
+        self._usual = 1.0 if best is None else best.inliers / best.matches
         return best
+
+    def _is_enough(self, found: TrackedFrame, near: TrackedFrame | None) -> bool:
+        """Whether a wider radius than the normal one would find nothing else.
+
+        It would not if enough matches agree, or if the small radius found as many inliers.
+        """
+        if found.inliers >= self._config.min_inlier_fraction * found.matches:
+            return True
+        return near is not None and found.inliers <= _SAME_INLIERS * near.inliers
+
+    def _least_near_fraction(self) -> float:
+        """Minimum fraction of inliers with which the small radius is enough.
+
+        Rolling shutter and blur lower the fraction with any radius: then a larger one finds nothing
+        else, and the fraction that is usual in the latest frames is enough.
+        """
+        usual = max(_USUAL_RATIO * self._usual, self._config.min_inlier_fraction)
+        return min(self._config.near_min_inlier_fraction, usual)
 
     def _search(
         self,
@@ -285,22 +323,22 @@ class Tracker:
         """Find a pose by at most `most` of the points, then by all points in a narrow radius."""
         some = local_points[:: -(-len(local_points) // most)]
 
-        def search(coarse: bool) -> TrackedFrame | None:
-            return self._match_and_refine(
-                observations, slam_map, camera, T_cam_world, some, radius, coarse=coarse
-            )
-
+        matches = self._match(observations, slam_map, camera, T_cam_world, some, radius)
         # One coarse round may end too far off for enough inliers.
-        first = search(coarse=True) or search(coarse=False)
+        first = self._refine(matches, T_cam_world, camera, coarse=True) or self._refine(
+            matches, T_cam_world, camera
+        )
         if first is None:
             return None
         refined, narrow = first.estimate.T_cam_world, self._config.refine_radius_px
-        second = self._match_and_refine(
-            observations, slam_map, camera, refined, local_points, narrow
+        second = self._refine(
+            self._match(observations, slam_map, camera, refined, local_points, narrow),
+            refined,
+            camera,
         )
         if second is not None and second.inliers >= first.inliers:
             return second
-        return search(coarse=False)
+        return self._refine(matches, T_cam_world, camera)
 
     def recover(
         self,
@@ -488,7 +526,7 @@ class Tracker:
         point_ids[hit] = seen[matches0[hit]]
         return point_ids
 
-    def _match_and_refine(
+    def _match(
         self,
         observations: Observations,
         slam_map: Map,
@@ -496,9 +534,8 @@ class Tracker:
         T_cam_world: FloatArray,
         local_points: IntArray,
         radius: float,
-        *,
-        coarse: bool = False,
-    ) -> TrackedFrame | None:
+    ) -> _Matches | None:
+        """Match points around their projections; None if too few match."""
         rows = slam_map.point_rows(local_points)
         rows = rows[rows >= 0]
         pixels, visible = self.project(slam_map, camera, T_cam_world, rows)
@@ -516,10 +553,26 @@ class Tracker:
         hit = np.flatnonzero(matches0 >= 0)
         if len(hit) < self._config.min_inliers:
             return None
-        keypoints = matches0[hit]
+        rows = rows[hit]
+        return _Matches(
+            observations, matches0[hit], slam_map.points["id"][rows], slam_map.positions[rows]
+        )
+
+    def _refine(
+        self,
+        matches: _Matches | None,
+        T_cam_world: FloatArray,
+        camera: Camera,
+        *,
+        coarse: bool = False,
+    ) -> TrackedFrame | None:
+        """Refine a pose by matches; None if too few agree with it."""
+        if matches is None:
+            return None
+        observations, keypoints = matches.observations, matches.keypoints
         estimate = self._pose_solver.refine(
             T_cam_world,
-            slam_map.positions[rows[hit]],
+            matches.positions,
             observations.pixels[keypoints],
             observations.u_right[keypoints],
             camera,
@@ -528,7 +581,7 @@ class Tracker:
         if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
             return None
         matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
-        matched[np.where(estimate.inliers, 0, 1), keypoints] = slam_map.points["id"][rows[hit]]
+        matched[np.where(estimate.inliers, 0, 1), keypoints] = matches.point_ids
         return TrackedFrame(observations, estimate, matched[0], matched[1], "motion")
 
     def project(

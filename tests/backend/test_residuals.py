@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spslam.backend.bundle import SchurBundleAdjuster
-from spslam.backend.residuals import Reprojection
+from spslam.backend.residuals import Reprojection, pose_jacobian
 from spslam.camera import Camera
 from spslam.interfaces import BundleProblem
 
@@ -30,6 +30,28 @@ def test_jacobian_equals_finite_differences(disparity_sigma: float | None) -> No
         step[axis] = 1e-5
         ahead, back = measured.residuals(points + step)[0], measured.residuals(points - step)[0]
         np.testing.assert_allclose(jacobian[axis], (ahead - back) / 2e-5, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("disparity_sigma", [None, 0.2])
+@pytest.mark.parametrize("kind", ["stereo", "mono", "some", "one behind"])
+def test_jacobian_by_the_pose_follows_from_that_by_the_point(
+    disparity_sigma: float | None, kind: str
+) -> None:
+    points = street_points(20).T
+    pixels = CAMERA.project(points.T) + 0.3
+    u_right = pixels[:, 0] - CAMERA.bf / points[2]
+    u_right[:: {"some": 3, "mono": 1}.get(kind, 100)] = np.nan
+    if kind == "one behind":
+        points[2, 5] = -3.0
+    measured = Reprojection(pixels, u_right, CAMERA, 0.7, disparity_sigma)
+    residuals, valid = measured.residuals(points)
+    assert np.count_nonzero(~valid) == (kind == "one behind")
+    assert np.all(residuals[:, ~valid] == 0.0)
+    expected = pose_jacobian(measured.jacobian(points, valid), points)
+    jacobian = measured.pose_jacobian(points, valid)
+    assert jacobian.shape == (6, 2 if kind == "mono" else 3, 20)
+    assert np.all(expected[:, 2:] == 0.0) == (kind == "mono")
+    np.testing.assert_array_equal(jacobian, expected[:, : jacobian.shape[1]])
 
 
 def test_an_error_of_the_keypoint_does_not_change_the_disparity() -> None:

@@ -71,6 +71,20 @@ def test_depth_is_unknown_in_holes_out_of_range_and_near_steps() -> None:
     assert np.isnan(depth_at(np.zeros((48, 64), np.float32), POINTS, DepthConfig())).all()
 
 
+@pytest.mark.parametrize("margin", [0, 1, 4])
+def test_depth_near_a_step_does_not_depend_on_the_number_of_keypoints(margin: int) -> None:
+    rng = np.random.default_rng(4)
+    depth = np.where(rng.random((48, 64)) < 0.02, 3.0, 2.0).astype(np.float32)
+    depth[rng.random((48, 64)) < 0.02] = np.nan
+    points = rng.uniform([0, 0], [63, 47], (4000, 2)).astype(np.float32)
+    config = DepthConfig(edge_margin_px=margin)
+    # Many keypoints: the range of depths is computed for the whole image.
+    together = depth_at(depth, points, config)
+    apart = np.concatenate([depth_at(depth, some, config) for some in np.split(points, 400)])
+    assert 0 < np.count_nonzero(np.isnan(together)) < len(points)
+    np.testing.assert_array_equal(together, apart)
+
+
 def test_depth_becomes_a_virtual_right_image() -> None:
     image = np.zeros((48, 64), np.uint8)
     frame = Frame(0, 0.0, CAMERA, image, depth=np.full((48, 64), 2.0, np.float32))

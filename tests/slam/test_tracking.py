@@ -99,6 +99,49 @@ def test_a_wider_search_radius_is_used_if_the_first_is_too_small(scene, slam_map
     )
 
 
+class RadiusLog(DescriptorMatcher):
+    """A matcher that notes its search radii."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.radii: list[float] = []
+
+    def match_near(self, *arguments) -> np.ndarray:
+        self.radii.append(float(arguments[4]))
+        return super().match_near(*arguments)
+
+
+def test_the_small_radius_is_enough_while_few_inliers_are_usual(scene, slam_map) -> None:
+    matcher = RadiusLog()
+    noisy = Tracker(Config(), matcher, PnPSolver(NOISE_PX), max_descriptor_distance=0.7)
+    rng = np.random.default_rng(2)
+
+    def radii(inlier_fraction: float) -> list[float]:
+        """Track a frame with displaced keypoints; return the radii of the searches."""
+        observations = scene.observe(scene.pose(0.5), 9, noise_px=NOISE_PX)
+        moved = np.flatnonzero(rng.random(len(observations)) > inlier_fraction)
+        observations.pixels[moved] += rng.choice([-3.5, 3.5], (len(moved), 2))
+        matcher.radii.clear()
+        tracked = noisy.track(
+            observations,
+            slam_map,
+            scene.camera,
+            geometry.inverse(scene.pose(0.52)),
+            all_points(slam_map),
+        )
+        assert tracked is not None and tracked.inliers < 0.6 * tracked.matches
+        return sorted(set(matcher.radii))
+
+    config = TrackingConfig()
+    narrow, near = config.refine_radius_px, config.near_radius_ratio * config.search_radius_px
+    # The first such frame is searched with the normal radius, and so is one with still fewer.
+    assert radii(0.5) == [narrow, near, config.search_radius_px]
+    assert radii(0.5) == [narrow, near]
+    assert radii(0.35) == [narrow, near, config.search_radius_px]
+    # Both radii find the same inliers, so that the wide one is not tried.
+    assert radii(0.2) == [narrow, near, config.search_radius_px]
+
+
 def test_no_pose_without_prediction_points_or_features(scene, slam_map) -> None:
     observations = scene.observe(scene.pose(0.5), 9)
     predicted = geometry.inverse(scene.pose(0.5))
