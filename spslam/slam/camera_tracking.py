@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from spslam.slam.directions import DirectionTracker, scene_distance
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
-from spslam.slam.moving_objects.movers import Movers
+from spslam.slam.moving_objects.movers import MEDIAN_LENGTH, Movers
+from spslam.slam.moving_objects.steady_motion import SteadyMotion
 from spslam.slam.relocalization import Relocalizer
 from spslam.slam.rolling_shutter import undo_rolling_shutter
 from spslam.slam.tracking import Motion, TrackedFrame, Tracker, TrackState
@@ -48,6 +50,10 @@ class CameraTracking:
         self.state = TrackState.INITIALIZING
         self.motion = Motion(config)
         self.movers = Movers(config, components.pose_solver)
+        self._steady = SteadyMotion()
+        # Id of a keyframe and the distance of the scene from it, map units.
+        self._scene = (-1, 0.0)
+        self._pixel_sigma = components.extractor.pixel_sigma
         self.reference_id = -1
         self.seen: IntArray = np.zeros(0, dtype=np.int64)
         self._config = config.tracking
@@ -173,7 +179,35 @@ class CameraTracking:
             proven = self.movers.proven(slam_map, self.local_map(slam_map)[1])
             return self._tracker.track(observations, slam_map, camera, prediction, proven)
 
-        return self.movers.judge(tracked, slam_map, camera, track_by_proven)
+        return self._steadied(
+            self.movers.judge(tracked, slam_map, camera, track_by_proven), slam_map
+        )
+
+    def _steadied(self, tracked: TrackedFrame, slam_map: Map) -> TrackedFrame:
+        """Return the frame at a pose combined with its prediction if an object moved just now."""
+        timestamp = tracked.observations.timestamp
+        # The covariance assumes the extractor's standard deviation at least.
+        scatter = tracked.estimate.median_error_px / (MEDIAN_LENGTH * self._pixel_sigma)
+        T_cam_world, covariance = self._steady.combine(
+            self.motion.last(slam_map),
+            tracked.estimate.T_cam_world,
+            tracked.estimate.covariance * min(1.0, scatter**2),
+            timestamp - self.motion.timestamp,
+            self.motion.fastest,
+            self._distance(slam_map),
+        )
+        if not self.movers.on_guard(tracked.observations.index):
+            return tracked
+        estimate = replace(tracked.estimate, T_cam_world=T_cam_world, covariance=covariance)
+        return replace(tracked, estimate=estimate)
+
+    def _distance(self, slam_map: Map) -> float:
+        """Return the distance of the scene from the reference, computed once for each."""
+        keyframe_id, distance = self._scene
+        if keyframe_id != self.reference_id:
+            distance = scene_distance(slam_map, self.reference_id)
+            self._scene = self.reference_id, distance
+        return distance
 
     def anchors(self, tracked: TrackedFrame, slam_map: Map) -> list[int]:
         """Return the keyframes that share points with a frame, best first."""
@@ -257,6 +291,7 @@ class CameraTracking:
         timestamp = observations.timestamp
         self.state = TrackState.LOST
         self.motion.stop()
+        self._steady.stop()
         self._lost_frames += len(observations) >= self._min_points
         if self._lost_since is None:
             self._lost_since = timestamp
@@ -276,6 +311,7 @@ class CameraTracking:
     def begin_again(self) -> None:
         """Forget everything except the moving points."""
         self.motion.stop()
+        self._steady.stop()
         self.see(np.zeros(0, dtype=np.int64))
         self.state = TrackState.INITIALIZING
         self._lost_since, self._lost_frames = None, 0
@@ -293,6 +329,8 @@ class CameraTracking:
     def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
         """Scale the lengths of the motion model with the map around the camera."""
         self.motion.rescale(float(scale_correction.of(np.asarray(self.reference_id))))
+        self._steady.stop()
+        self._scene = (-1, 0.0)
 
     def _is_doubtful(self, tracked: TrackedFrame, camera: Camera) -> bool:
         """Whether inliers are too few, or cover too little of the image, for a sure pose."""

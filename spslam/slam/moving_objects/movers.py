@@ -13,6 +13,9 @@ along. Three checks, in this order for each frame:
 3. Consensus over the image, for objects whose points are proven or when all points are new: see
    `spslam.slam.moving_objects.two_motions`.
 
+Where points moved a moment ago, new points do not take part in the pose until they are proven: a
+few static points on a distant wall cannot tell a step of the camera from the motion of an object.
+
 An object that is there from the first frame on is part of the first map. In the first frames after
 it, another motion of more of the image outvotes the pose, and the map starts again without the
 object.
@@ -29,6 +32,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from spslam.camera import Camera
 from spslam.config import Config, MoversConfig
@@ -55,9 +59,12 @@ _LEAST_TOGETHER = 10
 # Probation: factor on the least chi-square of the pull if most of the new points contradict ...
 _PULLED_BY_MOST = 0.4
 # ... where "most" is this fraction of the new points ...
-_MOST_NEW = 0.5
+_MOST_NEW = 0.4
 # ... and their residuals add up to this fraction of the sum of their lengths (one direction).
 _HIGH_ALIGNMENT = 0.9
+# Probation: fraction of the contradicting points in coherent cells, which then decide alone: a
+# static point that is new and wrong contradicts, too.
+_COHERENT = 0.4
 # The same factor if their residuals have one direction only within each cell.
 _PULLED_IN_CELLS = 4.0
 # Probation: least RMS shift of the projected points by the pull, pixels.
@@ -82,8 +89,15 @@ _NEAR_SIGMAS = 2.5
 _NEAR_PX = 0.5
 # A frame is doubtful if at least this fraction of the cells moves.
 _HALF = 0.45
+# Suspects: a new point is one if points moved within this distance of it, as a fraction of the
+# longer side of the image ...
+_NEIGHBOURHOOD = 1 / 16
+# ... in at least one of this number of frames before it.
+_MEMORY_FRAMES = 20
+# With fewer proven inliers, new points elsewhere take part in the pose.
+_SURE_PROVEN = 30
 # Median length of a 2D vector of standard normal deviates.
-_MEDIAN_LENGTH = 1.1774
+MEDIAN_LENGTH = 1.1774
 # Upper limit of the number of agreeing frames per point: prevents overflow.
 _MOST = np.int16(1000)
 
@@ -125,6 +139,8 @@ class Movers:
         self._began_moving: FloatArray | None = None
         # Timestamps and numbers of proven points of the last frames.
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
+        # Index of the frame and pixels (K, 2) of the points that moved, of the last frames.
+        self._where: deque[tuple[int, FloatArray]] = deque(maxlen=_MEMORY_FRAMES)
 
     def trust(self, slam_map: Map) -> None:
         """Mark all points of the map as proven, because nothing can test them yet."""
@@ -244,15 +260,25 @@ class Movers:
         """
         self._reserve(slam_map)
         tracked = self._not_taken_over(tracked, camera, track_by_proven)
-        judged = self._by_proven(tracked, _matched(tracked, slam_map), camera)
+        matched = _matched(tracked, slam_map)
+        suspect = self._are_suspect(tracked.observations.index, matched, camera)
+        tracked, apart = self._without_suspects(tracked, matched, suspect, camera)
+        matched = _matched(tracked, slam_map)
+        judged = self._by_proven(tracked, matched, camera)
         if judged is tracked:
-            judged = self._by_most_of_the_image(tracked, _matched(tracked, slam_map), camera)
+            # Suspects do not vote in the consensus, either.
+            voting = matched.select(~suspect) if apart else matched
+            judged = self._by_most_of_the_image(tracked, voting, camera)
         tracked = judged
         self._proven_before = int(
             np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames)
         )
         self._doubt_what_is_left(tracked)
         return tracked
+
+    def on_guard(self, index: int) -> bool:
+        """Whether points moved in this frame (index) or in one of the last frames."""
+        return any(index - frame <= _MEMORY_FRAMES for frame, _ in self._where)
 
     # -- steps of `judge` --------------------------------------------------------------------------
 
@@ -285,6 +311,49 @@ class Movers:
         ] = NO_POINT
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
+    def _without_suspects(
+        self, tracked: TrackedFrame, matched: _Matched, suspect: BoolArray, camera: Camera
+    ) -> tuple[TrackedFrame, bool]:
+        """Return the frame at the pose of all points but the suspects (M,), and whether it is."""
+        rest = ~suspect
+        if (
+            np.count_nonzero(suspect & matched.inlier) == 0
+            or np.count_nonzero(rest & matched.inlier) < _LEAST_PROVEN
+            or hull_fraction(matched.pixels[rest & matched.inlier], camera) < _LEAST_HULL
+        ):
+            return tracked, False
+        estimate = self._refine(tracked.estimate.T_cam_world, matched, rest, camera, coarse=True)
+        estimate = self._refine(estimate.T_cam_world, matched, rest, camera)
+        if np.count_nonzero(estimate.inliers) < _LEAST_PROVEN:
+            return tracked, False
+        off = matched.residuals(estimate.T_cam_world, camera)
+        far = np.hypot(*off.T)
+        inlier = rest.copy()
+        inlier[rest] = estimate.inliers
+        sigma = max(float(np.median(far[inlier])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
+        against = suspect & ~(far <= self._contradiction(sigma))
+        inlier |= suspect & ~against
+        if _one_direction(off[against]) >= self._config.min_alignment:
+            self._note(tracked, matched, camera, against)
+        return _seeing(tracked, matched, estimate, inlier), True
+
+    def _are_suspect(self, index: int, matched: _Matched, camera: Camera) -> BoolArray:
+        """(M,) which matches are of new points, if points moved in the last frames.
+
+        With few proven points, only the new ones near those that moved.
+        """
+        new = self._agreed[matched.ids] < self._config.probation_frames
+        places = [pixels for frame, pixels in self._where if index - frame <= _MEMORY_FRAMES]
+        if not places or not new.any():
+            return np.zeros(len(new), dtype=bool)
+        if np.count_nonzero(matched.inlier & ~new) >= _SURE_PROVEN:
+            return new
+        reach = _NEIGHBOURHOOD * max(camera.width, camera.height)
+        nearest, _ = cKDTree(np.concatenate(places)).query(
+            matched.pixels, distance_upper_bound=reach
+        )
+        return np.asarray(new & np.isfinite(nearest))
+
     def _doubt_what_is_left(self, tracked: TrackedFrame) -> None:
         """Mark a frame as doubtful if almost all recently proven points are lost among new ones."""
         timestamp, left = tracked.observations.timestamp, self._proven_before
@@ -316,13 +385,13 @@ class Movers:
             return tracked
         off = matched.residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
-        sigma = max(float(np.median(far[telling])) / _MEDIAN_LENGTH, _LEAST_SIGMA_PX)
+        sigma = max(float(np.median(far[telling])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = new & ~(far <= self._contradiction(sigma))
         moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
         pull = float(np.sum(moved**2))
         new_points = int(np.count_nonzero(new))
         least = _pull_that_tells(
-            self._config, off[against], matched.pixels[against], new_points, camera
+            self._config, off, against, Cells.over(matched.pixels, camera), new_points
         )
         if pull < max(least * sigma**2, _PULLED_PX**2 * len(moved)):
             _count(self._agreed, matched.ids[agree & ~against])
@@ -362,7 +431,7 @@ class Movers:
         # In the first frames two motions are still close to each other: `outvotes` separates them
         # later.
         if not found.between or self._looked < self._config.first_frames:
-            near = max(_NEAR_PX, _NEAR_SIGMAS * float(np.median(far[standing])) / _MEDIAN_LENGTH)
+            near = max(_NEAR_PX, _NEAR_SIGMAS * float(np.median(far[standing])) / MEDIAN_LENGTH)
             before = np.hypot(*matched.residuals(T_cam_world, camera).T)
             if (
                 cells.agreement(far <= near)
@@ -404,6 +473,7 @@ class Movers:
         """Mark the moving points of a frame."""
         index = tracked.observations.index
         self._moves[matched.ids[moving]] = True
+        self._where.append((index, matched.pixels[moving]))
         self.moving.fractions[index] = max(
             float(np.mean(moving)), self.moving.fractions.get(index, 0.0)
         )
@@ -439,6 +509,17 @@ class _Matched:
     pixels: FloatArray
     u_right: FloatArray
 
+    def select(self, kept: BoolArray) -> _Matched:
+        """Return a subset of the matches, given by a mask (M,)."""
+        return _Matched(
+            self.keypoints[kept],
+            self.ids[kept],
+            self.inlier[kept],
+            self.points[kept],
+            self.pixels[kept],
+            self.u_right[kept],
+        )
+
     def residuals(self, T_cam_world: FloatArray, camera: Camera) -> FloatArray:
         """(M, 2) residuals of a pose, pixels."""
         return residuals(T_cam_world, self.points, self.pixels, camera)
@@ -462,35 +543,48 @@ def _seeing(
     tracked: TrackedFrame, matched: _Matched, estimate: PoseEstimate, inlier: BoolArray
 ) -> TrackedFrame:
     """Return the frame at another pose, with only the marked matches (M,) as inliers."""
-    ids = np.full((2, len(tracked.point_ids)), NO_POINT, dtype=np.int64)
+    ids = np.stack([tracked.point_ids, tracked.rejected])
+    ids[:, matched.keypoints] = NO_POINT
     ids[np.where(inlier, 0, 1), matched.keypoints] = matched.ids
     return replace(
         tracked, estimate=replace(estimate, inliers=inlier), point_ids=ids[0], rejected=ids[1]
     )
 
 
+def _one_direction(off: FloatArray) -> float:
+    """Length of the sum of residuals (K, 2), divided by the sum of their lengths; 0 if too few."""
+    if len(off) < _LEAST_AGAINST:
+        return 0.0
+    return float(np.hypot(*off.sum(axis=0))) / float(np.hypot(*off.T).sum())
+
+
 def _pull_that_tells(
-    config: MoversConfig, off: FloatArray, pixels: FloatArray, new: int, camera: Camera
+    config: MoversConfig, off: FloatArray, against: BoolArray, cells: Cells, new: int
 ) -> float:
     """Least pull of new points on the pose, in variances, that proves that they move.
 
     Args:
         config: thresholds.
-        off: (K, 2) residuals of the contradicting points, pixels.
-        pixels: (K, 2) of these points.
+        off: (M, 2) residuals of all points, pixels.
+        against: (M,) which new points contradict the pose.
+        cells: of all points.
         new: number of all new points.
-        camera: of the frame.
     """
-    if len(off) < _LEAST_AGAINST:
+    count = int(np.count_nonzero(against))
+    if count < _LEAST_AGAINST:
         return np.inf
-    most = len(off) > _MOST_NEW * new
-    alignment = float(np.hypot(*off.sum(axis=0))) / float(np.hypot(*off.T).sum())
+    most = count > _MOST_NEW * new
+    alignment = _one_direction(off[against])
     if alignment >= config.min_alignment:
         return config.min_pull_chi2 * (
             _PULLED_BY_MOST if most and alignment >= _HIGH_ALIGNMENT else 1.0
         )
-    cells = Cells.over(pixels, camera)
-    by_cells = np.mean(cells.together(np.ones(len(off), dtype=bool), off))
+    together = cells.together(against, off)
+    if np.count_nonzero(together) >= max(_LEAST_TOGETHER, _COHERENT * count) and (
+        _one_direction(off[together]) >= config.min_alignment
+    ):
+        return config.min_pull_chi2
+    by_cells = np.mean(together[against])
     return (
         config.min_pull_chi2 * _PULLED_IN_CELLS
         if most and by_cells >= config.min_alignment

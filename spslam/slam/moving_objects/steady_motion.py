@@ -1,0 +1,115 @@
+"""A Kalman filter of the camera's motion, for frames in which few static points are left.
+
+A large moving object leaves perhaps a hundred points on what is behind it. If these lie far away,
+the position from one frame alone is uncertain by centimetres, while the camera went on as before.
+The filter combines the pose of a frame with the prediction of the frames before it, each by its
+covariance. The state is the error of the pose and of the velocity; the acceleration is white noise.
+
+Source: Bar-Shalom, Li & Kirubarajan, "Estimation with Applications to Tracking and Navigation",
+2001, section 6.2 (white-noise acceleration).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spslam import geometry
+from spslam.typing import FloatArray
+
+# The velocity may change by the fastest recent speed within this time, seconds.
+_SPEED_CHANGES_IN_S = 2.0
+# Floor of the change of the speeds, for a camera at rest: fraction of the distance of the scene per
+# second, and radians per second.
+_LEAST_SPEED, _LEAST_TURN = 0.05, 0.05
+# Squared distance of pose and prediction above which the camera did not go on as before: χ² of six
+# degrees of freedom at 99.99 %.
+_UNEXPECTED = 27.9
+
+
+class SteadyMotion:
+    """Predicts poses with their covariance, and combines them with measured ones."""
+
+    def __init__(self) -> None:
+        self._velocity: FloatArray = np.zeros(6)
+        # (12, 12) covariance of the pose and of the velocity; None before the second frame.
+        self._covariance: FloatArray | None = None
+
+    def stop(self) -> None:
+        """Forget the motion."""
+        self._covariance = None
+
+    def combine(
+        self,
+        last: FloatArray | None,
+        T_cam_world: FloatArray,
+        covariance: FloatArray,
+        elapsed: float,
+        fastest: tuple[float, float],
+        distance: float,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return a pose combined with its prediction, and take it up.
+
+        Args:
+            last: (4, 4) pose of the frame before, camera from world; None if unknown.
+            T_cam_world: (4, 4) measured pose.
+            covariance: (6, 6) of a left perturbation [translation, rotation] of it.
+            elapsed: time since the frame before, seconds.
+            fastest: largest recent speeds, map units and radians per second.
+            distance: of the scene, map units.
+
+        Returns:
+            Pose (4, 4) and covariance (6, 6). They are the measured ones if the motion is unknown,
+            or not as predicted.
+        """
+        if last is None or elapsed <= 0 or not np.isfinite(covariance).all():
+            self.stop()
+            return T_cam_world, covariance
+        if self._covariance is None:
+            self._begin(last, T_cam_world, covariance, elapsed)
+            return T_cam_world, covariance
+        predicted = geometry.se3_exp(self._velocity * elapsed) @ last
+        grown = self._grown(self._covariance, elapsed, fastest, distance)
+        innovation = geometry.se3_log(T_cam_world @ geometry.inverse(predicted))
+        gain = np.linalg.solve(grown[:6, :6] + covariance, grown[:6]).T
+        expected = innovation @ np.linalg.solve(grown[:6, :6] + covariance, innovation)
+        if expected > _UNEXPECTED:
+            self._begin(last, T_cam_world, covariance, elapsed)
+            return T_cam_world, covariance
+        change = gain @ innovation
+        self._velocity = self._velocity + change[6:]
+        # The symmetric form stays positive definite.
+        kept = np.eye(12)
+        kept[:, :6] -= gain
+        self._covariance = kept @ grown @ kept.T + gain @ covariance @ gain.T
+        # Errors of rounding would grow from frame to frame.
+        combined = geometry.orthonormalize(geometry.se3_exp(change[:6]) @ predicted)
+        return combined, self._covariance[:6, :6]
+
+    def _begin(
+        self, last: FloatArray, T_cam_world: FloatArray, covariance: FloatArray, elapsed: float
+    ) -> None:
+        """Take the velocity from two poses, with the covariance of the second one for both."""
+        self._velocity = geometry.se3_log(T_cam_world @ geometry.inverse(last)) / elapsed
+        self._covariance = np.block(
+            [
+                [covariance, covariance / elapsed],
+                [covariance / elapsed, 2 * covariance / elapsed**2],
+            ]
+        )
+
+    @staticmethod
+    def _grown(
+        covariance: FloatArray, elapsed: float, fastest: tuple[float, float], distance: float
+    ) -> FloatArray:
+        """Return the covariance (12, 12) after some time of unknown acceleration."""
+        speeds = np.maximum(fastest, [_LEAST_SPEED * distance, _LEAST_TURN])
+        change = np.repeat(speeds**2 / _SPEED_CHANGES_IN_S, 3)
+        moved = np.eye(12)
+        moved[:6, 6:] = elapsed * np.eye(6)
+        noise = np.block(
+            [
+                [np.diag(change * elapsed**3 / 3), np.diag(change * elapsed**2 / 2)],
+                [np.diag(change * elapsed**2 / 2), np.diag(change * elapsed)],
+            ]
+        )
+        return np.asarray(moved @ covariance @ moved.T + noise)
