@@ -99,7 +99,7 @@ class TrackingConfig(Stage):
         ge=0,
         le=1,
         description="minimum fraction of the matches within the small radius that are inliers; "
-        "with fewer, search_radius_px is tried",
+        "with fewer, unless fewer are usual, search_radius_px is tried",
     )
     wide_radius_ratio: float = Field(
         2.5,

@@ -37,6 +37,7 @@ def run(out: Path, *given: str) -> dict[str, object]:
 
 @pytest.mark.slow
 def test_a_run_counts_the_pairs_and_repeats_its_bytes(matcher: Path, tmp_path: Path) -> None:
+    on: tuple[str, ...]
     on = ("matching.learned=on", f"matching.weights={matcher}", "matching.threshold=0")
     # So strict a ratio test leaves no nearest neighbours to start a map with.
     on = (*on, "tracking.ratio=0.05")
