@@ -62,9 +62,11 @@ _PULLED_BY_MOST = 0.4
 _MOST_NEW = 0.4
 # ... and their residuals add up to this fraction of the sum of their lengths (one direction).
 _HIGH_ALIGNMENT = 0.9
-# Probation: fraction of the contradicting points in coherent cells, which then decide alone: a
-# static point that is new and wrong contradicts, too.
+# Probation: fraction of the contradicting points in coherent cells, which then decide alone, since
+# a static point that is new and wrong contradicts, too ...
 _COHERENT = 0.4
+# ... and the same factor for them. Motion blur and a rolling shutter reach 1.2 (TUM fr1_rpy).
+_PULLED_TOGETHER = 2.0
 # The same factor if their residuals have one direction only within each cell.
 _PULLED_IN_CELLS = 4.0
 # Probation: least RMS shift of the projected points by the pull, pixels.
@@ -627,7 +629,7 @@ def _pull_that_tells(
     if np.count_nonzero(together) >= max(_LEAST_TOGETHER, _COHERENT * count) and (
         _one_direction(off[together]) >= config.min_alignment
     ):
-        return config.min_pull_chi2
+        return config.min_pull_chi2 * _PULLED_TOGETHER
     by_cells = np.mean(together[against])
     return (
         config.min_pull_chi2 * _PULLED_IN_CELLS
