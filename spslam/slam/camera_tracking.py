@@ -173,15 +173,15 @@ class CameraTracking:
         if len(tracked.anchors):
             return tracked
 
+        observations = tracked.observations
+        prediction = self.motion.predict(observations.timestamp, slam_map)
+
         def track_by_proven() -> TrackedFrame | None:
-            observations = tracked.observations
-            prediction = self.motion.predict(observations.timestamp, slam_map)
             proven = self.movers.proven(slam_map, self.local_map(slam_map)[1])
             return self._tracker.track(observations, slam_map, camera, prediction, proven)
 
-        return self._steadied(
-            self.movers.judge(tracked, slam_map, camera, track_by_proven), slam_map
-        )
+        judged = self.movers.judge(tracked, slam_map, camera, prediction, track_by_proven)
+        return self._steadied(judged, slam_map)
 
     def _steadied(self, tracked: TrackedFrame, slam_map: Map) -> TrackedFrame:
         """Return the frame at a pose combined with its prediction if an object moved just now."""

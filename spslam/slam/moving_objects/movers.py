@@ -62,9 +62,11 @@ _PULLED_BY_MOST = 0.4
 _MOST_NEW = 0.4
 # ... and their residuals add up to this fraction of the sum of their lengths (one direction).
 _HIGH_ALIGNMENT = 0.9
-# Probation: fraction of the contradicting points in coherent cells, which then decide alone: a
-# static point that is new and wrong contradicts, too.
+# Probation: fraction of the contradicting points in coherent cells, which then decide alone, since
+# a static point that is new and wrong contradicts, too ...
 _COHERENT = 0.4
+# ... and the same factor for them. Motion blur and a rolling shutter reach 1.2 (TUM fr1_rpy).
+_PULLED_TOGETHER = 2.0
 # The same factor if their residuals have one direction only within each cell.
 _PULLED_IN_CELLS = 4.0
 # Probation: least RMS shift of the projected points by the pull, pixels.
@@ -96,6 +98,8 @@ _NEIGHBOURHOOD = 1 / 16
 _MEMORY_FRAMES = 20
 # With fewer proven inliers, new points elsewhere take part in the pose.
 _SURE_PROVEN = 30
+# Largest residual of a point that agrees with the predicted pose, pixels.
+_EXPECTED_PX = 4.0
 # Median length of a 2D vector of standard normal deviates.
 MEDIAN_LENGTH = 1.1774
 # Upper limit of the number of agreeing frames per point: prevents overflow.
@@ -248,6 +252,7 @@ class Movers:
         tracked: TrackedFrame,
         slam_map: Map,
         camera: Camera,
+        predicted: FloatArray | None,
         track_by_proven: Callable[[], TrackedFrame | None],
     ) -> TrackedFrame:
         """Return the frame at the pose of the static points, with these points alone.
@@ -256,18 +261,21 @@ class Movers:
             tracked: the frame, tracked by all points.
             slam_map: that it was tracked in.
             camera: of the frame.
+            predicted: (4, 4) predicted pose; None without a prediction.
             track_by_proven: tracks the frame by its proven points alone.
         """
         self._reserve(slam_map)
         tracked = self._not_taken_over(tracked, camera, track_by_proven)
         matched = _matched(tracked, slam_map)
         suspect = self._are_suspect(tracked.observations.index, matched, camera)
-        tracked, apart = self._without_suspects(tracked, matched, suspect, camera)
+        voters = self._voters(tracked, matched, suspect, predicted, camera)
+        if voters is not None:
+            tracked = self._at_pose_of(voters, tracked, matched, camera)
         matched = _matched(tracked, slam_map)
         judged = self._by_proven(tracked, matched, camera)
         if judged is tracked:
             # Suspects do not vote in the consensus, either.
-            voting = matched.select(~suspect) if apart else matched
+            voting = matched if voters is None else matched.select(voters.mask)
             judged = self._by_most_of_the_image(tracked, voting, camera)
         tracked = judged
         self._proven_before = int(
@@ -311,31 +319,56 @@ class Movers:
         ] = NO_POINT
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
-    def _without_suspects(
-        self, tracked: TrackedFrame, matched: _Matched, suspect: BoolArray, camera: Camera
-    ) -> tuple[TrackedFrame, bool]:
-        """Return the frame at the pose of all points but the suspects (M,), and whether it is."""
-        rest = ~suspect
-        if (
-            np.count_nonzero(suspect & matched.inlier) == 0
-            or np.count_nonzero(rest & matched.inlier) < _LEAST_PROVEN
-            or hull_fraction(matched.pixels[rest & matched.inlier], camera) < _LEAST_HULL
-        ):
-            return tracked, False
-        estimate = self._refine(tracked.estimate.T_cam_world, matched, rest, camera, coarse=True)
-        estimate = self._refine(estimate.T_cam_world, matched, rest, camera)
+    def _voters(
+        self,
+        tracked: TrackedFrame,
+        matched: _Matched,
+        suspect: BoolArray,
+        predicted: FloatArray | None,
+        camera: Camera,
+    ) -> _Voters | None:
+        """Return the matches that decide about the pose; None: all of them.
+
+        Suspects (M,) do not vote. If too few others are left, those that agree with the predicted
+        pose do, where most do not: the camera does not follow an object at once.
+        """
+
+        def are_enough(mask: BoolArray) -> bool:
+            return bool(
+                np.count_nonzero(mask) >= _LEAST_PROVEN
+                and hull_fraction(matched.pixels[mask], camera) >= _LEAST_HULL
+            )
+
+        if not np.any(suspect & matched.inlier):
+            return None
+        if are_enough(~suspect & matched.inlier):
+            return _Voters(~suspect, tracked.estimate.T_cam_world)
+        if predicted is None:
+            return None
+        expected = np.hypot(*matched.residuals(predicted, camera).T) <= _EXPECTED_PX
+        if np.mean(expected[matched.inlier]) < 0.5 and are_enough(expected):
+            return _Voters(expected, predicted)
+        return None
+
+    def _at_pose_of(
+        self, voters: _Voters, tracked: TrackedFrame, matched: _Matched, camera: Camera
+    ) -> TrackedFrame:
+        """Return the frame at the pose of some matches, with those of the others that agree."""
+        mask = voters.mask
+        estimate = self._refine(voters.T_cam_world, matched, mask, camera, coarse=True)
+        estimate = self._refine(estimate.T_cam_world, matched, mask, camera)
         if np.count_nonzero(estimate.inliers) < _LEAST_PROVEN:
-            return tracked, False
+            return tracked
         off = matched.residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
-        inlier = rest.copy()
-        inlier[rest] = estimate.inliers
+        inlier = mask.copy()
+        inlier[mask] = estimate.inliers
         sigma = max(float(np.median(far[inlier])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
-        against = suspect & ~(far <= self._contradiction(sigma))
-        inlier |= suspect & ~against
+        against = ~mask & ~(far <= self._contradiction(sigma))
+        inlier |= ~mask & ~against
         if _one_direction(off[against]) >= self._config.min_alignment:
             self._note(tracked, matched, camera, against)
-        return _seeing(tracked, matched, estimate, inlier), True
+        return _seeing(tracked, matched, estimate, inlier)
 
     def _are_suspect(self, index: int, matched: _Matched, camera: Camera) -> BoolArray:
         """(M,) which matches are of new points, if points moved in the last frames.
@@ -525,6 +558,19 @@ class _Matched:
         return residuals(T_cam_world, self.points, self.pixels, camera)
 
 
+@dataclass(frozen=True, eq=False)
+class _Voters:
+    """The matches that decide about a pose.
+
+    Attributes:
+        mask: (M,) which of the matches.
+        T_cam_world: (4, 4) pose near theirs.
+    """
+
+    mask: BoolArray
+    T_cam_world: FloatArray
+
+
 def _matched(tracked: TrackedFrame, slam_map: Map) -> _Matched:
     ids = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
     keypoints = np.flatnonzero(ids >= 0)
@@ -583,7 +629,7 @@ def _pull_that_tells(
     if np.count_nonzero(together) >= max(_LEAST_TOGETHER, _COHERENT * count) and (
         _one_direction(off[together]) >= config.min_alignment
     ):
-        return config.min_pull_chi2
+        return config.min_pull_chi2 * _PULLED_TOGETHER
     by_cells = np.mean(together[against])
     return (
         config.min_pull_chi2 * _PULLED_IN_CELLS
