@@ -17,7 +17,7 @@ from spslam.config import load_settings
 from spslam.errors import ConfigError
 from spslam.frame import Sensor
 
-# Name of the suite in `results.json` and in the comments of Markdown files.
+# Names of suites of peers begin with this; in `results.json` and in the comments of Markdown files.
 SUITE = "peers"
 # Layouts of the folders that peers read.
 Layout = Literal["kitti", "tum", "euroc"]
@@ -96,6 +96,11 @@ class PeerSequence(SequenceEntry):
 class PeerSuite(_Entry):
     """A suite of peers, from a YAML file."""
 
+    name: str = Field(
+        SUITE,
+        pattern=rf"^{SUITE}(-[\w-]+)?$",
+        description="names the folder of the results and the two comments of --markdown",
+    )
     title: str = "Beside other systems"
     rounds: int = Field(3, ge=1, le=100, description="turns of each sequence and sensor")
     timeout_s: float = Field(1800.0, gt=0, description="time limit of a run, seconds")
@@ -222,6 +227,11 @@ class Values:
 def variables_of(command: str) -> list[str]:
     """Return the names of the environment variables in a command line, sorted."""
     return sorted({found[1] or found[2] for found in _VARIABLE.finditer(command)})
+
+
+def is_of_peers(suite: str) -> bool:
+    """Whether results of a suite, by its name, are those of peers."""
+    return suite.partition("-")[0] == SUITE
 
 
 def load_peer_suite(path: Path) -> PeerSuite:
