@@ -106,6 +106,13 @@ class Suite(_Entry):
         return self
 
 
+def seeded(disturbance: str, seed: int) -> str:
+    """Return the text of `--disturb` with a seed, unless it has one."""
+    if "seed=" in disturbance:
+        return disturbance
+    return f"{disturbance}{',' if ':' in disturbance else ':'}seed={seed}"
+
+
 @dataclass(frozen=True, order=True)
 class Case:
     """A combination of labels, which is run in several repeats; a row of the table."""
@@ -153,11 +160,7 @@ class Run:
     @property
     def disturbances(self) -> list[str]:
         """`--disturb`, each with the seed of this repeat unless it has its own."""
-        seeds = [
-            "" if "seed=" in text else f"{',' if ':' in text else ':'}seed={self.repeat}"
-            for text in self.entry.disturb
-        ]
-        return [text + seed for text, seed in zip(self.entry.disturb, seeds, strict=True)]
+        return [seeded(text, self.repeat) for text in self.entry.disturb]
 
     @property
     def id(self) -> str:

@@ -180,7 +180,7 @@ def show(
     markdown: MarkdownOption = None,
 ) -> None:
     """Print the tables of finished results, and write their page, plot and table.md again."""
-    from spslam.benchmark.peers.suite import SUITE as PEERS
+    from spslam.benchmark.peers.suite import is_of_peers
     from spslam.benchmark.published import load_published
     from spslam.benchmark.report import write_reports
     from spslam.benchmark.results import Results
@@ -188,7 +188,7 @@ def show(
     from spslam.cli.peers.reports import show_peers
 
     results = Results.load(folder)
-    if results.suite == PEERS:
+    if is_of_peers(results.suite):
         show_peers(results, markdown)
         return
     published = load_published(results.published)

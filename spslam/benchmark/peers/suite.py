@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from spslam.benchmark.suite import Case, FrontEndEntry, SequenceEntry
+from spslam.benchmark.suite import Case, FrontEndEntry, SequenceEntry, seeded
 from spslam.config import load_settings
 from spslam.errors import ConfigError
 from spslam.frame import Sensor
 
-# Name of the suite in `results.json` and in the comments of Markdown files.
+# Names of suites of peers begin with this; in `results.json` and in the comments of Markdown files.
 SUITE = "peers"
 # Layouts of the folders that peers read.
 Layout = Literal["kitti", "tum", "euroc"]
@@ -74,11 +74,33 @@ class PeerSequence(SequenceEntry):
     layout: Layout | None = Field(
         None, description="default: that of the recording, else kitti for stereo, tum for others"
     )
+    seeds: bool = Field(
+        False,
+        description="a built-in world: each round has other textures, noise and disturbances",
+    )
+
+    @model_validator(mode="after")
+    def _seeds_of_a_world(self) -> PeerSequence:
+        if self.seeds and (self.world is None or "@" in self.world):
+            raise ValueError("seeds: true belongs to a built-in world without a seed of its own")
+        return self
+
+    def in_round(self, repeat: int) -> PeerSequence:
+        """Return the sequence of a round, from 0."""
+        if not self.seeds or repeat == 0:
+            return self
+        disturb = [seeded(text, repeat) for text in self.disturb]
+        return self.model_copy(update={"world": f"{self.world}@{repeat + 1}", "disturb": disturb})
 
 
 class PeerSuite(_Entry):
     """A suite of peers, from a YAML file."""
 
+    name: str = Field(
+        SUITE,
+        pattern=rf"^{SUITE}(-[\w-]+)?$",
+        description="names the folder of the results and the two comments of --markdown",
+    )
     title: str = "Beside other systems"
     rounds: int = Field(3, ge=1, le=100, description="turns of each sequence and sensor")
     timeout_s: float = Field(1800.0, gt=0, description="time limit of a run, seconds")
@@ -207,6 +229,11 @@ def variables_of(command: str) -> list[str]:
     return sorted({found[1] or found[2] for found in _VARIABLE.finditer(command)})
 
 
+def is_of_peers(suite: str) -> bool:
+    """Whether results of a suite, by its name, are those of peers."""
+    return suite.partition("-")[0] == SUITE
+
+
 def load_peer_suite(path: Path) -> PeerSuite:
     """Load a file of peers; paths in it are relative to its folder.
 
@@ -257,7 +284,8 @@ def turns_of(
 ) -> list[Turn]:
     """Return the runs of one sequence and sensor in order: in each round ours, then the peers.
 
-    Our other front ends and the runs of `settings` belong to the first round.
+    Our other front ends and the runs of `settings` belong to the first round; the front ends to all
+    rounds where these have other seeds.
 
     Args:
         suite: the suite.
@@ -337,7 +365,7 @@ def _round(
         fits = sensor in peer.sensors and layout in peer.layouts
         if fits and (variant == OFFLINE or peer.realtime):
             yield Turn(Case(label, sensor, name, variant), repeat, entry, None, peer)
-    if repeat == 0 and variant == OFFLINE:
+    if (repeat == 0 or entry.seeds) and variant == OFFLINE:
         for name, front_end in suite.extractors.items():
             if name != suite.main:
                 yield Turn(Case(label, sensor, name, variant), repeat, entry, front_end, None)

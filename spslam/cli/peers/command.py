@@ -43,9 +43,14 @@ def peers(
         ),
     ] = None,
     out: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Folder of the results, new or earlier ones."),
-    ] = Path("runs", "bench-peers"),
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Folder of the results, new or earlier ones. Default: runs/bench-NAME, by the "
+            "file's name: runs/bench-peers without one.",
+        ),
+    ] = None,
     data: DataOption = None,
     rounds: Annotated[
         int | None,
@@ -99,7 +104,7 @@ def peers(
     Exit codes: 0 all of our runs have metrics, 2 some have none or an error, 130 stopped by ^C: the
     same command resumes.
     """
-    from spslam.benchmark.peers.suite import SUITE, chosen_turns, load_peer_suite
+    from spslam.benchmark.peers.suite import chosen_turns, load_peer_suite
     from spslam.benchmark.tables import check_markers
     from spslam.cli.peers.plan import Places
     from spslam.cli.peers.reports import show_peers
@@ -112,9 +117,10 @@ def peers(
         suite = suite.model_copy(update={"rounds": rounds})
     if markdown is not None:
         # Fail before the runs, not after them.
-        check_markers(markdown, SUITE)
+        check_markers(markdown, suite.name)
     results = open_results(
-        out, {"suite": SUITE, "title": suite.title, "metrics": ["ate_rmse_m"], "published": []}
+        out or Path("runs", f"bench-{suite.name}"),
+        {"suite": suite.name, "title": suite.title, "metrics": ["ate_rmse_m"], "published": []},
     )
     # The folder is one of results from now on, even if the first run is stopped.
     results.save()

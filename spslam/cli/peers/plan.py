@@ -42,7 +42,7 @@ class Places:
         self._readable = {layout for peer in suite.peers.values() for layout in peer.layouts}
         self._opened: dict[tuple[str, str], tuple[PeerSequence, Sequence, Layout]] = {}
         self._unreadable: set[tuple[str, str]] = set()
-        self._prepared: dict[tuple[str, str], PeerInput] = {}
+        self._prepared: dict[tuple[str, str, int], PeerInput] = {}
         self.missing: list[str] = []
 
     def turns(self, *, realtime: bool, settings: bool) -> list[Turn]:
@@ -92,7 +92,7 @@ class Places:
         if place in self._unreadable:
             return None
         try:
-            given = self._prepare(*place)
+            given = self._prepare(*place, turn.repeat if turn.entry.seeds else 0)
         except (BenchmarkError, DatasetError) as error:
             self._unreadable.add(place)
             self.missing.append(f"{', '.join(place)}: {error}")
@@ -173,7 +173,7 @@ class Places:
             return str(error)
         return f"it has none of the sensors {', '.join(self._suite.sensors)}"
 
-    def _prepare(self, label: str, sensor: Sensor | str) -> PeerInput:
+    def _prepare(self, label: str, sensor: Sensor | str, repeat: int) -> PeerInput:
         from spslam.benchmark.peers.inputs import (
             PeerInput,
             as_recorded,
@@ -183,23 +183,27 @@ class Places:
         from spslam.config import config_for
         from spslam.datasets import open_sequence
 
-        if (label, sensor) in self._prepared:
-            return self._prepared[label, sensor]
+        if (label, sensor, repeat) in self._prepared:
+            return self._prepared[label, sensor, repeat]
         entry, sequence, layout = self._opened[label, sensor]
         folder = self._inputs / f"{_file_name(label)}_{sensor}"
+        if repeat:
+            entry, folder = entry.in_round(repeat), Path(f"{folder}_{repeat + 1}")
+            sequence = self._open(entry, sensor)
         if as_recorded(sequence) == layout and not (entry.calibration or entry.disturb):
             place = Path(sequence.source)
         else:
-            typer.echo(f"writing {label}, {sensor}, as a folder of {layout}", err=True)
+            shown = f"{label}, round {repeat + 1}" if repeat else label
+            typer.echo(f"writing {shown}, {sensor}, as a folder of {layout}", err=True)
             place = export(sequence, folder, layout, _record(entry, sensor, len(sequence)))
         read = open_sequence(place, dataset=layout, sensor=sensor)
         calibration = self._inputs / f"{folder.name}.json"
         write_calibration(calibration, read.camera)
         config = config_for(sequence.dataset, sensor)
-        self._prepared[label, sensor] = PeerInput(
+        self._prepared[label, sensor, repeat] = PeerInput(
             place, layout, calibration, config, _times(read), read.ground_truth
         )
-        return self._prepared[label, sensor]
+        return self._prepared[label, sensor, repeat]
 
 
 def _times(sequence: Sequence) -> np.ndarray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from spslam.benchmark.peers.suite import (
+    PeerSequence,
     PeerSuite,
     Turn,
     Values,
@@ -26,7 +28,7 @@ PEERS = {
         "layouts": ["kitti"],
     },
 }
-SHIPPED = Path(__file__).parents[3] / "tools" / "peers" / "peers.yaml"
+SHIPPED = Path(__file__).parents[3] / "tools" / "peers"
 
 
 def suite(**more: object) -> PeerSuite:
@@ -48,6 +50,22 @@ def test_ours_comes_before_the_peers_in_each_round() -> None:
         ("spslam", 1), ("A", 1), ("Beta", 1),
     ]  # fmt: skip
     assert [turn.main for turn in turns()][:4] == [True, False, False, False]
+
+
+def test_rounds_have_other_seeds_if_asked_for() -> None:
+    entry = PeerSequence.model_validate(
+        {"world": "demo-small", "seeds": True, "disturb": ["dark", "mover:fraction=0.1"]}
+    )
+    assert entry.in_round(0) == entry
+    second = entry.in_round(1)
+    assert second.world == "demo-small@2"
+    assert second.disturb == ["dark:seed=1", "mover:fraction=0.1,seed=1"]
+    # Other textures need our other front ends in each round.
+    found = systems(turns_of(suite(), "world", entry, "mono", "tum"))
+    assert found.count(("spslam, ORB", 1)) == found.count(("A", 1)) == 1
+    for wrong in ({"path": "x"}, {"world": "demo-small@3"}):
+        with pytest.raises(ValidationError, match="seeds: true belongs to a built-in world"):
+            PeerSequence.model_validate({**wrong, "seeds": True})
 
 
 def test_a_peer_runs_only_what_it_reads() -> None:
@@ -129,7 +147,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert (entry.path, entry.calibration) == (str(tmp_path / "walk.mp4"), str(tmp_path / "c.yaml"))
 
 
-def test_the_shipped_file_is_valid() -> None:
-    shipped = load_peer_suite(SHIPPED)
+@pytest.mark.parametrize("name", ["peers.yaml", "worlds.yaml"])
+def test_the_shipped_files_are_valid(name: str) -> None:
+    shipped = load_peer_suite(SHIPPED / name)
     assert [*shipped.peers] == ["ORB-SLAM3", "cuVSLAM odometry"]
     assert all(peer.licence for peer in shipped.peers.values())

@@ -95,6 +95,19 @@ def test_turns_failures_tables_and_resuming(
     assert "Ours divided by the peer's" in capsys.readouterr().out
 
 
+def test_each_round_has_a_folder_of_other_images(folder: Path) -> None:
+    file = folder / "peers.yaml"
+    file.write_text(FILE.replace("world: demo-small,", "world: demo-small, seeds: true,"))
+    bench(folder)
+    images = [
+        (folder / "out" / "inputs" / name / "tum" / "rgb").glob("*.png")
+        for name in ("small_mono", "small_mono_2")
+    ]
+    first, second = (min(paths).read_bytes() for paths in images)
+    assert first != second
+    assert rows(folder)["small_mono_copy_1"]
+
+
 def test_settings_vary_the_number_of_points(folder: Path) -> None:
     assert bench(folder, "--settings", "--rounds", "1", "--only", "points") == 0
     found = Results.load(folder / "out")
