@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the `spslam` command as its own process and end it with the command's exit code."""
     # Before the slow imports: ^C during them must not print a traceback.
     signal.signal(signal.SIGINT, _end)
-    from spslam.process.allocator import use_one_arena
+    from spslam.process.machine import use_one_arena
     from spslam.process.signals import leave_process, own_process
 
     use_one_arena()

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from spslam.geometry import make_transform, so3_exp
+from spslam.geometry import euler_poses, make_transform, so3_exp
 from spslam.typing import FloatArray
 
-from .poses import euler_poses
 from .street.drive import street_drive
 from .turning import turn_on_the_spot
 

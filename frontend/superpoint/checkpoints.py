@@ -24,11 +24,23 @@ from spslam.errors import WeightsError
 from spslam.notices import notice
 
 from .decoder import Sampling
-from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
-from .weights_checks import FIRST_NORM, as_floats, as_modules_hold_it, check_parameters
-from .weights_layouts import Layout, State, kernels_of, rename_parameters, stages_of
-from .weights_reading import SAFE_SUFFIX, read_pickle, read_safetensors, refuse_other_files
-from .weights_text import one_line
+from .keypoints import DEFAULT_MAX_DESCRIPTOR_DISTANCE
+from .weights_reading import (
+    FIRST_NORM,
+    SAFE_SUFFIX,
+    Layout,
+    State,
+    as_floats,
+    as_modules_hold_it,
+    check_parameters,
+    kernels_of,
+    one_line,
+    read_pickle,
+    read_safetensors,
+    refuse_other_files,
+    rename_parameters,
+    stages_of,
+)
 
 if TYPE_CHECKING:
     from .superpoint import BatchNorm, SuperPoint

@@ -17,7 +17,7 @@ from torch.nn import functional
 # Defined in the decoder, which other projects copy.
 from .decoder import CELL as CELL
 from .decoder import Sampling as Sampling
-from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
+from .keypoints import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 
 # Channels of the four encoder stages and of the heads: the paper's network.
 FULL_WIDTHS = (64, 64, 128, 128, 256)

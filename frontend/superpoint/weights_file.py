@@ -21,7 +21,7 @@ from spslam.io.files import write_atomic
 from spslam.io.markdown import format_table
 
 from .checkpoints import find_weights, weights_name
-from .descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
+from .keypoints import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from .superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
 from .weights_reading import CHECKSUM, checksum
 

@@ -1,9 +1,11 @@
-"""The computer, as far as results and times depend on it."""
+"""The computer and its C library, as far as results, times and memory depend on them."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,10 @@ _OWN_STATUS = Path("/proc/self/stat")
 _BEGIN_FIELD = 19
 # Time of the import of this module, seconds of `time.perf_counter`.
 _IMPORTED = time.perf_counter()
+# `mallopt` parameter of glibc: largest number of arenas (malloc.h).
+_M_ARENA_MAX = -8
+# The user's own settings of the allocator.
+_USER_SETTINGS = ("MALLOC_ARENA_MAX", "GLIBC_TUNABLES")
 
 
 def processor() -> dict[str, str]:
@@ -50,3 +56,20 @@ def process_age_s(own_status: Path = _OWN_STATUS) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) - begin
     except (OSError, ValueError, IndexError, AttributeError):
         return time.perf_counter() - _IMPORTED
+
+
+def use_one_arena() -> None:
+    """Let all threads allocate from one arena; call it before the first thread starts.
+
+    By default glibc gives each thread an arena, and memory that one thread frees is not used by
+    others. Threads rarely allocate at the same time, so one arena costs no time
+    (docs/decisions/0011-speed.md). Nothing happens with other C libraries, or if the user has set
+    up the allocator.
+    """
+    if not sys.platform.startswith("linux") or any(name in os.environ for name in _USER_SETTINGS):
+        return
+    try:
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    except (OSError, AttributeError):
+        # For example musl, which has no arenas.
+        return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -16,16 +17,44 @@ from spslam.map.io import SavedMap
 from spslam.map.map import Map
 from spslam.map.submaps import submap_numbers
 from spslam.slam.camera_tracking import CameraTracking
-from spslam.slam.keyframe_observers import KeyframeObserver, KeyframeObservers
 from spslam.slam.loops.global_bundle import GlobalRefiner
 from spslam.slam.loops.loop_closing import LoopCloser, ScaleCorrection, keyframe_observations
 from spslam.slam.loops.similar_places import Departure
-from spslam.slam.mapping import KeyframeRule, Mapper
+from spslam.slam.mapping import KeyframeRule, Mapper, RemovedKeyframe
 from spslam.slam.recorder import Statistics
 from spslam.slam.tracking import TrackedFrame, Tracker
 
 # Least number of frames that must have found a point seen by one keyframe, to keep it at the end.
 _CONFIRMED_FRAMES = 3
+
+
+class KeyframeObserver(Protocol):
+    """Keeps poses or lengths relative to keyframes, which must follow them."""
+
+    def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
+        """Handle a culled keyframe; its parent keyframe replaces it."""
+        ...
+
+    def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
+        """Handle a correction of the map that changed the scale around keyframes."""
+        ...
+
+
+class KeyframeObservers:
+    """Forwards events of keyframes to all observers."""
+
+    def __init__(self, *observers: KeyframeObserver) -> None:
+        self._observers = observers
+
+    def keyframe_removed(self, slam_map: Map, removed: RemovedKeyframe) -> None:
+        """See `KeyframeObserver`."""
+        for observer in self._observers:
+            observer.keyframe_removed(slam_map, removed)
+
+    def keyframes_rescaled(self, scale_correction: ScaleCorrection) -> None:
+        """See `KeyframeObserver`."""
+        for observer in self._observers:
+            observer.keyframes_rescaled(scale_correction)
 
 
 @dataclass(frozen=True)

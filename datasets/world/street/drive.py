@@ -6,9 +6,8 @@ from functools import cache
 
 import numpy as np
 
+from spslam.geometry import euler_poses
 from spslam.typing import FloatArray
-
-from ..poses import euler_poses
 
 # Centre lines of the four streets around the block, metres: x of two, z of two.
 STREET_X, STREET_Z = (-100.0, 0.0), (0.0, 140.0)

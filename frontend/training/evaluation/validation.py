@@ -13,7 +13,7 @@ from spslam.frame import Features, unit_descriptors
 
 from ...extractors.superpoint_extractor import SuperPointExtractor
 from ...matching.matching import DescriptorMatcher
-from ...superpoint.descriptors import DEFAULT_MAX_DESCRIPTOR_DISTANCE
+from ...superpoint.keypoints import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from ...superpoint.superpoint import SuperPoint
 from ..data.homography_sets import ImagePair, photo_pairs
 from .homography_metrics import (

@@ -30,16 +30,18 @@ from spslam.cli.options import (
     WeightsOption,
     resolve_config,
 )
-from spslam.cli.run.performing import perform_run
-from spslam.cli.run.requests import (
+from spslam.cli.run.performing import (
+    ViewerChoice,
     check_live,
     chosen_outputs,
     input_labels,
     live_labels,
     mode_of,
+    open_viewer,
+    perform_run,
+    recorded,
     scale_request,
 )
-from spslam.cli.run.viewers import ViewerChoice, open_viewer, recorded
 from spslam.errors import ConfigError, InputError, MissingCalibrationError, NoPoseError
 
 if TYPE_CHECKING:

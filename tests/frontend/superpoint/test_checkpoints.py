@@ -22,7 +22,7 @@ from spslam.frontend.superpoint.checkpoints import (
     read_codebook,
     weights_name,
 )
-from spslam.frontend.superpoint.descriptors import sample_descriptors
+from spslam.frontend.superpoint.keypoints import sample_descriptors
 from spslam.frontend.superpoint.superpoint import (
     FULL_WIDTHS,
     LITE_WIDTHS,

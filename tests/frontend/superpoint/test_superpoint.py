@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from spslam.frontend.superpoint.descriptors import sample_descriptors
+from spslam.frontend.superpoint.keypoints import sample_descriptors
 from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint, detector_probabilities
 
 WIDTHS = (4, 4, 8, 8, 16)

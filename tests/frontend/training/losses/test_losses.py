@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from spslam.frontend.superpoint.descriptors import sample_descriptors
+from spslam.frontend.superpoint.keypoints import sample_descriptors
 from spslam.frontend.superpoint.superpoint import Sampling, detector_probabilities
 from spslam.frontend.training.config import LossConfig
 from spslam.frontend.training.losses.descriptor_losses import (
