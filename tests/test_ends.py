@@ -212,7 +212,7 @@ def test_signals_ignored_by_nohup_stay_ignored() -> None:
 def test_a_signal_ends_any_command_with_one_line(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("spslam.config.config_names", lambda: signal.raise_signal(number))
+    monkeypatch.setattr("spslam.config.config_names", lambda _folder: signal.raise_signal(number))
     before = signal.getsignal(number)
     assert call("config") == CODES[number]
     assert capsys.readouterr() == ("", f"stopped by {NAMES[number]}\n")
@@ -222,7 +222,7 @@ def test_a_signal_ends_any_command_with_one_line(
 def test_an_interrupt_turned_into_another_error_gives_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def clumsy() -> None:
+    def clumsy(_folder: str) -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
         except KeyboardInterrupt:
