@@ -171,6 +171,8 @@ class CameraTracking:
     def without_movers(self, tracked: TrackedFrame, slam_map: Map, camera: Camera) -> TrackedFrame:
         """Return the frame at the pose that agrees with the static points."""
         if len(tracked.anchors):
+            # The filter starts again after a frame that it does not see.
+            self._steady.stop()
             return tracked
 
         observations = tracked.observations
