@@ -72,6 +72,17 @@ def test_a_jump_is_taken_up_at_once() -> None:
     assert errors(truth, found)[11:].max() < 0.05
 
 
+def test_a_pose_that_points_hardly_determine_does_not_end_the_run() -> None:
+    """As of points on a line: the variance along one combination of axes has no limit."""
+    truth, motion, axis = path(30), SteadyMotion(), np.array([0.3, -0.5, 0.9, 0.2, -0.7, 0.4])
+    found = truth[:1]
+    for index, pose in enumerate(truth[1:]):
+        loose = 1e18 * np.outer(axis, axis) if index in (0, 15) else 0.0
+        fused, _ = motion.combine(found[-1], pose, np.diag(SIGMA**2) + loose, DT, (0.85, 0.1), 4.0)
+        found = [*found, fused]
+    assert errors(truth, found).max() < 1e-3
+
+
 def test_without_a_last_pose_or_a_covariance_the_measured_pose_stays() -> None:
     pose, motion = path(2)[1], SteadyMotion()
     for last, covariance in ((None, np.eye(6)), (np.eye(4), np.full((6, 6), np.nan))):
