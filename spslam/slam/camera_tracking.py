@@ -102,7 +102,9 @@ class CameraTracking:
             prediction = self.motion.predict(observations.timestamp, slam_map)
             straightened = undo_rolling_shutter(observations, camera, self.motion.velocity)
             local_points = self.local_map(slam_map)[1]
-            tracked = self._tracker.track(straightened, slam_map, camera, prediction, local_points)
+            tracked = self._tracker.track(
+                straightened, slam_map, camera, prediction, local_points, in_sequence=True
+            )
             unsure = tracked is None or self._is_doubtful(tracked, camera)
             if unsure and not camera.has_depth and self._turns_on_the_spot(slam_map):
                 by_directions = self._by_directions(
@@ -171,6 +173,8 @@ class CameraTracking:
     def without_movers(self, tracked: TrackedFrame, slam_map: Map, camera: Camera) -> TrackedFrame:
         """Return the frame at the pose that agrees with the static points."""
         if len(tracked.anchors):
+            # The filter starts again after a frame that it does not see.
+            self._steady.stop()
             return tracked
 
         observations = tracked.observations

@@ -189,7 +189,7 @@ def _depth_range_around(
         np.clip(first + aside, 0, size - 1)
         for first, size in zip((y0, x0), depth.shape, strict=True)
     )
-    window = depth[rows[:, None], columns[None]].reshape(-1, len(x0))
+    window = depth[rows[:, None], columns[None]].reshape(side * side, len(x0))
     known = np.isfinite(window) & (window > 0)
     nearest = np.where(known, window, np.float32(np.inf)).min(axis=0)
     largest = np.where(known, window, np.float32(0)).max(axis=0)

@@ -246,7 +246,8 @@ class Tracker:
         self._matcher = matcher
         self._pose_solver = pose_solver
         self._max_descriptor_distance = max_descriptor_distance
-        # Fraction of inliers of the latest search with a normal radius, or more since then.
+        # Fraction of inliers of the latest search with a normal radius, or more since then; of
+        # frames in sequence only.
         self._usual = 1.0
 
     def track(
@@ -256,6 +257,8 @@ class Tracker:
         camera: Camera,
         T_cam_world: FloatArray | None,
         local_points: IntArray,
+        *,
+        in_sequence: bool = False,
     ) -> TrackedFrame | None:
         """Find the pose of a frame near a predicted one; None if tracking fails.
 
@@ -270,6 +273,8 @@ class Tracker:
             camera: of the frame.
             T_cam_world: (4, 4) predicted pose; None without a prediction.
             local_points: ids of the points to search.
+            in_sequence: whether the frame follows the last tracked one; its fraction of inliers
+                then counts as usual.
         """
         if T_cam_world is None or len(local_points) == 0:
             return None
@@ -282,14 +287,16 @@ class Tracker:
 
         near = search(self._config.near_radius_ratio, self._config.near_points)
         if near is not None and near.inliers >= self._least_near_fraction() * near.matches:
-            self._usual = max(self._usual, near.inliers / near.matches)
+            if in_sequence:
+                self._usual = max(self._usual, near.inliers / near.matches)
             return near
         best = search(1.0)
         if best is None or not self._is_enough(best, near):
             wide = search(self._config.wide_radius_ratio)
             if wide is not None and (best is None or wide.inliers > best.inliers):
                 best = wide
-        self._usual = 1.0 if best is None else best.inliers / best.matches
+        if in_sequence:
+            self._usual = 1.0 if best is None else best.inliers / best.matches
         return best
 
     def _is_enough(self, found: TrackedFrame, near: TrackedFrame | None) -> bool:

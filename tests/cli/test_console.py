@@ -1,6 +1,7 @@
 """Text is printed unchanged: no emoji codes and no markup, whatever names and paths contain."""
 
 import ast
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def test_help_is_printed_unchanged(
     printed = packed(capsys.readouterr().out)
     for text in [command.help, *(parameter.help for parameter in command.params)]:
         assert packed((text or "").replace("\b", "")) in printed
+    # A backslash at the end of a line would join the lines of an example.
+    assert not re.search(r"\S {2,}--", command.help or "")
 
 
 def test_help_of_scale_keeps_its_colons(capsys: pytest.CaptureFixture[str]) -> None:

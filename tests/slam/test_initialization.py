@@ -115,9 +115,9 @@ def test_a_rolling_shutter_starts_again_if_the_first_frame_is_not_found_again(sc
     class Once(Tracker):
         calls = 0
 
-        def track(self, *where) -> TrackedFrame | None:
+        def track(self, *where, **how) -> TrackedFrame | None:
             self.calls += 1
-            return super().track(*where) if self.calls == 1 else None
+            return super().track(*where, **how) if self.calls == 1 else None
 
     start = DepthInitializer(
         config(), Once(config(), DescriptorMatcher(), PnPSolver(NOISE_PX), 0.7)

@@ -85,6 +85,11 @@ def test_depth_near_a_step_does_not_depend_on_the_number_of_keypoints(margin: in
     np.testing.assert_array_equal(together, apart)
 
 
+def test_a_frame_without_keypoints_has_no_depth() -> None:
+    none = np.zeros((0, 2), np.float32)
+    assert depth_at(np.ones((48, 64), np.float32), none, DepthConfig()).shape == (0,)
+
+
 def test_depth_becomes_a_virtual_right_image() -> None:
     image = np.zeros((48, 64), np.uint8)
     frame = Frame(0, 0.0, CAMERA, image, depth=np.full((48, 64), 2.0, np.float32))

@@ -184,8 +184,10 @@ def test_a_pose_from_one_corner_of_the_image_is_searched_again(
     track = Tracker.track
     calls: list[TrackedFrame | None] = []
 
-    def corner_first(self: Tracker, observations: Observations, *where: Any) -> TrackedFrame | None:
-        found = track(self, observations, *where)
+    def corner_first(
+        self: Tracker, observations: Observations, *where: Any, **how: Any
+    ) -> TrackedFrame | None:
+        found = track(self, observations, *where, **how)
         calls.append(found)
         if found is None or len(calls) > 1:
             return found

@@ -116,7 +116,7 @@ def test_the_small_radius_is_enough_while_few_inliers_are_usual(scene, slam_map)
     noisy = Tracker(Config(), matcher, PnPSolver(NOISE_PX), max_descriptor_distance=0.7)
     rng = np.random.default_rng(2)
 
-    def radii(inlier_fraction: float) -> list[float]:
+    def radii(inlier_fraction: float, in_sequence: bool = True) -> list[float]:
         """Track a frame with displaced keypoints; return the radii of the searches."""
         observations = scene.observe(scene.pose(0.5), 9, noise_px=NOISE_PX)
         moved = np.flatnonzero(rng.random(len(observations)) > inlier_fraction)
@@ -128,12 +128,15 @@ def test_the_small_radius_is_enough_while_few_inliers_are_usual(scene, slam_map)
             scene.camera,
             geometry.inverse(scene.pose(0.52)),
             all_points(slam_map),
+            in_sequence=in_sequence,
         )
         assert tracked is not None and tracked.inliers < 0.6 * tracked.matches
         return sorted(set(matcher.radii))
 
     config = TrackingConfig()
     narrow, near = config.refine_radius_px, config.near_radius_ratio * config.search_radius_px
+    # What is usual at an old place of a loop, or while the camera is lost, is not usual here.
+    assert radii(0.5, in_sequence=False) == [narrow, near, config.search_radius_px]
     # The first such frame is searched with the normal radius, and so is one with still fewer.
     assert radii(0.5) == [narrow, near, config.search_radius_px]
     assert radii(0.5) == [narrow, near]

@@ -275,8 +275,8 @@ class Movers:
         judged = self._by_proven(tracked, matched, camera)
         if judged is tracked:
             # Suspects do not vote in the consensus, either.
-            voting = matched if voters is None else matched.select(voters.mask)
-            judged = self._by_most_of_the_image(tracked, voting, camera)
+            votes = np.ones(len(matched.ids), dtype=bool) if voters is None else voters.mask
+            judged = self._by_most_of_the_image(tracked, matched, votes, camera)
         tracked = judged
         self._proven_before = int(
             np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames)
@@ -438,9 +438,13 @@ class Movers:
         return _seeing(tracked, matched, estimate, inlier)
 
     def _by_most_of_the_image(
-        self, tracked: TrackedFrame, matched: _Matched, camera: Camera
+        self, tracked: TrackedFrame, all_matched: _Matched, votes: BoolArray, camera: Camera
     ) -> TrackedFrame:
-        """Return the frame at the pose of most cells if its own lies between two motions."""
+        """Return the frame at the pose of most cells if its own lies between two motions.
+
+        Only some of the matches vote (M,). The others stay inliers if they agree with that pose.
+        """
+        matched = all_matched.select(votes)
         T_cam_world = tracked.estimate.T_cam_world
         off = matched.residuals(T_cam_world, camera)
         found = find_split(self._config.min_explained, matched.pixels, off, matched.inlier, camera)
@@ -476,7 +480,10 @@ class Movers:
         inlier[inlier] = estimate.inliers
         self._agreed[matched.ids[moving]] = 0
         self._note(tracked, matched, camera, moving)
-        return _seeing(tracked, matched, estimate, inlier)
+        far = np.hypot(*all_matched.residuals(estimate.T_cam_world, camera).T)
+        agree = all_matched.inlier & (far <= self._contradiction(found.sigma_px))
+        agree[votes] = inlier
+        return _seeing(tracked, all_matched, estimate, agree)
 
     def _contradiction(self, sigma: float) -> float:
         """Largest reprojection error (pixels) of an agreeing point, for a standard deviation."""

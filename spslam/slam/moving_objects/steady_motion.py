@@ -59,7 +59,7 @@ class SteadyMotion:
 
         Returns:
             Pose (4, 4) and covariance (6, 6). They are the measured ones if the motion is unknown,
-            or not as predicted.
+            or not as predicted, or if the covariance is that of a degenerate view.
         """
         if last is None or elapsed <= 0 or not np.isfinite(covariance).all():
             self.stop()
@@ -70,9 +70,14 @@ class SteadyMotion:
         predicted = geometry.se3_exp(self._velocity * elapsed) @ last
         grown = self._grown(self._covariance, elapsed, fastest, distance)
         innovation = geometry.se3_log(T_cam_world @ geometry.inverse(predicted))
-        gain = np.linalg.solve(grown[:6, :6] + covariance, grown[:6]).T
-        expected = innovation @ np.linalg.solve(grown[:6, :6] + covariance, innovation)
-        if expected > _UNEXPECTED:
+        try:
+            gain = np.linalg.solve(grown[:6, :6] + covariance, grown[:6]).T
+            expected = innovation @ np.linalg.solve(grown[:6, :6] + covariance, innovation)
+        except np.linalg.LinAlgError:
+            # The points hardly determine the pose: beside its covariance, the other is lost.
+            self.stop()
+            return T_cam_world, covariance
+        if not 0.0 <= expected <= _UNEXPECTED:
             self._begin(last, T_cam_world, covariance, elapsed)
             return T_cam_world, covariance
         change = gain @ innovation

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from point_room import PointRoom, components_of
 
 from spslam import geometry
+from spslam.config import Config
+from spslam.slam import camera_tracking
 from spslam.slam.moving_objects.steady_motion import SteadyMotion
+from spslam.slam.tracking import TrackedFrame, Tracker
 from spslam.typing import FloatArray
 
 DT, SPEED = 0.05, np.array([0.8, 0.0, 0.2, 0.0, 0.1, 0.0])
@@ -67,9 +72,43 @@ def test_a_jump_is_taken_up_at_once() -> None:
     assert errors(truth, found)[11:].max() < 0.05
 
 
+def test_a_pose_that_points_hardly_determine_does_not_end_the_run() -> None:
+    """As of points on a line: the variance along one combination of axes has no limit."""
+    truth, motion, axis = path(30), SteadyMotion(), np.array([0.3, -0.5, 0.9, 0.2, -0.7, 0.4])
+    found = truth[:1]
+    for index, pose in enumerate(truth[1:]):
+        loose = 1e18 * np.outer(axis, axis) if index in (0, 15) else 0.0
+        fused, _ = motion.combine(found[-1], pose, np.diag(SIGMA**2) + loose, DT, (0.85, 0.1), 4.0)
+        found = [*found, fused]
+    assert errors(truth, found).max() < 1e-3
+
+
 def test_without_a_last_pose_or_a_covariance_the_measured_pose_stays() -> None:
     pose, motion = path(2)[1], SteadyMotion()
     for last, covariance in ((None, np.eye(6)), (np.eye(4), np.full((6, 6), np.nan))):
         fused, kept = motion.combine(last, pose, covariance, DT, (1.0, 1.0), 4.0)
         np.testing.assert_array_equal(fused, pose)
         np.testing.assert_array_equal(kept, covariance)
+
+
+def test_a_frame_tracked_by_directions_ends_the_known_motion(
+    landmarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The covariance is of the frame before it, and the last pose is its own."""
+    motion, pose = SteadyMotion(), path(2)[1]
+    monkeypatch.setattr(camera_tracking, "SteadyMotion", lambda: motion)
+    config, components = Config(), components_of(PointRoom())
+    tracker = Tracker(config, components.matcher, components.pose_solver, 0.7)
+    tracking = camera_tracking.CameraTracking(config, components, tracker)
+    scene = landmarks.box()
+    slam_map, seen = scene.map_of([scene.pose(0.3 * i) for i in range(4)]), scene.observe(pose, 5)
+    motion.combine(np.eye(4), pose, np.diag(SIGMA**2), DT, (0.85, 0.1), 4.0)
+    none = np.full(len(seen), -1)
+    estimate = components.pose_solver.refine(
+        pose, np.zeros((0, 3)), seen.pixels[:0], seen.u_right[:0], scene.camera
+    )
+    frame = TrackedFrame(seen, estimate, none, none, "directions", anchors=np.array([0]))
+    assert tracking.without_movers(frame, slam_map, scene.camera) is frame
+
+    fused, _ = motion.combine(pose, path(4)[3], np.diag(SIGMA**2), DT, (0.85, 0.1), 4.0)
+    np.testing.assert_array_equal(fused, path(4)[3])

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from spslam import geometry
+from spslam.backend.pose import PnPSolver
 from spslam.camera import Camera
-from spslam.config import MoversConfig
+from spslam.config import Config, MoversConfig
+from spslam.frame import Observations
+from spslam.slam.moving_objects.movers import Movers
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
+from spslam.slam.tracking import TrackedFrame
 
 LIMITS = MoversConfig()
+SOLVER = PnPSolver(0.5)
 
 CAMERA = Camera(640, 480, 400.0, 400.0, 319.5, 239.5)
 TURNED = geometry.se3_exp(np.array([0.02, -0.01, 0.0, 0.0, 0.003, 0.0]))
@@ -153,3 +162,51 @@ def test_a_cell_moves_if_most_of_its_points_move_in_one_direction() -> None:
     mask = np.array([True] * 8 + [True, True, False, False])
     together = Cells.over(pixels, CAMERA).together(mask, vectors)
     np.testing.assert_array_equal(together, [True] * 4 + [False] * 8)
+
+
+def refined(T: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> Any:
+    return SOLVER.refine(T, points, pixels, np.full(len(points), np.nan), CAMERA)
+
+
+def judged(movers: Movers, index: int, points: np.ndarray, pixels: np.ndarray, T: np.ndarray):
+    """What the movers make of a frame at a pose that all of its points agree with."""
+    count = len(points)
+    unknown = np.full(count, np.nan)
+    seen = Observations(
+        index, 0.05 * index, pixels, np.zeros((count, 8), np.float32),
+        np.ones(count, np.float32), unknown, unknown, np.zeros(count),
+    )  # fmt: skip
+    estimate = replace(refined(T, points, pixels), T_cam_world=T, inliers=np.ones(count, bool))
+    none = np.full(count, -1)
+    tracked = TrackedFrame(seen, estimate, np.arange(count), none, "motion")
+    return movers.judge(tracked, map_of(points), CAMERA, TURNED, lambda: None)
+
+
+def map_of(points: np.ndarray) -> Any:
+    return SimpleNamespace(positions=points, point_rows=lambda ids: ids, next_ids=(len(points), 0))
+
+
+def test_new_points_must_agree_with_the_pose_of_most_of_the_image() -> None:
+    points, pixels, on_box = scene(300)
+    wall, rng, movers = points[~on_box], np.random.default_rng(0), Movers(Config(), SOLVER)
+    # New points move in one frame: from then on, new points do not vote.
+    corner = CAMERA.unproject(rng.uniform((10, 10), (200, 200), (60, 2)), np.full(60, 1.2))
+    first = np.concatenate([wall, corner])
+    shown = CAMERA.project(geometry.apply(TURNED, first))
+    shown[len(wall) :, 0] += 15.0
+    movers.trust(map_of(wall))
+    judged(movers, 1, first, shown, between(first, shown))
+    assert movers.on_guard(2)
+    # Then known points move; new ones agree with the pose between both motions only.
+    movers.trust(map_of(points))
+    T = refined(between(points, pixels), points, pixels).T_cam_world
+    new = CAMERA.unproject(rng.uniform((20, 20), (620, 460), (80, 2)), np.full(80, 1.5))
+    points = np.concatenate([points, new])
+    pixels = np.concatenate([pixels, CAMERA.project(geometry.apply(T, new))])
+    found = judged(movers, 2, points, pixels, T)
+
+    error = geometry.se3_log(found.estimate.T_cam_world @ geometry.inverse(TURNED))
+    assert np.linalg.norm(error[:3]) < 0.003
+    far = np.hypot(*residuals(found.estimate.T_cam_world, points, pixels, CAMERA).T)
+    assert np.count_nonzero(found.point_ids >= 0) > 200
+    assert far[found.point_ids >= 0].max() <= LIMITS.outlier_px
