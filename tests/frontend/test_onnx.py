@@ -32,7 +32,7 @@ from spslam.frontend.engines.onnx_points import convert_points
 from spslam.frontend.engines.torch_engine import TorchEngine
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.extractors.superpoint_extractor import SuperPointExtractor
-from spslam.frontend.superpoint import decoder, descriptors, keypoints
+from spslam.frontend.superpoint import decoder, keypoints
 from spslam.frontend.superpoint.checkpoints import Checkpoint, load_superpoint, read_checkpoint
 from spslam.frontend.superpoint.superpoint import Sampling, SuperPoint
 from spslam.frontend.superpoint.weights_file import describe_network, export_weights
@@ -308,7 +308,7 @@ def test_the_decoder_supports_every_sampling_rule(rule: str) -> None:
     )
     arguments = cells.astype(np.float32), points.astype(np.float32), Sampling.parse(rule)
     found, expected = (
-        each(*arguments) for each in (decoder.sample_descriptors, descriptors.sample_descriptors)
+        each(*arguments) for each in (decoder.sample_descriptors, keypoints.sample_descriptors)
     )
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert str(Sampling.parse(rule)) == rule
