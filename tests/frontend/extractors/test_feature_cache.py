@@ -177,7 +177,7 @@ def test_code_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "openvino_model",
     }
     # Modules imported on demand count too.
-    expected |= {"descriptors", "torch_engine", "dense_heads"}
+    expected |= {"weights_reading", "torch_engine", "dense_heads"}
     assert expected <= names
     assert not names & {"matching", "stereo", "feature_cache"}, (
         "a change there does not change features"
