@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,9 +45,11 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> N
         time.sleep(0.02)
 
 
-def logged(folder: Path, text: str) -> Callable[[], bool]:
-    """A condition: the log of the run in progress in a folder contains a text."""
-    return lambda: any(text in path.read_text() for path in folder.glob(".*.partial/log.txt"))
+def logged(folder: Path, pattern: str) -> Callable[[], bool]:
+    """A condition: the log of the run in progress in a folder contains a regular expression."""
+    return lambda: any(
+        re.search(pattern, path.read_text()) for path in folder.glob(".*.partial/log.txt")
+    )
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -86,7 +89,8 @@ def test_a_signal_ends_a_run_and_its_results_are_written(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     process = begin(*RUN, *WITHOUT_PICTURES, "--realtime", "--out", str(tmp_path / "out"))
-    wait_for(process, logged(tmp_path, "frame 5 "))
+    # A busy machine drops frames; any of the frames from 5 on will do.
+    wait_for(process, logged(tmp_path, r"frame (?:[5-9]|\d\d) "))
     # `timeout` sends the signal to the process and to its group.
     process.send_signal(number)
     if number != signal.SIGINT:
