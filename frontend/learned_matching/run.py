@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from spslam.errors import DatasetError, TrainingStoppedError
+from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.interfaces import Extractor
 
 from ..photos import find_photos, held_out
@@ -19,7 +19,8 @@ from ..training.loop.training_loop import LoopOptions, TrainingResult
 from ..training.processes import Processes
 from .configuration import MatcherConfig
 from .evaluation_pairs import photo_match_pairs, world_match_pairs
-from .matcher_file import describe_matcher, write_matcher
+from .exported import network_digest
+from .matcher_file import describe_matcher, read_matcher, write_matcher
 from .network import MatcherNetwork
 from .pairs import PairSampler
 from .training_loop import MatcherTrainer
@@ -53,6 +54,8 @@ class MatcherInputs:
         photos: folder of photographs.
         out: folder of checkpoints, logs and the weights; a training found there is resumed.
         views: folder of the extracted views; None: `views` in `out`.
+        initial: weights of a matcher to start from, of any extractor with descriptors as long;
+            None: nearest neighbours.
         overfit: train with the first batch only.
         commands: commands that made the weights, for the card.
         name: name of the matcher, for the card.
@@ -61,6 +64,7 @@ class MatcherInputs:
     photos: Path
     out: Path
     views: Path | None = None
+    initial: Path | None = None
     overfit: bool = False
     commands: tuple[str, ...] = ()
     name: str = "matcher"
@@ -91,11 +95,14 @@ def train_matcher(
 
     Raises:
         DatasetError: photographs are missing or cannot be read.
-        TrainingError: the folders hold views or a training with other settings.
+        TrainingError: the folders hold views or a training with other settings, or the initial
+            matcher has another size.
+        WeightsError: the initial matcher cannot be read.
         TrainingStoppedError: stopped before all views were extracted.
     """
     processes = processes or Processes()
     torch.manual_seed(config.seed)
+    initial = None if inputs.initial is None else _initial_network(inputs.initial, config)
     extractor = view_extractor(config.views)
     train, unseen = held_out(find_photos(inputs.photos), config.holdout, config.seed)
     if not train or not unseen:
@@ -109,16 +116,14 @@ def train_matcher(
     stores = _open_stores(config, inputs, train, extractor)
     size = (config.views.size[1], config.views.size[0])
     sampler = PairSampler(*stores, size, config.pairs, config.seed, processes.device)
-    dim = _descriptor_dim(extractor, config)
-    network = MatcherNetwork(config.network.shape(dim))
-    network.keep_variance(_some_descriptors(stores[0]))
     trainer = MatcherTrainer(
         config,
-        network,
+        _first_network(config, initial, _descriptor_dim(extractor, config), stores[0]),
         sampler,
         _validation(config, unseen, extractor, open_world, processes),
         extractor.identity,
         LoopOptions(inputs.out, processes, inputs.overfit, report, stopped),
+        initial="" if initial is None else network_digest(initial),
     )
     result = trainer.train()
     path = inputs.out / WEIGHTS
@@ -147,6 +152,36 @@ def held_out_spots(config: MatcherConfig, open_world: OpenWorld) -> Sequence[Seq
             render(number, config.views.per_group) for number in range(config.worlds.held_out_spots)
         ]
     return spots
+
+
+def _initial_network(path: Path, config: MatcherConfig) -> MatcherNetwork:
+    """Read a matcher to start from."""
+    network, card = read_matcher(path)
+    wanted = config.network.shape(card.descriptor_dim)
+    if card.shape != wanted:
+        raise TrainingError(
+            f"{path} has {card.layers} layers of {card.width} channels, the configuration "
+            f"{wanted.layers} of {wanted.width}: add --set network.layers={card.layers} "
+            f"--set network.width={card.width}"
+        )
+    return network
+
+
+def _first_network(
+    config: MatcherConfig, initial: MatcherNetwork | None, dim: int, photos: ViewStore
+) -> MatcherNetwork:
+    """Return the network of the first step: the initial one, or a matcher of nearest neighbours."""
+    network = MatcherNetwork(config.network.shape(dim))
+    if initial is None:
+        network.keep_variance(_some_descriptors(photos))
+        return network
+    if initial.shape != network.shape:
+        raise TrainingError(
+            f"the initial matcher is for descriptors of {initial.shape.descriptor_dim} numbers, "
+            f"{config.views.weights} has {dim}: start without it"
+        )
+    network.load_state_dict(initial.state_dict())
+    return network
 
 
 def _fill_stores(

@@ -94,6 +94,8 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
         validate: measures the averaged weights regularly, in the first process.
         origin: identity of the extractor of the features; a training of another is refused.
         options: folder, processes, reports.
+        initial: hash of the matcher that the training starts from; a training from another is
+            refused. Empty: nearest neighbours.
 
     Raises:
         TrainingError: the folder has another configuration, or the batch cannot be split.
@@ -107,9 +109,11 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
         validate: MatcherValidation,
         origin: str,
         options: LoopOptions,
+        initial: str = "",
     ) -> None:
         processes = options.processes
         self._batch, self._sampler, self._origin = config.optimizer.batch, sampler, origin
+        self._initial = initial
         if self._batch % processes.count:
             raise TrainingError(
                 f"{processes.count} processes cannot share a step of "
@@ -118,7 +122,7 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
             )
         network = network.to(processes.device)
         super().__init__(
-            {"stage": STAGE, "origin": origin},
+            {"stage": STAGE, "origin": origin, "initial": initial},
             "the loss of the matcher",
             config,
             MatcherLossModel(network, config),
@@ -155,6 +159,8 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
         differences = super()._differences(state)
         if state.get("stage") != STAGE or state.get("origin") != self._origin:
             differences.append(f"features of {state.get('origin')} instead of {self._origin}")
+        elif state.get("initial", "") != self._initial:
+            differences.append("another initial matcher")
         return differences
 
 

@@ -13,7 +13,7 @@ import typer
 from spslam.cli.console import StatusLine
 from spslam.cli.learned_matching.evaluate import evaluate_matcher
 from spslam.cli.learned_matching.export import export_matcher
-from spslam.cli.learned_matching.train import matcher
+from spslam.cli.learned_matching.train import matcher, retrain_matcher
 from spslam.cli.options import (
     INTERRUPTED,
     ConfigArgument,
@@ -37,6 +37,7 @@ from spslam.notices import counted
 from spslam.process.signals import interrupt_as_flag
 
 if TYPE_CHECKING:
+    from spslam.frontend.training.adapt import Adaptation
     from spslam.frontend.training.config import TrainingConfig
     from spslam.frontend.training.inputs import StageInputs
     from spslam.frontend.training.loop.training_loop import TrainingResult
@@ -404,6 +405,16 @@ def adapt(
     most_images: Annotated[
         int, typer.Option(metavar="N", min=20, help="Maximum number of images, evenly spread.")
     ] = 2000,
+    matcher_minutes: Annotated[
+        float | None,
+        typer.Option(
+            metavar="M",
+            min=0.01,
+            show_default=False,
+            help="Then retrain the learned matcher for M minutes, after a few for its features; "
+            "default: not.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     device: DeviceOption = Device.AUTO,
@@ -441,16 +452,24 @@ def adapt(
             stopped=interrupted.is_set,
             **_origin(context),
         )
-    if not processes.first:
-        return
-    typer.echo(result.summary)
+    if processes.first:
+        _show_adaptation(result, matcher_minutes is not None)
     if not result.finished:
         raise typer.Exit(INTERRUPTED)
+    if matcher_minutes is not None:
+        retrain_matcher(context, result.weights, weights, matcher_minutes, device)
+
+
+def _show_adaptation(result: Adaptation, with_matcher: bool) -> None:
+    typer.echo(result.summary)
+    if not result.finished:
+        return
     typer.echo(f"weights in {result.weights}, report in {result.report}")
-    typer.echo(
-        "learned matchers of the old weights do not belong to the new ones: spslam train matcher "
-        f"--set views.weights={result.weights}"
-    )
+    if not with_matcher:
+        typer.echo(
+            "learned matchers of the old weights do not belong to the new ones: the same command "
+            "with --matcher-minutes 60 trains one"
+        )
 
 
 def _train(stage: str, settings: TrainingConfig, inputs: StageInputs, device: Device) -> None:

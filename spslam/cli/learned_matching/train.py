@@ -46,6 +46,14 @@ def matcher(
             help="Folder of the extracted features, for several trainings; default: in --out.",
         ),
     ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Weights of a matcher to start from; default: nearest neighbours.",
+        ),
+    ] = None,
     config: Annotated[
         str,
         typer.Option(
@@ -67,6 +75,7 @@ def matcher(
     spslam train matcher --photos DIR --out runs/matcher
     spslam train matcher --photos DIR --out runs/m4 --views runs/matcher/views \\
         --set network.layers=4
+    spslam train matcher --photos DIR --out runs/more --initial runs/matcher/matcher.safetensors
     torchrun --nproc-per-node 2 -m spslam train matcher …
 
     Extracts features of warped photographs and of rendered worlds once; a step then costs the
@@ -83,6 +92,7 @@ def matcher(
         photos,
         out,
         views,
+        initial,
         overfit,
         (command_line(context),),
         name or f"matcher of {settings.views.weights}",
@@ -91,6 +101,21 @@ def matcher(
         device,
         lambda processes, line, stopped: train_matcher(
             settings, inputs, open_world, processes, line.update, line.count, stopped
+        ),
+        _summary,
+    )
+
+
+def retrain_matcher(
+    context: typer.Context, weights: Path, former: Path | None, minutes: float, device: Device
+) -> None:
+    """Train the matcher of adapted weights, and print the result; see `adapt_matcher`."""
+    from spslam.frontend.learned_matching.adapting import adapt_matcher
+
+    run_training(
+        device,
+        lambda processes, line, stopped: adapt_matcher(
+            weights, former, minutes, open_world, processes, line, stopped, (command_line(context),)
         ),
         _summary,
     )

@@ -69,6 +69,14 @@ def test_from_photographs_to_a_matcher_and_its_metrics(
     assert weights.read_bytes() == first
     assert spslam(*command, "--set", "seed=1") == 2
     assert "other settings" in capsys.readouterr().err
+    # Trained matchers are starts of other trainings, if their size is the same.
+    more = ["--views", out / "views", "--initial", weights, "--out", tmp_path / "more"]
+    assert spslam(*command[:4], *more, *given, "--set", "optimizer.learning_rate=1e-9") == 0
+    continued = read_matcher(tmp_path / "more/matcher.safetensors")[0].state_dict()
+    for name, value in read_matcher(weights)[0].state_dict().items():
+        assert torch.allclose(value, continued[name], atol=1e-6), name
+    assert spslam(*command[:4], *more, *given, "--set", "network.layers=3") == 2
+    assert "add --set network.layers=2" in capsys.readouterr().err
     now = tmp_path / "now.safetensors"
     assert spslam("train", "export-matcher", out, "--out", now) == 0
     assert read_matcher(now)[1].steps == 2
