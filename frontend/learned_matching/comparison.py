@@ -11,12 +11,17 @@ import numpy as np
 
 from spslam.interfaces import Extractor, Matcher
 from spslam.io.markdown import format_table
-from spslam.typing import IntArray
+from spslam.typing import FloatArray, IntArray, UInt8Array
 
 from ..matching.matching import DescriptorMatcher
 from ..training.evaluation.homography_metrics import Estimator
 from .configuration import ViewConfig
-from .evaluation_pairs import photo_match_pairs, scene_match_pairs, world_match_pairs
+from .evaluation_pairs import (
+    frame_match_pairs,
+    photo_match_pairs,
+    scene_match_pairs,
+    world_match_pairs,
+)
 from .metrics import HOMOGRAPHY_AUC_PX, POSE_AUC_DEG, MatchPair, pair_metrics, summary
 from .views import PosedImage
 
@@ -25,7 +30,9 @@ SCENE_SIZE = (480, 640)
 PROTOCOL = (
     "Same features and estimator for every matcher. Photos: warped as in the training of matchers, "
     "by up to {rotation:g} degrees, with photometric changes. Scenes: image 1 with each other "
-    "image at 480x640. Worlds: pairs of views 30 to 60 degrees apart, exact depth. Precision: "
+    "image at 480x640. Worlds: pairs of views 30 to 60 degrees apart, exact depth. Frames: of a "
+    "recording, axes 15 to 45 degrees and positions 0.2 m apart or more; what their points show is "
+    "unknown. Precision: "
     "matches whose points reproject within 3 px in both images, of those that can be judged. "
     "Recall: of the pairs of points that are each other's nearest within 3 px. Homography: "
     "{estimator}, mean corner error. Pose: essential matrix by MAGSAC, larger of the angles of "
@@ -44,6 +51,7 @@ class ComparisonData:
         limit: most photographs used, evenly spread.
         scenes: folder in the Oxford or HPatches layout.
         spots: views of spots of worlds that were not trained with.
+        frames: recording with true poses, see `frame_match_pairs`.
         views: size, warps and photometric changes of photographs and worlds.
     """
 
@@ -51,6 +59,7 @@ class ComparisonData:
     limit: int = 70
     scenes: Path | None = None
     spots: Iterable[Sequence[PosedImage]] = ()
+    frames: Iterable[tuple[UInt8Array, FloatArray, FloatArray]] = ()
     views: ViewConfig = field(default_factory=ViewConfig)
 
     def pairs(self, extractor: Extractor) -> Iterable[MatchPair]:
@@ -60,6 +69,7 @@ class ComparisonData:
         if self.scenes is not None:
             yield from scene_match_pairs(self.scenes, extractor, SCENE_SIZE)
         yield from world_match_pairs(self.spots, extractor, self.views)
+        yield from frame_match_pairs(self.frames, extractor, self.limit)
 
 
 def nearest_neighbours(extractor: Extractor) -> dict[str, Matcher]:
@@ -125,7 +135,9 @@ def comparison_table(results: Results) -> str:
 
 
 def _cells(found: Mapping[str, float], keys: Sequence[str]) -> list[str]:
-    rates = [f"{found[key]:.3f}" for key in ("precision", "recall")]
+    rates = [
+        "–" if np.isnan(found[key]) else f"{found[key]:.3f}" for key in ("precision", "recall")
+    ]
     areas = [f"{found[key]:.3f}" for key in ("good", *keys)]
     return [
         *rates,

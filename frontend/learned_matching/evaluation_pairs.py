@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from spslam.interfaces import Extractor
-from spslam.typing import FloatArray
+from spslam.typing import FloatArray, UInt8Array
 
 from ..photos import evenly_spread
 from ..training.data.homography_sets import scene_pairs
@@ -22,6 +22,10 @@ from .views import PosedImage, photo_views, posed_views
 _WARP_SEED = 20_001
 # Range of the angle between the optical axes of a pair of views of a world, degrees.
 WIDE_DEG = (30.0, 60.0)
+# The same for frames of recordings: with larger angles most pairs show different places.
+FRAMES_DEG = (15.0, 45.0)
+# Shortest distance between two frames, metres: a standing camera has no direction of motion.
+_LEAST_MOTION_M = 0.2
 
 
 def photo_match_pairs(
@@ -80,6 +84,53 @@ def world_match_pairs(
         shape = (pair[0].image.shape[0], pair[0].image.shape[1])
         pose = Pose(T_10, pair[0].camera_matrix)
         yield MatchPair(f"{group} {number}", group, view0, view1, shape, pose)
+
+
+def frame_match_pairs(
+    frames: Iterable[tuple[UInt8Array, FloatArray, FloatArray]],
+    extractor: Extractor,
+    limit: int,
+    angles_deg: tuple[float, float] = FRAMES_DEG,
+    group: str = "frames",
+) -> Iterator[MatchPair]:
+    """Yield pairs of frames of a recording whose axes form an angle in a range.
+
+    What the keypoints show is unknown: these pairs judge poses, not matches. Pairs may show
+    different places, the same ones for every matcher.
+
+    Args:
+        frames: undistorted image (H, W), `T_world_cam` (4, 4) and camera matrix (3, 3), all of one
+            size and camera.
+        extractor: extracts the features.
+        limit: most pairs, evenly spread over all such pairs.
+        angles_deg: range of the angle, degrees.
+        group: name of the group.
+    """
+    shown = list(frames)
+    poses = np.array([pose for _, pose, _ in shown]).reshape(-1, 4, 4)
+    axes, positions = poses[:, :3, 2], poses[:, :3, 3]
+    first, second = np.triu_indices(len(shown), 1)
+    cosine = np.einsum("ij,ij->i", axes[first], axes[second]).clip(-1, 1)
+    angle = np.degrees(np.arccos(cosine))
+    moved = np.linalg.norm(positions[first] - positions[second], axis=1) >= _LEAST_MOTION_M
+    wide = np.flatnonzero(moved & (angle >= angles_deg[0]) & (angle <= angles_deg[1]))
+    if len(wide) > limit:
+        wide = wide[np.linspace(0, len(wide) - 1, limit).round().astype(np.int64)]
+    views: dict[int, View] = {}
+    for i, j in zip(first[wide].tolist(), second[wide].tolist(), strict=True):
+        for number in {i, j} - views.keys():
+            views[number] = _unknown_view(extractor, shown[number][0])
+        T_10 = np.linalg.inv(poses[j]) @ poses[i]
+        shape = (shown[i][0].shape[0], shown[i][0].shape[1])
+        yield MatchPair(
+            f"{group} {i} {j}", group, views[i], views[j], shape, Pose(T_10, shown[i][2])
+        )
+
+
+def _unknown_view(extractor: Extractor, image: UInt8Array) -> View:
+    """Return the features of an image whose keypoints show unknown places."""
+    features = extractor.extract(image)
+    return View(features, np.full((len(features), 3), np.nan), np.eye(3, 4))
 
 
 def _apart(images: Sequence[PosedImage], angles_deg: tuple[float, float]) -> tuple[int, int] | None:

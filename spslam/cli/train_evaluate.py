@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,19 +17,12 @@ from spslam.cli.training.options import (
     ScenesOption,
     WarpedPhotosOption,
 )
+from spslam.cli.training.posed_frames import posed_frames
 from spslam.io.markdown import format_head, format_row
 from spslam.notices import counted
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    PosedFrame = tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]
-
 # Minimum of held-out photographs; with fewer, all photographs of the folder are used.
 _FEWEST_PHOTOS = 10
-# Largest time between a frame and its true pose, seconds.
-_POSE_TOLERANCE_S = 0.01
 # Training configurations whose networks `speed` times by default.
 _TIMED = ("shapes", "shapes_half", "shapes_full")
 
@@ -106,7 +98,7 @@ def evaluate(
         homography=homography,
         shapes=evaluation_shapes(cache) if shapes else None,
         estimator=estimator.value,
-        frames=list(_posed_frames(pose)) if pose else None,
+        frames=list(posed_frames(pose)) if pose else None,
     )
     settings = _feature_settings(overrides)
     files: list[Path | None] = [*weights] if weights else [None]
@@ -181,33 +173,6 @@ def _unseen(folder: Path, take_all: bool) -> list[Path]:
         len(paths),
     )
     return paths
-
-
-def _posed_frames(path: Path) -> Iterator[PosedFrame]:
-    """Yield image, pose (4, 4) and camera matrix (3, 3) of each frame that has a true pose."""
-    import numpy as np
-
-    from spslam.datasets import open_sequence
-    from spslam.datasets.calibration.lens_view import LensView
-    from spslam.errors import DatasetError
-
-    sequence = open_sequence(str(path), sensor="mono")
-    truth = sequence.ground_truth
-    if truth is None:
-        raise DatasetError(f"{path} has no ground truth: it is needed to evaluate relative poses")
-    if not truth.has_rotations:
-        raise DatasetError(
-            f"the ground truth of {path} has positions only: rotations are needed to evaluate "
-            "relative poses"
-        )
-    for frame in sequence:
-        nearest = int(np.abs(truth.timestamps - frame.timestamp).argmin())
-        if abs(truth.timestamps[nearest] - frame.timestamp) <= _POSE_TOLERANCE_S:
-            camera = frame.camera.without_distortion()
-            image = frame.image
-            if camera != frame.camera:
-                image = LensView(frame.camera, camera.K).image(image)
-            yield image, truth.T_world_cam[nearest], camera.K
 
 
 def _feature_settings(overrides: list[str] | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from spslam.cli.training.options import (
     ScenesOption,
     WarpedPhotosOption,
 )
+from spslam.cli.training.posed_frames import posed_frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,14 @@ def evaluate_matcher(
         bool,
         typer.Option("--worlds", help="Pairs of views of held-out worlds, 30 to 60 degrees apart."),
     ] = False,
+    pose: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            show_default=False,
+            help="A sequence with ground truth: pairs of frames 15 to 45 degrees apart.",
+        ),
+    ] = None,
     limit: LimitOption = 70,
     keypoints: Annotated[
         int, typer.Option(metavar="N", min=50, max=20000, help="Maximum keypoints of an image.")
@@ -81,8 +90,10 @@ def evaluate_matcher(
     from spslam.frontend.learned_matching.matcher import create_matcher
     from spslam.io.files import write_atomic
 
-    if photos is None and homography is None and not worlds:
-        raise typer.BadParameter("nothing to evaluate on: give --photos, --homography or --worlds")
+    if photos is None and homography is None and pose is None and not worlds:
+        raise typer.BadParameter(
+            "nothing to evaluate on: give --photos, --homography, --worlds or --pose"
+        )
     settings = load_matcher_config("default", overrides)
     extractor = create_extractor(FeatureConfig(weights=weights, max_keypoints=keypoints))
     matchers = comparison.nearest_neighbours(extractor)
@@ -96,6 +107,7 @@ def evaluate_matcher(
         limit=limit,
         scenes=homography,
         spots=_spots(settings) if worlds else (),
+        frames=posed_frames(pose) if pose else (),
         views=settings.views,
     )
     results = comparison.compare_matchers(matchers, extractor, data, estimator.value)

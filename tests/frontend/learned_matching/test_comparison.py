@@ -105,3 +105,21 @@ def test_warps_depend_on_the_photograph_only(photos: list[Path]) -> None:
     assert np.array_equal(both[1].view1.projection, alone.view1.projection)
     assert not np.array_equal(both[0].view1.projection, alone.view1.projection)
     assert (judge(alone)[0] >= 0).sum() > 5
+
+
+def test_frames_of_a_recording_judge_poses_only() -> None:
+    extractor = create_extractor(FeatureConfig(extractor="sift", max_keypoints=300))
+    frames = [
+        (view.image, view.T_world_cam, K) for view in map(facing, (-20.0, -4.0, 0.0, 4.0, 80.0))
+    ]
+    # 20 degrees and 16 and 24 degrees apart; 4 and 8 degrees are too near, the last frame too far.
+    data = ComparisonData(frames=frames)
+    names = [pair.name for pair in data.pairs(extractor)]
+    assert names == ["frames 0 1", "frames 0 2", "frames 0 3"]
+    matchers = {"nn": DescriptorMatcher(), "none": NoMatches()}
+    results = compare_matchers(matchers, extractor, data)
+    assert results["nn"]["frames"]["good"] > results["none"]["frames"]["good"] == 0
+    assert np.isnan(results["nn"]["frames"]["precision"])
+    assert "| frames | nn | – | – |" in comparison_table(results)
+    few = ComparisonData(frames=frames, limit=2)
+    assert [pair.name for pair in few.pairs(extractor)] == ["frames 0 1", "frames 0 3"]
