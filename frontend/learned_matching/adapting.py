@@ -12,9 +12,9 @@ from ..training.adaptation.session import AdaptationFiles, Reporter
 from ..training.data.adapt_images import DomainImages
 from ..training.loop.training_loop import TrainingResult
 from ..training.processes import Processes
+from .card import read_weights
 from .configuration import MatcherConfig, load_matcher_config
 from .matcher import matcher_beside
-from .matcher_file import read_matcher
 from .network import MatcherNetwork
 from .run import MatcherInputs, OpenWorld, train_matcher
 
@@ -34,7 +34,7 @@ def adapted_matcher_config(weights: Path, initial: Path | None, minutes: float) 
     """
     sizes = []
     if initial is not None:
-        _, card = read_matcher(initial)
+        _, card = read_weights(initial)
         sizes = [f"network.width={card.width}", f"network.layers={card.layers}"]
     return load_matcher_config(
         "default",

@@ -15,7 +15,7 @@ from ..training.config import (
     PhotometricConfig,
     ScheduleConfig,
 )
-from .network import HEAD_WIDTH, MatcherShape
+from .weights import HEAD_WIDTH, MatcherShape
 
 # Folder of the built-in configurations, below configs.
 FOLDER = "training/matcher"

@@ -1,16 +1,11 @@
-"""The network as a model of ONNX and OpenVINO, for any numbers of points."""
+"""The network as an ONNX model, for any numbers of points."""
 
 from __future__ import annotations
-
-import hashlib
-import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..engines.onnx_model import export_onnx
-from ..engines.openvino_model import load_openvino, no_telemetry
 from .network import MatcherNetwork
 
 # Inputs of the models; the names of LightGlue-ONNX.
@@ -84,34 +79,6 @@ def convert_matcher_onnx(
     pairs = {"matches0": ("matches", "two"), "mscores0": ("matches",)}
     module = MatchPairs(network, threshold)
     return export_onnx(module, examples, axes, pairs, description, metadata)
-
-
-def convert_matcher_openvino(network: MatcherNetwork) -> Any:
-    """Return the network as an OpenVINO model with the outputs of `BestMatches`.
-
-    Raises:
-        MissingDependencyError: OpenVINO is not installed.
-    """
-    openvino = load_openvino()
-    dim = network.shape.descriptor_dim
-    shapes = [[1, -1, 2], [1, -1, 2], [1, -1, dim], [1, -1, dim]]
-    with no_telemetry(), warnings.catch_warnings(), torch.inference_mode():
-        # PyTorch warns of sizes that become constants, but other sizes work, as tests check.
-        warnings.simplefilter("ignore")
-        model = openvino.convert_model(
-            BestMatches(network), example_input=_examples(network), input=shapes
-        )
-    for output, name in zip(model.outputs, ("index0", "score0", "index1"), strict=True):
-        output.get_tensor().set_names({name})
-    return model
-
-
-def network_digest(network: MatcherNetwork) -> str:
-    """Return a hash of the weights of a network."""
-    digest = hashlib.sha256(repr(network.shape).encode())
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _examples(network: MatcherNetwork) -> tuple[Tensor, Tensor, Tensor, Tensor]:

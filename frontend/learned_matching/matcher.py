@@ -21,10 +21,9 @@ from spslam.typing import Float32Array, IntArray
 
 from ..engines.engine import usable_cores
 from ..matching.matching import DescriptorMatcher
-from .exported import convert_matcher_onnx, convert_matcher_openvino, network_digest
-from .matcher_file import check_belongs, read_matcher
-from .network import MatcherNetwork
-from .torch_matching import Adaptive, match_points_scored
+from .card import check_belongs, read_weights
+from .openvino_graph import build_matcher_openvino
+from .weights import MatcherWeights
 
 _LOG = logging.getLogger(__name__)
 EngineName = Literal["torch", "openvino", "onnxruntime"]
@@ -57,7 +56,7 @@ class LearnedMatcher(DescriptorMatcher):
     """Matches two whole images by the network, and all else by nearest neighbours (a `Matcher`).
 
     Args:
-        network: in evaluation mode.
+        weights: the matcher.
         engine: openvino, onnxruntime or torch.
         threshold: least probability of a match.
         threads: threads of the engine; 0: all cores that this process may use.
@@ -69,27 +68,27 @@ class LearnedMatcher(DescriptorMatcher):
 
     def __init__(
         self,
-        network: MatcherNetwork,
+        weights: MatcherWeights,
         engine: EngineName = "torch",
         threshold: float = 0.1,
         threads: int = 0,
         adaptive: bool = True,
     ) -> None:
         super().__init__()
-        self._descriptor_dim = network.shape.descriptor_dim
+        self._descriptor_dim = weights.shape.descriptor_dim
         self._threshold = threshold
-        self._digest = network_digest(network)[:12]
+        self._digest = weights.digest[:12]
         self._pairs: Counter[WideStage] = Counter()
         # Matches of the latest pairs, by a hash of both views.
         self._found: OrderedDict[bytes, _Found] = OrderedDict()
         threads = threads or usable_cores()
         self._engine: MatcherEngine
         if engine == "openvino":
-            self._engine = _OpenVinoMatcher(network, threads)
+            self._engine = _OpenVinoMatcher(weights, threads)
         elif engine == "onnxruntime":
-            self._engine = _OnnxRuntimeMatcher(network, threads)
+            self._engine = _OnnxRuntimeMatcher(weights, threads)
         else:
-            self._engine = _TorchMatcher(network, adaptive)
+            self._engine = _TorchMatcher(weights, adaptive)
         self.engine = self._engine.name
 
     @property
@@ -234,7 +233,7 @@ def create_matcher(
         text = "matching.learned: no matcher of %s was found, nearest neighbours are matched"
         notice(_LOG, "no_matcher", text, extractor)
         return nearest
-    network, card = read_matcher(path)
+    matcher, card = read_weights(path)
     if config.learned == "auto" and card.extractor != extractor:
         text = (
             "matching.learned: %s matches features of %s, found %s: nearest neighbours are matched"
@@ -242,11 +241,11 @@ def create_matcher(
         notice(_LOG, "foreign_matcher", text, path, card.extractor, extractor)
         return nearest
     check_belongs(card, extractor, path)
-    return run_matcher(network, config)
+    return run_matcher(matcher, config)
 
 
-def run_matcher(network: MatcherNetwork, config: MatchingConfig) -> LearnedMatcher:
-    """Return a matcher that runs a network in the engine that a configuration names.
+def run_matcher(weights: MatcherWeights, config: MatchingConfig) -> LearnedMatcher:
+    """Return a matcher that runs the network in the engine that a configuration names.
 
     Raises:
         MissingDependencyError: the engine is not installed.
@@ -254,10 +253,10 @@ def run_matcher(network: MatcherNetwork, config: MatchingConfig) -> LearnedMatch
     names = _ENGINES if config.engine == "auto" else (config.engine,)
     for name in names[:-1]:
         try:
-            return LearnedMatcher(network, name, config.threshold, config.threads)
+            return LearnedMatcher(weights, name, config.threshold, config.threads)
         except MissingDependencyError:
             continue
-    return LearnedMatcher(network, names[-1], config.threshold, config.threads)
+    return LearnedMatcher(weights, names[-1], config.threshold, config.threads)
 
 
 def matcher_beside(weights: str | Path) -> Path:
@@ -278,25 +277,28 @@ def _matcher_file(config: MatchingConfig, weights: str | Path | None) -> Path | 
 class _TorchMatcher:
     """PyTorch, with early exit and pruning."""
 
-    def __init__(self, network: MatcherNetwork, adaptive: bool) -> None:
+    def __init__(self, weights: MatcherWeights, adaptive: bool) -> None:
+        # Importing PyTorch takes seconds, and the other engines do without it.
+        from .matcher_file import network_of
+        from .torch_matching import Adaptive
+
         self.name = "torch fp32"
-        self._network, self._adaptive = network, Adaptive() if adaptive else None
+        self._network, self._adaptive = network_of(weights), Adaptive() if adaptive else None
 
     def match(self, points0: _Points, points1: _Points, threshold: float) -> _Found:
+        from .torch_matching import match_points_scored
+
         return match_points_scored(self._network, points0, points1, threshold, self._adaptive)
 
 
 class _OpenVinoMatcher:
-    """OpenVINO on the CPU in fp32.
+    """OpenVINO on the CPU in fp32. The model is made for the first pair: many runs match none."""
 
-    The network is converted for the first pair, which takes 5 seconds: many runs match none.
-    """
-
-    def __init__(self, network: MatcherNetwork, threads: int) -> None:
+    def __init__(self, weights: MatcherWeights, threads: int) -> None:
         from ..engines.openvino_model import load_openvino
 
         self.name = "openvino fp32"
-        self._network, self._openvino = network, load_openvino()
+        self._weights, self._openvino = weights, load_openvino()
         self._properties = {
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
@@ -309,7 +311,7 @@ class _OpenVinoMatcher:
     def match(self, points0: _Points, points1: _Points, threshold: float) -> _Found:
         with self._lock:
             if self._request is None:
-                model = convert_matcher_openvino(self._network)
+                model = build_matcher_openvino(self._weights)
                 core = self._openvino.Core()
                 compiled = core.compile_model(model, "CPU", self._properties)
                 self._request = compiled.create_infer_request()
@@ -320,8 +322,10 @@ class _OpenVinoMatcher:
 class _OnnxRuntimeMatcher:
     """ONNX Runtime on the CPU in fp32."""
 
-    def __init__(self, network: MatcherNetwork, threads: int) -> None:
+    def __init__(self, weights: MatcherWeights, threads: int) -> None:
         from ..engines.onnx_model import load_onnxruntime
+        from .exported import convert_matcher_onnx
+        from .matcher_file import network_of
 
         runtime = load_onnxruntime()
         self.name = "onnxruntime fp32"
@@ -331,7 +335,7 @@ class _OnnxRuntimeMatcher:
         # Spinning threads would occupy the cores that tracking and mapping need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        model = convert_matcher_onnx(network, {})
+        model = convert_matcher_onnx(network_of(weights), {})
         self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._names = [given.name for given in self._session.get_inputs()]
 

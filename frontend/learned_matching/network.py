@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Channels of an attention head.
-HEAD_WIDTH = 32
+from .weights import HEAD_WIDTH, MatcherShape
+
 # Initial factor of the similarity. With unit descriptors and random layers that add nothing, the
 # double softmax then has about the temperature at which SuperPoint's descriptors were trained.
 _SIMILARITY_SCALE = 1.3
@@ -21,21 +21,6 @@ _SIMILARITY_SCALE = 1.3
 _MATCHABLE_BIAS = 1.0
 # Similarity of a pair with a padded point: the softmax gives it no weight.
 _PADDING = -1e4
-
-
-@dataclass(frozen=True)
-class MatcherShape:
-    """Size of the network.
-
-    Attributes:
-        descriptor_dim: numbers of a descriptor.
-        width: channels of the states; a multiple of `HEAD_WIDTH`.
-        layers: number of layers, each of self- and cross-attention.
-    """
-
-    descriptor_dim: int = 128
-    width: int = 96
-    layers: int = 3
 
 
 @dataclass(frozen=True)

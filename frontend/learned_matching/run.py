@@ -19,7 +19,6 @@ from ..training.loop.training_loop import LoopOptions, TrainingResult
 from ..training.processes import Processes
 from .configuration import MatcherConfig
 from .evaluation_pairs import photo_match_pairs, world_match_pairs
-from .exported import network_digest
 from .matcher_file import describe_matcher, read_matcher, write_matcher
 from .network import MatcherNetwork
 from .pairs import PairSampler
@@ -27,6 +26,7 @@ from .training_loop import MatcherTrainer
 from .validation import MatcherValidation
 from .view_store import View, ViewStore, digest_names, fill
 from .views import PosedImage, photo_views, posed_views, view_extractor
+from .weights import MatcherWeights
 
 # Name of the weights file in the folder of a training.
 WEIGHTS = "matcher.safetensors"
@@ -123,7 +123,7 @@ def train_matcher(
         _validation(config, unseen, extractor, open_world, processes),
         extractor.identity,
         LoopOptions(inputs.out, processes, inputs.overfit, report, stopped),
-        initial="" if initial is None else network_digest(initial),
+        initial="" if initial is None else MatcherWeights.of(initial).digest,
     )
     result = trainer.train()
     path = inputs.out / WEIGHTS

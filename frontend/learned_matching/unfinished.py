@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from spslam.errors import TrainingError
 
 from ..training.loop.checkpoints import CHECKPOINT, read_checkpoint
+from .card import MatcherCard
 from .configuration import MatcherConfig
-from .matcher_file import MatcherCard, describe_matcher
+from .matcher_file import describe_matcher
 from .network import MatcherNetwork
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from spslam.codebook import Codebook
-from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.io.files import write_atomic
 from spslam.io.markdown import format_table
@@ -23,14 +22,12 @@ from spslam.io.markdown import format_table
 from .checkpoints import find_weights, weights_name
 from .keypoints import DEFAULT_MAX_DESCRIPTOR_DISTANCE
 from .superpoint import PAPER_DEPTHS, ConvBlock, SuperPoint
-from .weights_reading import CHECKSUM, checksum
+from .weights_reading import CHECKSUM, card_of, checksum
 
 # The value of `format` in the metadata of spslam's own files.
 _FORMAT = "superpoint"
 # Suffix of weights files.
 _SUFFIX = ".safetensors"
-
-AnyCard = TypeVar("AnyCard", bound=BaseModel)
 
 
 class _CardPart(BaseModel):
@@ -204,38 +201,6 @@ def read_card(path: str | Path) -> Card | None:
     if metadata.get("format") != _FORMAT:
         return None
     return card_of(Card, metadata, _TEXTS, path)
-
-
-def card_of(
-    model: type[AnyCard], metadata: Mapping[str, str], texts: Sequence[str], path: Path
-) -> AnyCard:
-    """Return the card in the metadata of a weights file; unknown keys are ignored.
-
-    Args:
-        model: class of the card.
-        metadata: text or JSON by key.
-        texts: fields of the card that are plain text; the others are JSON.
-        path: the file, for messages.
-
-    Raises:
-        WeightsError: the card is damaged.
-    """
-    known = [name for name in model.model_fields if name in metadata]
-    try:
-        return model.model_validate(
-            {
-                name: metadata[name] if name in texts else json.loads(metadata[name])
-                for name in known
-            }
-        )
-    except ValidationError as error:
-        raise WeightsError(
-            f"{path}: the card in its metadata is damaged: {describe_errors(error)}"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise WeightsError(
-            f"{path}: the card in its metadata is damaged: expected JSON, found {error.doc!r}"
-        ) from None
 
 
 def network_metadata(weights: str | Path | None, network: SuperPoint) -> dict[str, str]:

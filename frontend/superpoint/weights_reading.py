@@ -7,16 +7,19 @@ open retraining's and that of `transformers`.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 
+from spslam.config import describe_errors
 from spslam.errors import WeightsError
 from spslam.notices import counted, notice
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+AnyCard = TypeVar("AnyCard", bound=BaseModel)
 # Parameters by name.
 State = dict[str, NDArray[Any]]
 Layout = Literal["plain", "open", "transformers"]
@@ -463,3 +467,35 @@ def one_line(found: object, most: int = 300) -> str:
         for each in " ".join(str(found).split())
     )
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def card_of(
+    model: type[AnyCard], metadata: Mapping[str, str], texts: Sequence[str], path: Path
+) -> AnyCard:
+    """Return the card in the metadata of a weights file; unknown keys are ignored.
+
+    Args:
+        model: class of the card.
+        metadata: text or JSON by key.
+        texts: fields of the card that are plain text; the others are JSON.
+        path: the file, for messages.
+
+    Raises:
+        WeightsError: the card is damaged.
+    """
+    known = [name for name in model.model_fields if name in metadata]
+    try:
+        return model.model_validate(
+            {
+                name: metadata[name] if name in texts else json.loads(metadata[name])
+                for name in known
+            }
+        )
+    except ValidationError as error:
+        raise WeightsError(
+            f"{path}: the card in its metadata is damaged: {describe_errors(error)}"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise WeightsError(
+            f"{path}: the card in its metadata is damaged: expected JSON, found {error.doc!r}"
+        ) from None

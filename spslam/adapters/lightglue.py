@@ -143,8 +143,8 @@ class LightGlue(nn.Module):
         engine: str = "auto",
     ) -> None:
         super().__init__()
+        from spslam.frontend.learned_matching.card import check_belongs, read_weights
         from spslam.frontend.learned_matching.matcher import run_matcher
-        from spslam.frontend.learned_matching.matcher_file import check_belongs, read_matcher
 
         try:
             config = MatchingConfig.model_validate(
@@ -152,10 +152,10 @@ class LightGlue(nn.Module):
             )
         except ValidationError as error:
             raise ConfigError(f"LightGlue: {describe_errors(error)}") from None
-        network, card = read_matcher(weights)
+        matcher, card = read_weights(weights)
         if extractor is not None:
             check_belongs(card, extractor.identity, weights)
-        self._matcher, self._layers = run_matcher(network, config), card.layers
+        self._matcher, self._layers = run_matcher(matcher, config), card.layers
 
     @torch.no_grad()
     def forward(self, data: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:

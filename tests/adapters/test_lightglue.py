@@ -183,7 +183,8 @@ def test_a_device_without_support_leaves_the_network_where_it_is(
 def weights(extractor: SuperPoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained matcher, which matches nearest neighbours."""
     from spslam.frontend.learned_matching.matcher_file import describe_matcher, write_matcher
-    from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+    from spslam.frontend.learned_matching.network import MatcherNetwork
+    from spslam.frontend.learned_matching.weights import MatcherShape
 
     torch.manual_seed(0)
     network = MatcherNetwork(MatcherShape(128, 64, 2))

@@ -159,7 +159,8 @@ def test_matches_of_features_with_other_settings_are_refused(tmp_path: Path) -> 
 def toy(tmp_path: Path) -> Path:
     torch = pytest.importorskip("torch")
     from spslam.frontend.learned_matching.matcher_file import describe_matcher, write_matcher
-    from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+    from spslam.frontend.learned_matching.network import MatcherNetwork
+    from spslam.frontend.learned_matching.weights import MatcherShape
 
     torch.manual_seed(0)
     network, path = MatcherNetwork(MatcherShape(16, 32, 2)), tmp_path / "toy.safetensors"

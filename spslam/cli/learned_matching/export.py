@@ -36,12 +36,9 @@ def export_matcher(
     matches0 (K, 2), mscores0 (K,).
     """
     from spslam.errors import OutputError
+    from spslam.frontend.learned_matching.card import card_metadata
     from spslam.frontend.learned_matching.exported import convert_matcher_onnx
-    from spslam.frontend.learned_matching.matcher_file import (
-        card_metadata,
-        read_matcher,
-        write_matcher,
-    )
+    from spslam.frontend.learned_matching.matcher_file import read_matcher, write_matcher
     from spslam.frontend.learned_matching.unfinished import read_training
     from spslam.io.files import write_atomic
 

@@ -14,7 +14,8 @@ from spslam.frontend.learned_matching.matcher_file import (
     read_matcher,
     write_matcher,
 )
-from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+from spslam.frontend.learned_matching.network import MatcherNetwork
+from spslam.frontend.learned_matching.weights import MatcherShape
 
 TOY = ["network.width=32", "network.layers=2", "views.per_group=2", "views.keypoints=64"]
 TOY += ["views.size=[96,128]", "optimizer.batch=2", "optimizer.steps=2", "holdout=0.3"]

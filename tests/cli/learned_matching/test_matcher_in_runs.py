@@ -11,7 +11,8 @@ from spslam.cli.app import main
 from spslam.config import FeatureConfig
 from spslam.frontend.extractors.registry import create_extractor
 from spslam.frontend.learned_matching.matcher_file import describe_matcher, write_matcher
-from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+from spslam.frontend.learned_matching.network import MatcherNetwork
+from spslam.frontend.learned_matching.weights import MatcherShape
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from spslam.frontend.learned_matching.matcher_file import (
     read_matcher,
     write_matcher,
 )
-from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+from spslam.frontend.learned_matching.network import MatcherNetwork
 from spslam.frontend.learned_matching.run import SpotRenderer
 from spslam.frontend.learned_matching.views import PosedImage
+from spslam.frontend.learned_matching.weights import MatcherShape
 from spslam.frontend.superpoint.checkpoints import find_weights
 from spslam.frontend.training.adaptation.session import SilentReporter
 from spslam.frontend.training.processes import Processes

@@ -18,7 +18,8 @@ from spslam.frontend.learned_matching.matcher import (
     matcher_beside,
 )
 from spslam.frontend.learned_matching.matcher_file import describe_matcher, write_matcher
-from spslam.frontend.learned_matching.network import MatcherNetwork, MatcherShape
+from spslam.frontend.learned_matching.network import MatcherNetwork
+from spslam.frontend.learned_matching.weights import MatcherShape, MatcherWeights
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.interfaces import WideStage
 
@@ -47,7 +48,7 @@ def moved(first: KeypointView, seed: int) -> KeypointView:
 
 
 def matcher() -> LearnedMatcher:
-    return LearnedMatcher(network(), "torch", adaptive=False)
+    return LearnedMatcher(MatcherWeights.of(network()), "torch", adaptive=False)
 
 
 def test_views_are_matched_as_images_and_only_once() -> None:

@@ -17,11 +17,11 @@ from spslam.frontend.learned_matching.matcher import LearnedMatcher
 from spslam.frontend.learned_matching.network import (
     Assignment,
     MatcherNetwork,
-    MatcherShape,
     normalised_positions,
 )
 from spslam.frontend.learned_matching.torch_matching import Adaptive, match_points
 from spslam.frontend.learned_matching.true_matches import IGNORED, UNMATCHED
+from spslam.frontend.learned_matching.weights import MatcherShape, MatcherWeights
 from spslam.frontend.matching.matching import DescriptorMatcher
 
 SHAPE = MatcherShape(descriptor_dim=16, width=32, layers=2)
@@ -78,7 +78,9 @@ def test_a_new_network_matches_nearest_neighbours() -> None:
     made = network(MatcherShape(16, 32, 2), zero=True)
     first = points(60, 1)
     second = points(50, 2, first)
-    matches = LearnedMatcher(made, "torch", adaptive=False).match_images(first, second, SIZE, SIZE)
+    matches = LearnedMatcher(MatcherWeights.of(made), "torch", adaptive=False).match_images(
+        first, second, SIZE, SIZE
+    )
     nearest = DescriptorMatcher().match_images(first, second, SIZE, SIZE)
     assert np.array_equal(matches[matches >= 0], nearest[matches >= 0])
     assert (matches[:50] == np.arange(50)).mean() > 0.9
@@ -181,7 +183,7 @@ def test_early_exit_and_pruning_keep_sure_matches() -> None:
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_points_are_no_error(count: int) -> None:
-    matcher = LearnedMatcher(network(), "torch")
+    matcher = LearnedMatcher(MatcherWeights.of(network()), "torch")
     first, second = points(count, 1), points(5, 2)
     assert matcher.match_images(first, second, SIZE, SIZE).shape == (count,)
     assert matcher.match_images(second, first, SIZE, SIZE).shape == (5,)
@@ -195,11 +197,11 @@ def test_engines_give_the_same_matches_and_the_same_bytes_again() -> None:
     for size in ((60, 50), (40, 45)):
         first = points(size[0], 1)
         second = points(size[1], 2, first) if size[1] <= size[0] else points(size[1], 3)
-        expected = LearnedMatcher(made, "torch", adaptive=False).match_images(
+        expected = LearnedMatcher(MatcherWeights.of(made), "torch", adaptive=False).match_images(
             first, second, SIZE, SIZE
         )
         for engine in ("openvino", "onnxruntime"):
-            matcher = LearnedMatcher(made, engine, threads=1)
+            matcher = LearnedMatcher(MatcherWeights.of(made), engine, threads=1)
             found = matcher.match_images(first, second, SIZE, SIZE)
             assert np.array_equal(found, expected)
             assert np.array_equal(matcher.match_images(first, second, SIZE, SIZE), found)
@@ -225,7 +227,9 @@ def test_the_onnx_file_has_the_names_of_lightglue_onnx() -> None:
             "desc1": sides[1][1].numpy(),
         },
     )
-    expected = LearnedMatcher(made, "torch", adaptive=False).match_images(first, second, SIZE, SIZE)
+    expected = LearnedMatcher(MatcherWeights.of(made), "torch", adaptive=False).match_images(
+        first, second, SIZE, SIZE
+    )
     assert np.array_equal(
         pairs, np.stack([np.flatnonzero(expected >= 0), expected[expected >= 0]], 1)
     )
