@@ -29,7 +29,7 @@ from spslam.factory import build_components
 from spslam.frame import Frame
 from spslam.geometry import make_transform
 from spslam.io.markdown import format_table
-from spslam.map.io import SavedMap, load_map, save_map
+from spslam.map.io import SavedMap, load_map
 from spslam.slam.system import Slam
 from spslam.typing import FloatArray
 
@@ -106,7 +106,7 @@ def make_map(world: RenderedWorld, frames: int) -> SavedMap:
     slam.finish()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "map.npz")
-        save_map(path, slam.map)
+        slam.save_map(path)
         return load_map(path)
 
 

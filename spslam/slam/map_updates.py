@@ -198,12 +198,14 @@ class MapUpdates:
         return None if carried is None else carried.in_map(slam_map, correction)
 
     def restore_places(self, saved: SavedMap) -> None:
-        """Restore the place recognition index of a saved map.
+        """Restore the place recognition index of a saved map, or make it if there is none.
 
         Raises:
             MapError: the index is damaged.
         """
-        if saved.places:
+        if not saved.places:
+            self.add_places(saved.map, saved.map.keyframes["id"].tolist())
+        else:
             try:
                 self._place_recognition.restore(saved.places)
             except (KeyError, ValueError) as error:

@@ -390,6 +390,18 @@ def test_a_saved_map_is_extended(tmp_path: Path) -> None:
     assert len(again.trajectory(keyframes_only=True)) == np.count_nonzero(mine) > 0
 
 
+def test_a_map_without_a_place_index_is_searched_all_the_same(tmp_path: Path) -> None:
+    room = PointRoom(4000, size=LONG)
+    slam, _ = drive(room, corridor(-9.0, 120), "stereo")
+    before = saved(slam, tmp_path)
+    # Far from the newest keyframe, which is tried without an index.
+    frame = room.frame(corridor(-9.0, 1)[0], 0.0, "mono")
+    bare = SavedMap(before.map, {})
+    config = load_config("default", ["tracking.recovery_keyframes=1"])
+    again = Slam(config, components_of(room), bare, localization_only=True)
+    assert again.track(frame).state is TrackState.TRACKING
+
+
 def test_a_map_of_another_extractor_or_camera_is_refused(tmp_path: Path) -> None:
     room = PointRoom()
     slam, _ = drive(room, sway(20), "stereo")
