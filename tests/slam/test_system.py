@@ -392,7 +392,7 @@ def test_a_saved_map_is_extended(tmp_path: Path) -> None:
 
 def test_a_map_without_a_place_index_is_searched_all_the_same(tmp_path: Path) -> None:
     room = PointRoom(4000, size=LONG)
-    slam, _ = drive(room, corridor(-9.0, 120), "stereo")
+    slam, _ = drive(room, corridor(-9.0, 300), "stereo")
     before = saved(slam, tmp_path)
     # Far from the newest keyframe, which is tried without an index.
     frame = room.frame(corridor(-9.0, 1)[0], 0.0, "mono")
