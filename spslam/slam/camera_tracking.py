@@ -18,11 +18,12 @@ from spslam.slam.directions import DirectionTracker, scene_distance
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
+from spslam.slam.motion import Motion, SteadyMotion
 from spslam.slam.moving_objects.movers import MEDIAN_LENGTH, Movers
-from spslam.slam.moving_objects.steady_motion import SteadyMotion
+from spslam.slam.preprocessing import undo_rolling_shutter
 from spslam.slam.relocalization import Relocalizer
-from spslam.slam.rolling_shutter import undo_rolling_shutter
-from spslam.slam.tracking import Motion, TrackedFrame, Tracker, TrackState
+from spslam.slam.track_results import TrackedFrame, TrackState
+from spslam.slam.tracking import Tracker
 from spslam.typing import FloatArray, IntArray
 
 # Directions add to a pose if this fraction of its points still agree ...

@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spslam import geometry
+from spslam.backend_interfaces import PoseSolver
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, PoseSolver
+from spslam.interfaces import Matcher
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import keyframes_of, points_of
-from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 from spslam.typing import FloatArray, IntArray
 
 # Maximum number of keyframes whose directions are searched.

@@ -14,14 +14,17 @@ from dataclasses import replace
 import numpy as np
 
 from spslam import geometry
+from spslam.backend_interfaces import PlaceRecognizer
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import PlaceRecognizer, WideStage
+from spslam.interfaces import WideStage
 from spslam.map.map import Map
 from spslam.notices import counted, notice
 from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
-from spslam.slam.tracking import Motion, TrackedFrame, Tracker
+from spslam.slam.motion import Motion
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 from spslam.typing import IntArray
 
 logger = logging.getLogger(__name__)

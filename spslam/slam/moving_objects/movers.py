@@ -34,13 +34,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from spslam.backend_interfaces import PoseEstimate, PoseSolver
 from spslam.camera import Camera
 from spslam.config import Config, MoversConfig
-from spslam.interfaces import PoseEstimate, PoseSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import counted, notice
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
-from spslam.slam.tracking import TrackedFrame, hull_fraction
+from spslam.slam.track_results import TrackedFrame, hull_fraction
 from spslam.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
