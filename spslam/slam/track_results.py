@@ -142,6 +142,30 @@ class TrackedFrame:
     anchors: IntArray = field(default_factory=_NO_KEYFRAMES.copy)
     by_direction: NDArray[np.bool_] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        observations: Observations,
+        estimate: PoseEstimate,
+        keypoints: IntArray,
+        point_ids: IntArray,
+        inliers: NDArray[np.bool_],
+        how: str,
+    ) -> TrackedFrame:
+        """Make a tracked frame from its matches (M,) with points of the map.
+
+        Args:
+            observations: of the frame.
+            estimate: its pose.
+            keypoints: (M,) indices of the keypoints.
+            point_ids: (M,) their points.
+            inliers: (M,) which agree with the pose.
+            how: see the class.
+        """
+        matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
+        matched[np.where(inliers, 0, 1), keypoints] = point_ids
+        return cls(observations, estimate, matched[0], matched[1], how)
+
     @property
     def matches(self) -> int:
         """Number of matches, including outliers."""

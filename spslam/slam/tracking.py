@@ -6,18 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spslam import geometry
 from spslam.backend_interfaces import PoseSolver
 from spslam.camera import Camera
 from spslam.config import Config
-from spslam.frame import Observations
+from spslam.frame import KeypointView, Observations
 from spslam.interfaces import Matcher, WideStage
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.track_results import TrackedFrame
-from spslam.slam.views import frame_view, keyframe_view, points_view
-from spslam.typing import FloatArray, IntArray
+from spslam.slam.views import frame_view, keyframe_view, matched_points, points_view
+from spslam.slam.visibility import visible_points
+from spslam.typing import Float32Array, FloatArray, IntArray
 
 # The small search radius is enough with this ratio of the usual fraction of inliers.
 _USUAL_RATIO = 0.8
@@ -183,15 +182,21 @@ class Tracker:
             least: least number of inliers; None: `tracking.recovery_inliers`.
             stage: if the keyframes may be far from the frame; see `Matcher.match_views`.
         """
-        attempts = (None,) if stage is None else self._matcher.attempts(stage)
         for keyframe_id in keyframe_ids:
-            for attempt in attempts:
-                matched = self._match_keyframe(observations, slam_map, camera, keyframe_id, attempt)
-                tracked = self._recover_from(
-                    observations, slam_map, camera, matched, least, wide=attempt is not None
-                )
-                if tracked is not None:
-                    return tracked
+            seen = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
+            tracked = self._recover_by(
+                keyframe_view(slam_map, camera, keyframe_id),
+                seen,
+                observations,
+                slam_map,
+                camera,
+                least,
+                stage,
+                ratio=self._config.ratio,
+                among=np.flatnonzero(seen >= 0),
+            )
+            if tracked is not None:
+                return tracked
         return None
 
     def recover_around(
@@ -221,16 +226,32 @@ class Tracker:
         seen = slam_map.points_seen_by(np.array([keyframe_id]))
         point_ids = slam_map.points_seen_by(self.local_keyframes(slam_map, seen))
         around = points_view(slam_map, camera, keyframe_id, slam_map.point_rows(point_ids))
+        return self._recover_by(around, point_ids, observations, slam_map, camera, least, stage)
+
+    def _recover_by(
+        self,
+        view: KeypointView,
+        point_ids: IntArray,
+        observations: Observations,
+        slam_map: Map,
+        camera: Camera,
+        least: int | None,
+        stage: WideStage | None,
+        *,
+        ratio: float | None = None,
+        among: IntArray | None = None,
+    ) -> TrackedFrame | None:
+        """Find the pose of a frame by its matches with a view of points (ids)."""
         for attempt in (None,) if stage is None else self._matcher.attempts(stage):
             matches0 = self._matcher.match_views(
                 frame_view(observations, camera),
-                around,
+                view,
                 self._max_descriptor_distance,
+                ratio,
+                among=among,
                 stage=attempt,
             ).matches0
-            matched = np.full(len(observations), NO_POINT, dtype=np.int64)
-            hit = matches0 >= 0
-            matched[hit] = point_ids[matches0[hit]]
+            matched = matched_points(matches0, point_ids)
             tracked = self._recover_from(
                 observations, slam_map, camera, matched, least, wide=attempt is not None
             )
@@ -313,9 +334,9 @@ class Tracker:
         least = self._config.min_inliers if tracked is None else tracked.inliers
         if np.count_nonzero(estimate.inliers) < least:
             return tracked
-        found = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
-        found[np.where(estimate.inliers, 0, 1), keypoints] = joined[keypoints]
-        return TrackedFrame(observations, estimate, found[0], found[1], "motion")
+        return TrackedFrame.of(
+            observations, estimate, keypoints, joined[keypoints], estimate.inliers, "motion"
+        )
 
     def local_keyframes(self, slam_map: Map, point_ids: IntArray) -> IntArray:
         """Return keyframes that see the points, best first, then covisible ones of the best."""
@@ -327,29 +348,6 @@ class Tracker:
             local += [k for k in companions if k not in local][: wanted - len(local)]
         return np.array(local, dtype=np.int64)
 
-    def _match_keyframe(
-        self,
-        observations: Observations,
-        slam_map: Map,
-        camera: Camera,
-        keyframe_id: int,
-        stage: WideStage | None,
-    ) -> IntArray:
-        """(N,) int64 points of a keyframe that match each keypoint of the frame, or NO_POINT."""
-        seen = slam_map.observations["point"][slam_map.observation_rows(keyframe_id)]
-        matches0 = self._matcher.match_views(
-            frame_view(observations, camera),
-            keyframe_view(slam_map, camera, keyframe_id),
-            self._max_descriptor_distance,
-            self._config.ratio,
-            among=np.flatnonzero(seen >= 0),
-            stage=stage,
-        ).matches0
-        point_ids = np.full(len(observations), NO_POINT, dtype=np.int64)
-        hit = matches0 >= 0
-        point_ids[hit] = seen[matches0[hit]]
-        return point_ids
-
     def _match(
         self,
         observations: Observations,
@@ -360,27 +358,46 @@ class Tracker:
         radius: float,
     ) -> _Matches | None:
         """Match points around their projections; None if too few match."""
-        rows = slam_map.point_rows(local_points)
-        rows = rows[rows >= 0]
-        pixels, visible = self.project(slam_map, camera, T_cam_world, rows)
-        rows, pixels = rows[visible], pixels[visible]
+        rows, pixels = visible_points(self._config, slam_map, camera, T_cam_world, local_points)
         if len(rows) < self._config.min_inliers:
             return None
+        matched = self.match_near(pixels, slam_map.points["descriptor"][rows], observations, radius)
+        if matched is None:
+            return None
+        hit, keypoints = matched
+        rows = rows[hit]
+        return _Matches(
+            observations, keypoints, slam_map.points["id"][rows], slam_map.positions[rows]
+        )
+
+    def match_near(
+        self,
+        pixels: FloatArray,
+        descriptors: Float32Array,
+        observations: Observations,
+        radius: float,
+    ) -> tuple[IntArray, IntArray] | None:
+        """Match expected positions with keypoints of a frame; None if too few match.
+
+        Args:
+            pixels: (N, 2) expected positions.
+            descriptors: (N, D) expected there.
+            observations: of the frame.
+            radius: search radius, pixels.
+
+        Returns:
+            Indices (M,) of the expected positions that match, and of their keypoints (M,).
+        """
         matches0 = self._matcher.match_near(
             pixels,
-            slam_map.points["descriptor"][rows],
+            descriptors,
             observations.pixels,
             observations.descriptors,
             radius,
             self._max_descriptor_distance,
         )
         hit = np.flatnonzero(matches0 >= 0)
-        if len(hit) < self._config.min_inliers:
-            return None
-        rows = rows[hit]
-        return _Matches(
-            observations, matches0[hit], slam_map.points["id"][rows], slam_map.positions[rows]
-        )
+        return (hit, matches0[hit]) if len(hit) >= self._config.min_inliers else None
 
     def _refine(
         self,
@@ -404,44 +421,6 @@ class Tracker:
         )
         if np.count_nonzero(estimate.inliers) < self._config.min_inliers:
             return None
-        matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
-        matched[np.where(estimate.inliers, 0, 1), keypoints] = matches.point_ids
-        return TrackedFrame(observations, estimate, matched[0], matched[1], "motion")
-
-    def project(
-        self, slam_map: Map, camera: Camera, T_cam_world: FloatArray, rows: IntArray
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Project points (rows) to pixels (N, 2), and find which (N,) should be visible."""
-        positions = slam_map.positions[rows]
-        points_cam = geometry.apply(T_cam_world, positions)
-        pixels = camera.project(points_cam)
-        centre = geometry.inverse(T_cam_world)[:3, 3]
-        rays = centre - positions
-        distance = np.linalg.norm(rays, axis=1)
-        cosine = np.sum(rays * slam_map.points["normal"][rows], axis=1) / np.maximum(
-            distance, 1e-12
+        return TrackedFrame.of(
+            observations, estimate, keypoints, matches.point_ids, estimate.inliers, "motion"
         )
-        change = distance / np.maximum(slam_map.points["distance"][rows], 1e-12)
-        limit = self._config.max_scale_change
-        visible = (
-            (points_cam[:, 2] > 0)
-            & camera.in_image(pixels)
-            & (cosine > np.cos(np.radians(self._config.max_view_angle_deg)))
-            & (change < limit)
-            & (change > 1.0 / limit)
-        )
-        return pixels, visible
-
-    def count_visibility(
-        self, slam_map: Map, camera: Camera, tracked: TrackedFrame, local_points: IntArray
-    ) -> None:
-        """Count which local points this frame should have seen, and which it saw."""
-        rows = slam_map.point_rows(local_points)
-        rows = rows[rows >= 0]
-        _, visible = self.project(slam_map, camera, tracked.estimate.T_cam_world, rows)
-        found = slam_map.point_rows(tracked.seen)
-        # A point that was found counts as visible.
-        counted = np.zeros(len(slam_map.points), dtype=bool)
-        counted[rows[visible]] = counted[found] = True
-        slam_map.points["visible"][counted] += 1
-        slam_map.points["found"][found] += 1

@@ -184,28 +184,6 @@ def test_no_pose_from_matches_that_agree_with_none(scene, slam_map) -> None:
     assert tracker().recover(wrong, slam_map, scene.camera, slam_map.keyframes["id"]) is None
 
 
-def test_visible_points_are_in_view_at_a_similar_scale_and_angle(scene) -> None:
-    slam_map = scene.map_of([scene.pose()])
-    rows = slam_map.point_rows(scene.ids[scene.labels[0]])
-    find = tracker(max_scale_change=2.0, max_view_angle_deg=45.0)
-
-    def visible(T_world_cam: np.ndarray) -> np.ndarray:
-        return find.project(slam_map, scene.camera, geometry.inverse(T_world_cam), rows)[1]
-
-    pixels, seen = find.project(slam_map, scene.camera, np.eye(4), rows)
-    assert seen.all()
-    assert pixels == pytest.approx(scene.camera.project(slam_map.positions[rows]))
-    assert not visible(scene.pose(yaw=np.pi)).any(), "behind the camera"
-    assert not visible(scene.pose(z=-9.0)).any(), "too far away to look similar"
-    centre = np.array([0.0, 0.0, 4.5])
-    for angle, expected in ((0.5, True), (1.2, False)):
-        side = scene.pose(-4.5 * np.sin(angle), 0.0, 4.5 - 4.5 * np.cos(angle), angle)
-        middle = np.linalg.norm(slam_map.positions[rows] - centre, axis=1) < 0.8
-        assert middle.any()
-        assert (visible(side)[middle] == expected).all(), "limited by the viewing angle"
-    assert find.project(slam_map, scene.camera, np.eye(4), rows[:0])[0].shape == (0, 2)
-
-
 # -- without one -----------------------------------------------------------------------------------
 
 
@@ -287,22 +265,3 @@ def test_covisible_keyframes_fill_the_local_map(scene) -> None:
     local = tracker(max_keyframes=3).local_keyframes(slam_map, only_last[:1])
     companions, _ = slam_map.covisible(3)
     assert local.tolist() == [3, *companions[:2].tolist()]
-
-
-def test_visibility_is_counted_once_a_frame(scene, slam_map) -> None:
-    truth = scene.pose(0.5)
-    observations = scene.observe(truth, 9, noise_px=NOISE_PX)
-    points = all_points(slam_map)
-    tracked = tracker().track(observations, slam_map, scene.camera, geometry.inverse(truth), points)
-    assert tracked is not None
-    before = {name: slam_map.points[name].copy() for name in ("visible", "found")}
-    tracker().count_visibility(slam_map, scene.camera, tracked, np.append(points, 10**6))
-    found = slam_map.points["found"] - before["found"]
-    visible = slam_map.points["visible"] - before["visible"]
-    assert np.array_equal(
-        slam_map.points["id"][found == 1], np.sort(tracked.point_ids[tracked.point_ids >= 0])
-    )
-    assert set(np.unique(found)) <= {0, 1}
-    assert set(np.unique(visible)) <= {0, 1}
-    assert (visible >= found).all()
-    assert visible.sum() < len(points), "points out of view are not counted"

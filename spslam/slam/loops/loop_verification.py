@@ -24,14 +24,14 @@ from spslam.errors import Refusal
 from spslam.frame import Observations
 from spslam.interfaces import Matcher, WideStage
 from spslam.map.covisibility import median_depth
-from spslam.map.map import NO_POINT, Map
+from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, submap_of
 from spslam.notices import counted
 from spslam.slam.loops.loop_detection import travelled
 from spslam.slam.loops.similar_places import Departure, Place, groups_by_similarity
 from spslam.slam.track_results import TrackedFrame
 from spslam.slam.tracking import Tracker
-from spslam.slam.views import frame_view, points_view
+from spslam.slam.views import frame_view, matched_points, points_view
 from spslam.typing import FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -227,8 +227,7 @@ class LoopVerifier:
             observations, slam_map, camera, estimate.T_cam_world, local_points
         )
         if wide:
-            matched = np.full(len(observations), NO_POINT, dtype=np.int64)
-            matched[hit] = slam_map.points["id"][rows[matches0[hit]]]
+            matched = matched_points(matches0, slam_map.points["id"][rows])
             tracked = self._tracker.with_matches(
                 tracked, observations, slam_map, camera, estimate.T_cam_world, matched
             )
