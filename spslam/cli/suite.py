@@ -26,6 +26,8 @@ from spslam.cli.suites.running import (
     describe_accuracy,
     drop_stale,
     end_interrupted,
+    folder_option,
+    only_option,
     open_results,
     perform,
     undone,
@@ -51,14 +53,7 @@ def suite(
             help="A built-in suite (spslam bench list) or a YAML file.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="Folder of the results, new or earlier ones. Default: runs/bench-SUITE.",
-        ),
-    ] = None,
+    out: Annotated[Path | None, folder_option("runs/bench-SUITE.")] = None,
     data: DataOption = None,
     workers: Annotated[
         int | None,
@@ -79,13 +74,7 @@ def suite(
         ),
     ] = None,
     only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORD",
-            show_default=False,
-            help="Only runs with a label (sequence, sensor, front end, configuration) that "
-            "contains WORD; repeatable.",
-        ),
+        list[str] | None, only_option("sequence, sensor, front end, configuration")
     ] = None,
     available: Annotated[
         bool, typer.Option("--available", help="Skip the runs whose sequences are missing.")

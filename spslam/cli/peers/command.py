@@ -16,6 +16,8 @@ from spslam.cli.suites.running import (
     describe_accuracy,
     drop_stale,
     end_interrupted,
+    folder_option,
+    only_option,
     open_results,
     perform,
     undone,
@@ -44,12 +46,7 @@ def peers(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="Folder of the results, new or earlier ones. Default: runs/bench-NAME, by the "
-            "file's name: runs/bench-peers without one.",
-        ),
+        folder_option("runs/bench-NAME, by the file's name: runs/bench-peers without one."),
     ] = None,
     data: DataOption = None,
     rounds: Annotated[
@@ -64,12 +61,7 @@ def peers(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="WORD",
-            show_default=False,
-            help="Only runs with a label (sequence, sensor, system, variant) that contains WORD, "
-            "and ours beside them; repeatable.",
-        ),
+        only_option("sequence, sensor, system, variant", ", and ours beside them"),
     ] = None,
     realtime: Annotated[
         bool,
