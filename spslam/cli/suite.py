@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 # Exit code of `compare` if a result got worse.
 REGRESSION = 1
 
+OutOption = Annotated[Path | None, folder_option("runs/bench-SUITE.")]
+OnlyOption = Annotated[list[str] | None, only_option("sequence, sensor, front end, configuration")]
+
 
 def suite(
     name: Annotated[
@@ -53,7 +56,7 @@ def suite(
             help="A built-in suite (spslam bench list) or a YAML file.",
         ),
     ],
-    out: Annotated[Path | None, folder_option("runs/bench-SUITE.")] = None,
+    out: OutOption = None,
     data: DataOption = None,
     workers: Annotated[
         int | None,
@@ -73,9 +76,7 @@ def suite(
             help="Run on the workers of a Dask cluster, such as tcp://10.0.0.1:8786.",
         ),
     ] = None,
-    only: Annotated[
-        list[str] | None, only_option("sequence, sensor, front end, configuration")
-    ] = None,
+    only: OnlyOption = None,
     available: Annotated[
         bool, typer.Option("--available", help="Skip the runs whose sequences are missing.")
     ] = False,

@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 _DEFAULT = Path("peers.yaml")
 _IN_CLONE = Path("tools", "peers", "peers.yaml")
 
+OutOption = Annotated[
+    Path | None,
+    folder_option("runs/bench-NAME, by the file's name: runs/bench-peers without one."),
+]
+OnlyOption = Annotated[
+    list[str] | None, only_option("sequence, sensor, system, variant", ", and ours beside them")
+]
+
 
 def peers(
     file: Annotated[
@@ -44,10 +52,7 @@ def peers(
             "else tools/peers/peers.yaml of the repository.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        folder_option("runs/bench-NAME, by the file's name: runs/bench-peers without one."),
-    ] = None,
+    out: OutOption = None,
     data: DataOption = None,
     rounds: Annotated[
         int | None,
@@ -59,10 +64,7 @@ def peers(
             help="Rounds of each sequence and sensor. Default: that of the file, else 3.",
         ),
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        only_option("sequence, sensor, system, variant", ", and ours beside them"),
-    ] = None,
+    only: OnlyOption = None,
     realtime: Annotated[
         bool,
         typer.Option("--realtime", help="Add runs at the time stamps: latency, dropped frames."),
