@@ -15,9 +15,9 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 
+from spslam.backend_interfaces import BundleProblem, BundleResult
 from spslam.camera import Camera
 from spslam.geometry import make_transform, orthonormalize, so3_exp
-from spslam.interfaces import BundleProblem, BundleResult
 from spslam.typing import BoolArray, FloatArray, IntArray
 
 from .damping import Damping, minimize

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from spslam.backend_interfaces import PoseEstimate
 from spslam.camera import Camera
 from spslam.geometry import orthonormalize
-from spslam.interfaces import PoseEstimate
 from spslam.typing import BoolArray, FloatArray
 
 from .damping import Damping, minimize

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from spslam.backend_interfaces import PoseGraphEdges
 from spslam.errors import MapError
 from spslam.geometry import (
     inverse,
@@ -29,7 +30,6 @@ from spslam.geometry import (
     rotation_to_quaternion,
     similarity_scale,
 )
-from spslam.interfaces import PoseGraphEdges
 from spslam.io.files import write_atomic
 from spslam.typing import FloatArray
 

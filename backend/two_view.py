@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from spslam.backend_interfaces import TwoViewEstimate
 from spslam.camera import Camera
 from spslam.errors import Refusal
 from spslam.geometry import apply, hat, inverse, make_transform, so3_exp
-from spslam.interfaces import TwoViewEstimate
 from spslam.typing import BoolArray, FloatArray
 
 from .residuals import CHI2_MONO, all_finite

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spslam.config import FeatureConfig
 from spslam.errors import SpslamError
-from spslam.timing import EngineSpeed, Timing
+from spslam.process.timing import EngineSpeed, Timing
 
 from .engines.choice import quantised_path
 from .extractors.superpoint_extractor import SuperPointExtractor

@@ -177,7 +177,7 @@ class Observations:
             virtual right image); NaN where unknown.
         depth: (N,) float64, metres along z; NaN where unknown.
         delays: (N,) float64, seconds from the read-out of the middle row, to which the pose refers,
-            to the read-out of the point (see `spslam.slam.rolling_shutter`); 0 for a global
+            to the read-out of the point (see `spslam.slam.preprocessing`); 0 for a global
             shutter.
         colors: uint8, of the image at the keypoints: red green blue (N, 3), or grey (N, 1); None
             if unknown.

@@ -29,7 +29,7 @@ from spslam.visualization.viewer import Viewer, Viewers
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from spslam.interfaces import Sequence
 from spslam.map.io import load_map
 from spslam.map.submaps import submap_numbers
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackState
+from spslam.slam.track_results import TrackState
 from spslam.trajectory import Trajectory
 
 

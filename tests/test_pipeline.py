@@ -31,7 +31,7 @@ from spslam.run.output import OUTPUT_NAMES, OutputFolder, RunLog, default_output
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.recorder import FramePoses, Statistics
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 from spslam.trajectory import FileOrigin, Trajectory, read_kitti, read_tum
 from spslam.typing import FloatArray
 

@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from spslam.io.markdown import format_table
+from spslam.process.timing import EngineSpeed, Timing
 from spslam.run.prefetch import prepared, track_prefetched
 from spslam.slam.system import Slam
-from spslam.timing import EngineSpeed, Timing
 
 if TYPE_CHECKING:
     from spslam.frame import Frame

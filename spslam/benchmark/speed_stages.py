@@ -7,9 +7,10 @@ from time import perf_counter
 import numpy as np
 
 from spslam import geometry
+from spslam.backend_interfaces import PoseSolver
 from spslam.camera import Camera
-from spslam.interfaces import Matcher, PoseSolver
-from spslam.timing import Timing
+from spslam.interfaces import Matcher
+from spslam.process.timing import Timing
 
 # Keypoints of the image and map points to match; matches for the pose.
 _KEYPOINTS, _POINTS, _MATCHES = 1000, 2000, 500

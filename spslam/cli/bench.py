@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from spslam.benchmark.speed import RunSpeed, RunSpeedComparison, SpeedReport
     from spslam.frame import Frame, Sensor
-    from spslam.timing import Timing
+    from spslam.process.timing import Timing
 
 # Image sizes (height, width) of the engines' timings, pixels: half of TUM, TUM, EuRoC, KITTI.
 _SIZES = ((240, 320), (480, 640), (480, 752), (376, 1241))
@@ -266,7 +266,7 @@ def _reading(images: list[NDArray[np.uint8]]) -> Timing:
 
     from spslam.datasets.images.decoding import read_image
     from spslam.io.files import temporary_folder, write_atomic
-    from spslam.timing import Timing
+    from spslam.process.timing import Timing
 
     milliseconds = []
     with temporary_folder() as folder:

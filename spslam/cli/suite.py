@@ -26,6 +26,8 @@ from spslam.cli.suites.running import (
     describe_accuracy,
     drop_stale,
     end_interrupted,
+    folder_option,
+    only_option,
     open_results,
     perform,
     undone,
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 # Exit code of `compare` if a result got worse.
 REGRESSION = 1
 
+OutOption = Annotated[Path | None, folder_option("runs/bench-SUITE.")]
+OnlyOption = Annotated[list[str] | None, only_option("sequence, sensor, front end, configuration")]
+
 
 def suite(
     name: Annotated[
@@ -51,14 +56,7 @@ def suite(
             help="A built-in suite (spslam bench list) or a YAML file.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="Folder of the results, new or earlier ones. Default: runs/bench-SUITE.",
-        ),
-    ] = None,
+    out: OutOption = None,
     data: DataOption = None,
     workers: Annotated[
         int | None,
@@ -78,15 +76,7 @@ def suite(
             help="Run on the workers of a Dask cluster, such as tcp://10.0.0.1:8786.",
         ),
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORD",
-            show_default=False,
-            help="Only runs with a label (sequence, sensor, front end, configuration) that "
-            "contains WORD; repeatable.",
-        ),
-    ] = None,
+    only: OnlyOption = None,
     available: Annotated[
         bool, typer.Option("--available", help="Skip the runs whose sequences are missing.")
     ] = False,

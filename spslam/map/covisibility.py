@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, triu
 
 from spslam import geometry
-from spslam.interfaces import PoseGraphEdges
+from spslam.backend_interfaces import PoseGraphEdges
 from spslam.map.map import Map
 from spslam.typing import IntArray
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.backend_interfaces import PoseGraphEdges
 from spslam.camera import Camera
 from spslam.errors import MapError
-from spslam.interfaces import PoseGraphEdges
 from spslam.map.covisibility import essential_graph
 from spslam.map.io import FORMAT_VERSION, SavedMap, fill_map
 from spslam.map.map import Map, Origin

@@ -166,6 +166,22 @@ class Map:
         start, stop = np.searchsorted(column, [keyframe_id, keyframe_id + 1])
         return slice(int(start), int(stop))
 
+    def observations_of(self, keyframe_id: int) -> Observations:
+        """Return the observations of a keyframe, with descriptors in the map's half precision."""
+        rows = self.observation_rows(keyframe_id)
+        row = int(self.keyframe_rows(np.asarray(keyframe_id)))
+        column = self.observations
+        return Observations(
+            index=int(self.keyframes["frame"][row]),
+            timestamp=float(self.keyframes["timestamp"][row]),
+            pixels=column["pixel"][rows].copy(),
+            descriptors=column["descriptor"][rows].astype(np.float32),
+            scores=np.ones(rows.stop - rows.start, dtype=np.float32),
+            u_right=column["u_right"][rows].copy(),
+            depth=column["depth"][rows].copy(),
+            delays=np.zeros(rows.stop - rows.start),
+        )
+
     def rows_of_keyframes(self, keyframe_ids: IntArray) -> IntArray:
         """Return the observation rows (N,) of several keyframes, ascending."""
         column, ids = self.observations["keyframe"], np.sort(keyframe_ids)

@@ -1,1 +1,1 @@
-"""The process: signals, terminals, locks, failures, the computer."""
+"""The process: signals, terminals, locks, failures, run times, the computer."""

@@ -12,7 +12,7 @@ from spslam.evaluation.ate import Evaluation
 from spslam.geometry import apply
 from spslam.run.frames_csv import stage_names
 from spslam.run.metrics import RunRecord
-from spslam.slam.tracking import TrackState
+from spslam.slam.track_results import TrackState
 from spslam.trajectory import Trajectory
 from spslam.typing import BoolArray, FloatArray
 from spslam.visualization.path_views import AXES, choose_views, during, gaps

@@ -13,7 +13,7 @@ from spslam.io.files import write_atomic
 from spslam.run.metrics import RunRecord
 
 if TYPE_CHECKING:
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 # Columns before those of the stages.
 _COLUMNS = (

@@ -27,7 +27,7 @@ from spslam.trajectory import Trajectory, row_metrics
 
 if TYPE_CHECKING:
     from spslam.slam.recorder import Statistics
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 Figure = float | int | str | None
 Metrics = dict[str, Figure | list[dict[str, Figure]]]

@@ -24,7 +24,7 @@ from spslam.process.signals import leave_thread_behind
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 _LOG = logging.getLogger(__name__)
 Item = TypeVar("Item")

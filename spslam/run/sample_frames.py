@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 
 from spslam.frame import Frame, FrameAssociations
-from spslam.slam.tracking import TrackState
+from spslam.slam.track_results import TrackState
 from spslam.typing import FloatArray, UInt8Array
 
 if TYPE_CHECKING:
     from spslam.slam.system import Slam
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 # Maximum width of a sample's image, pixels.
 _WIDTH = 640

@@ -18,11 +18,13 @@ from spslam.slam.directions import DirectionTracker, scene_distance
 from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
+from spslam.slam.motion import Motion, SteadyMotion
 from spslam.slam.moving_objects.movers import MEDIAN_LENGTH, Movers
-from spslam.slam.moving_objects.steady_motion import SteadyMotion
+from spslam.slam.preprocessing import undo_rolling_shutter
 from spslam.slam.relocalization import Relocalizer
-from spslam.slam.rolling_shutter import undo_rolling_shutter
-from spslam.slam.tracking import Motion, TrackedFrame, Tracker, TrackState
+from spslam.slam.track_results import TrackedFrame, TrackState
+from spslam.slam.tracking import Tracker
+from spslam.slam.visibility import count_visibility
 from spslam.typing import FloatArray, IntArray
 
 # Directions add to a pose if this fraction of its points still agree ...
@@ -59,13 +61,7 @@ class CameraTracking:
         self._config = config.tracking
         self._min_points = config.initialization.min_points
         self._tracker = tracker
-        self._directions = DirectionTracker(
-            config,
-            components.matcher,
-            components.pose_solver,
-            tracker,
-            components.extractor.max_descriptor_distance,
-        )
+        self._directions = DirectionTracker(config, components.pose_solver, tracker)
         self._relocalizer = Relocalizer(config, tracker, components.place_recognition)
         self._anchors: IntArray = np.zeros(0, dtype=np.int64)
         self._local: tuple[IntArray, IntArray] | None = None
@@ -233,7 +229,7 @@ class CameraTracking:
         self.reference_id = int(local_keyframes[0])
         slam_map.submap = submap_of(slam_map, self.reference_id)
         if counts:
-            self._tracker.count_visibility(slam_map, camera, tracked, local_points)
+            count_visibility(self._config, slam_map, camera, tracked, local_points)
         self.motion.update(
             tracked.observations.timestamp,
             tracked.estimate.T_cam_world,

@@ -17,13 +17,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spslam import geometry
+from spslam.backend_interfaces import PoseSolver
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, PoseSolver
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import keyframes_of, points_of
-from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
+from spslam.slam.visibility import visible_points
 from spslam.typing import FloatArray, IntArray
 
 # Maximum number of keyframes whose directions are searched.
@@ -41,6 +43,8 @@ _SIGMA_PX = 1.0
 _AROUND, _MAX_POINT_SHIFT = 12, 0.5
 # Maximum angle between the viewing directions, radians.
 _MAX_TURN = 0.9
+# `TrackedFrame.how`.
+_HOW = "directions"
 # Minimum number of links to points from which a keyframe tells the distance of the scene itself.
 _ENOUGH_LINKS = 20
 
@@ -107,25 +111,19 @@ class DirectionTracker:
 
     Args:
         config: of all stages.
-        matcher: matches keypoints.
         pose_solver: estimates poses.
-        tracker: projects points.
-        max_descriptor_distance: largest L2 distance of matching unit descriptors.
+        tracker: matches points.
     """
 
     def __init__(
         self,
         config: Config,
-        matcher: Matcher,
         pose_solver: PoseSolver,
         tracker: Tracker,
-        max_descriptor_distance: float,
     ) -> None:
         self._config = config.tracking
-        self._matcher = matcher
         self._pose_solver = pose_solver
         self._tracker = tracker
-        self._max_descriptor_distance = max_descriptor_distance
 
     def track(
         self,
@@ -199,26 +197,21 @@ class DirectionTracker:
         radius: float,
     ) -> TrackedFrame | None:
         """Match points and directions around their projections, and refine the pose."""
-        rows = slam_map.point_rows(points)
-        rows = rows[rows >= 0]
-        pixels, visible = self._tracker.project(slam_map, camera, T_cam_world, rows)
-        rows, pixels = rows[visible], pixels[visible]
+        rows, pixels = visible_points(self._config, slam_map, camera, T_cam_world, points)
         guess = directions.positions(directions.nearness)
         in_camera = geometry.apply(T_cam_world, guess)
         direction_pixels = camera.project(in_camera)
         ahead = np.flatnonzero((in_camera[:, 2] > 0) & camera.in_image(direction_pixels))
-        matches0 = self._matcher.match_near(
+        matched = self._tracker.match_near(
             np.concatenate([pixels, direction_pixels[ahead]]),
             np.concatenate([slam_map.points["descriptor"][rows], directions.descriptors[ahead]]),
-            observations.pixels,
-            observations.descriptors,
+            observations,
             radius,
-            self._max_descriptor_distance,
         )
-        hit = np.flatnonzero(matches0 >= 0)
-        if len(hit) < self._config.min_inliers:
+        if matched is None:
             return None
-        keypoints, is_point = matches0[hit], hit < len(rows)
+        hit, keypoints = matched
+        is_point = hit < len(rows)
         seen = directions.select(ahead[hit[~is_point] - len(rows)])
         positions = np.concatenate([slam_map.positions[rows], guess[ahead]])[hit]
         T = T_cam_world
@@ -233,15 +226,16 @@ class DirectionTracker:
             if number < _FITS:
                 pixels = observations.pixels[keypoints[~is_point]]
                 positions[~is_point] = seen.positions(seen.fit(T, pixels, camera, _SIGMA_PX))
-        matched = np.full((2, len(observations)), NO_POINT, dtype=np.int64)
         ids = slam_map.points["id"][rows[hit[is_point]]]
-        matched[np.where(estimate.inliers[is_point], 0, 1), keypoints[is_point]] = ids
+        tracked = TrackedFrame.of(
+            observations, estimate, keypoints[is_point], ids, estimate.inliers[is_point], _HOW
+        )
         agree = estimate.inliers & ~is_point
         keyframes, counts = np.unique(seen.keyframes[agree[~is_point]], return_counts=True)
         by_direction = np.zeros(len(observations), dtype=bool)
         by_direction[keypoints[agree]] = True
         return replace(
-            TrackedFrame(observations, estimate, matched[0], matched[1], "directions"),
+            tracked,
             anchors=keyframes[np.argsort(-counts, kind="stable")],
             by_direction=by_direction,
         )

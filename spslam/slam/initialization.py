@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.backend_interfaces import TwoViewEstimate, TwoViewSolver
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.errors import Refusal
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, TwoViewEstimate, TwoViewSolver, WideStage
+from spslam.interfaces import Matcher, WideStage
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import counted, plural
 from spslam.slam.moving_objects.two_motions import Cells
-from spslam.slam.rolling_shutter import undo_rolling_shutter
-from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.preprocessing import undo_rolling_shutter
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 from spslam.slam.views import frame_view
 from spslam.typing import BoolArray, FloatArray
 

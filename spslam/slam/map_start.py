@@ -16,9 +16,9 @@ from spslam.interfaces import Components, WideStage
 from spslam.map.map import Map
 from spslam.map.submaps import begin_submap, keyframes_of, submap_of
 from spslam.slam.initialization import DepthInitializer, InitialMap, TwoViewInitializer
-from spslam.slam.loops.loop_closing import keyframe_observations
 from spslam.slam.loops.similar_places import Departure
-from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 from spslam.typing import FloatArray, IntArray
 
 # Number of first frames to keep. They are tracked again if the young map held moving points.
@@ -152,7 +152,7 @@ class MapStart:
         old = dict.fromkeys([*newest[:half].tolist(), last, *beside.tolist()])
         new = keyframes_of(slam_map, slam_map.submap).tolist()
         for keyframe_id in list(old)[:_OLD_KEYFRAMES]:
-            observations = keyframe_observations(slam_map, keyframe_id)
+            observations = slam_map.observations_of(keyframe_id)
             tracked = self._tracker.track(observations, slam_map, camera, T_cam_world, point_ids)
             if tracked is None:
                 tracked = self._tracker.recover(

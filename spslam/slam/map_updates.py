@@ -18,11 +18,12 @@ from spslam.map.map import Map
 from spslam.map.submaps import submap_numbers
 from spslam.slam.camera_tracking import CameraTracking
 from spslam.slam.loops.global_bundle import GlobalRefiner
-from spslam.slam.loops.loop_closing import LoopCloser, ScaleCorrection, keyframe_observations
+from spslam.slam.loops.loop_closing import LoopCloser, ScaleCorrection
 from spslam.slam.loops.similar_places import Departure
 from spslam.slam.mapping import KeyframeRule, Mapper, RemovedKeyframe
 from spslam.slam.recorder import Statistics
-from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 
 # Least number of frames that must have found a point seen by one keyframe, to keep it at the end.
 _CONFIRMED_FRAMES = 3
@@ -120,16 +121,7 @@ class MapUpdates:
             config, components.matcher, components.two_view, components.bundle, distance
         )
         self._place_recognition = components.place_recognition
-        self._loops = LoopCloser(
-            config,
-            components.matcher,
-            components.pose_solver,
-            components.pose_graph,
-            self._mapper,
-            tracker,
-            components.place_recognition,
-            distance,
-        )
+        self._loops = LoopCloser.of(config, components, self._mapper, tracker)
         self._global = GlobalRefiner(config.global_bundle, components.global_bundle)
         self._statistics = statistics
         self._rule: KeyframeRule | None = None
@@ -223,7 +215,7 @@ class MapUpdates:
         """Add keyframes to the place recognition index."""
         for keyframe_id in keyframe_ids:
             self._place_recognition.add(
-                keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors
+                keyframe_id, slam_map.observations_of(keyframe_id).descriptors
             )
 
     def clear(self, slam_map: Map) -> None:

@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.backend_interfaces import BundleAdjuster, BundleProblem, BundleResult, TwoViewSolver
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult, Matcher, TwoViewSolver
+from spslam.interfaces import Matcher
 from spslam.map.map import NO_POINT, Map
 from spslam.map.submaps import first_keyframes
 from spslam.slam.directions import scene_distance
-from spslam.slam.tracking import TrackedFrame
+from spslam.slam.track_results import TrackedFrame
 from spslam.typing import FloatArray, IntArray
 
 # A frame tracked by directions becomes a keyframe if it looks more than this angle, radians, away

@@ -14,14 +14,18 @@ from dataclasses import replace
 import numpy as np
 
 from spslam import geometry
+from spslam.backend_interfaces import PlaceRecognizer
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import PlaceRecognizer, WideStage
+from spslam.interfaces import WideStage
 from spslam.map.map import Map
 from spslam.notices import counted, notice
 from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
-from spslam.slam.tracking import Motion, TrackedFrame, Tracker
+from spslam.slam.motion import Motion
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
+from spslam.slam.visibility import visible_points
 from spslam.typing import IntArray
 
 logger = logging.getLogger(__name__)
@@ -195,11 +199,9 @@ class Relocalizer:
         if len(observations) < self._limits.min_keypoint_fraction * (usual.stop - usual.start):
             return False
         seen = slam_map.points_seen_by(np.array([last.keyframe_id]))
-        rows = slam_map.point_rows(
-            slam_map.points_seen_by(self._tracker.local_keyframes(slam_map, seen))
-        )
+        around = slam_map.points_seen_by(self._tracker.local_keyframes(slam_map, seen))
         then, now = (
-            int(np.count_nonzero(self._tracker.project(slam_map, camera, T_cam_world, rows)[1]))
+            len(visible_points(self._config, slam_map, camera, T_cam_world, around)[0])
             for T_cam_world in (geometry.inverse(reach.T_world_cam), last.expected(reach))
         )
         return now >= self._limits.min_visible_fraction * then

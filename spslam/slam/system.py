@@ -26,7 +26,8 @@ from spslam.slam.map_updates import MapUpdates
 from spslam.slam.moving_objects.body_fixed import BodyFixed
 from spslam.slam.preprocessing import Preprocessor
 from spslam.slam.recorder import FramePoses, Recorder, Statistics
-from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
+from spslam.slam.track_results import TrackedFrame, TrackResult, TrackState
+from spslam.slam.tracking import Tracker
 from spslam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)

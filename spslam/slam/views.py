@@ -1,4 +1,4 @@
-"""Views of the map for `Matcher.match_views`: the keypoints of frames and keyframes, and points."""
+"""Views of the map for `Matcher.match_views`: keypoints of frames and keyframes, and points."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.frame import KeypointView, Observations
-from spslam.map.map import Map
+from spslam.map.map import NO_POINT, Map
 from spslam.typing import IntArray
 
 
@@ -47,6 +47,19 @@ def points_view(
     pixels = seeing.project(points_cam)
     pixels[~((points_cam[:, 2] > 0) & seeing.in_image(pixels))] = np.nan
     return KeypointView(pixels, slam_map.points["descriptor"][point_rows], _size(seeing))
+
+
+def matched_points(matches0: IntArray, point_ids: IntArray) -> IntArray:
+    """(N,) int64 the point that each keypoint matches, or NO_POINT.
+
+    Args:
+        matches0: (N,) matches of the keypoints with a view.
+        point_ids: (M,) the point of each keypoint of the view, or NO_POINT.
+    """
+    matched = np.full(len(matches0), NO_POINT, dtype=np.int64)
+    hit = matches0 >= 0
+    matched[hit] = point_ids[matches0[hit]]
+    return matched
 
 
 def _camera_of(slam_map: Map, camera: Camera) -> Camera:

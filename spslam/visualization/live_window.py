@@ -22,7 +22,7 @@ from spslam.visualization.open3d_window import Canvas, moved_along
 if TYPE_CHECKING:
     from spslam.frame import Frame
     from spslam.slam.system import Slam
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import numpy as np
 from spslam.camera import Camera
 from spslam.errors import MissingDependencyError, OutputError
 from spslam.io.files import check_printable, final_path, printable
-from spslam.slam.tracking import TrackState
+from spslam.slam.track_results import TrackState
 from spslam.trajectory import Trajectory
 from spslam.typing import FloatArray, UInt8Array
 from spslam.visualization.draw_tracks import MATCHED, UNMATCHED
@@ -33,7 +33,7 @@ from spslam.visualization.open3d_window import has_display
 if TYPE_CHECKING:
     from spslam.frame import Frame, FrameAssociations
     from spslam.slam.system import Slam
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 _log = logging.getLogger(__name__)
 

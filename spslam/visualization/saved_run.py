@@ -26,7 +26,7 @@ from spslam.map.map import Map
 from spslam.map.submaps import points_of
 from spslam.notices import notice
 from spslam.run.output import GROUND_TRUTH, METRICS, RUN_LABELS, read_metrics, read_run_config
-from spslam.slam.tracking import TrackState
+from spslam.slam.track_results import TrackState
 from spslam.trajectory import Trajectory, read_tum
 from spslam.typing import BoolArray, FloatArray, IntArray
 from spslam.visualization.map_view import MapView

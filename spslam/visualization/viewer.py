@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from spslam.frame import Frame
     from spslam.slam.system import Slam
-    from spslam.slam.tracking import TrackResult
+    from spslam.slam.track_results import TrackResult
 
 _log = logging.getLogger(__name__)
 

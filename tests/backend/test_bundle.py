@@ -9,9 +9,9 @@ import scipy.optimize
 from spslam.backend import bundle
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.residuals import Reprojection, chi_squared, huber_cost
+from spslam.backend_interfaces import BundleProblem
 from spslam.camera import Camera
 from spslam.geometry import apply, inverse, se3_exp
-from spslam.interfaces import BundleProblem
 
 CAMERA = Camera(640, 480, 520.0, 510.0, 322.0, 238.0, baseline_m=0.1)
 

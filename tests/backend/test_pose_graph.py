@@ -12,6 +12,7 @@ from spslam.backend.pose_graph import (
     read_g2o,
     write_g2o,
 )
+from spslam.backend_interfaces import PoseGraphEdges, PoseGraphSolver
 from spslam.errors import MapError
 from spslam.geometry import (
     inverse,
@@ -23,7 +24,6 @@ from spslam.geometry import (
     similarity_scale,
     so3_exp,
 )
-from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
 
 HUBER = {False: 3.5485, True: 3.7506}
 

@@ -5,8 +5,8 @@ import pytest
 
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.residuals import Reprojection, pose_jacobian
+from spslam.backend_interfaces import BundleProblem
 from spslam.camera import Camera
-from spslam.interfaces import BundleProblem
 
 CAMERA = Camera(width=1241, height=376, fx=718.0, fy=717.0, cx=607.0, cy=185.0, baseline_m=0.54)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from spslam.backend.two_view import EpipolarSolver, _linearize_sampson
+from spslam.backend_interfaces import TwoViewEstimate
 from spslam.camera import Camera
 from spslam.errors import Refusal
 from spslam.geometry import apply, hat, inverse, make_transform, rotation_angle, se3_exp, so3_exp
-from spslam.interfaces import TwoViewEstimate
 
 CAMERA = Camera(640, 480, 520.0, 510.0, 322.0, 238.0)
 

@@ -19,7 +19,7 @@ from spslam.config import config_names, load_config
 from spslam.errors import DatasetError
 from spslam.frame import Frame, Observations
 from spslam.pipeline import Status
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 from spslam.trajectory import read_tum
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from spslam.cli import bench as cli_bench
 from spslam.frontend.engine_timing import REFERENCE, make_extractors, time_engines
 from spslam.frontend.engines.openvino_engine import has_bf16
 from spslam.frontend.timing_reference import reference_clock
-from spslam.timing import EngineSpeed, Timing
+from spslam.process.timing import EngineSpeed, Timing
 
 NETWORKS = ("superpoint", "superpoint_lite")
 

@@ -22,7 +22,7 @@ from spslam.cli.console import (
     print_metrics,
 )
 from spslam.pipeline import Status
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 
 ODD = "a:B:2 [red]b[/red] [/] :smile:"
 PACKAGE = Path(__file__).resolve().parents[2] / "spslam"

@@ -29,7 +29,7 @@ from spslam.run.sample_frames import Sample
 from spslam.slam.loss_diagnosis import Loss
 from spslam.slam.recorder import Statistics
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 
 NOTHING = Observations(

@@ -13,7 +13,7 @@ from spslam import geometry
 from spslam.run.metrics import RunRecord
 from spslam.run.poses_csv import COLUMNS, COVARIANCE_COLUMNS, write_poses
 from spslam.slam.recorder import FramePoses
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 
 XI = np.array([[0.1, -2.0, 3.0, 0.2, 0.1, -0.4], [1.0, 0.0, -1.0, 3.0, 0.0, 0.3]])
 FACTOR = np.random.default_rng(0).normal(size=(6, 6))

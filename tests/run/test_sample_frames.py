@@ -13,7 +13,7 @@ from spslam.camera import Camera
 from spslam.frame import Frame, FrameAssociations
 from spslam.run.sample_frames import FrameSamples
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 from spslam.visualization.viewer import Viewer, Viewers
 
 LENS = Camera(800, 600, 400.0, 400.0, 400.0, 300.0, "radtan", (-0.2, 0.05, 0.0, 0.0))

@@ -11,7 +11,7 @@ from point_room import PointRoom, drive, sway
 from spslam import geometry
 from spslam.geometry import rotation_angle
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult
+from spslam.slam.track_results import TrackResult
 from spslam.typing import FloatArray
 
 pytestmark = pytest.mark.slow

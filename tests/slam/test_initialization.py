@@ -17,7 +17,8 @@ from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.map.map import Map
 from spslam.slam.initialization import DepthInitializer, InitialMap, TwoViewInitializer
-from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 
 NOISE_PX = 0.4
 

@@ -18,7 +18,7 @@ from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.slam.loss_diagnosis import LossMonitor, image_statistics, reduce_image
 from spslam.slam.recorder import Statistics
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult, TrackState, hull_fraction
+from spslam.slam.track_results import TrackResult, TrackState, hull_fraction
 
 Image = np.ndarray
 NOISE = np.random.default_rng(0).integers(20, 235, (240, 320)).astype(np.uint8)

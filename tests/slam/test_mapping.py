@@ -10,13 +10,13 @@ import pytest
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.two_view import EpipolarSolver
+from spslam.backend_interfaces import PoseEstimate
 from spslam.config import BundleConfig, Config, KeyframeConfig, MappingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.interfaces import PoseEstimate
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.mapping import KeyframeRule, Mapper, close_distance, fundamental_matrix
-from spslam.slam.tracking import TrackedFrame
+from spslam.slam.track_results import TrackedFrame
 
 NOISE_PX = 0.3
 

@@ -9,14 +9,14 @@ import pytest
 from point_room import PointRoom, corridor, drive, look
 
 from spslam import geometry
+from spslam.backend_interfaces import PoseEstimate
 from spslam.config import Config, RelocalizationConfig
 from spslam.datasets.world.world import RenderedWorld, world_spec
 from spslam.frame import Frame
-from spslam.interfaces import PoseEstimate
 from spslam.map.map import NO_POINT
 from spslam.slam.loops.similar_places import Departure, Place, Reach, groups_by_similarity
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackedFrame, TrackResult, TrackState
+from spslam.slam.track_results import TrackedFrame, TrackResult, TrackState
 
 LIMITS = RelocalizationConfig()
 HALF = 12.0

@@ -12,8 +12,7 @@ from spslam.config import load_config
 from spslam.errors import CalibrationError
 from spslam.frame import Features, Frame, Observations
 from spslam.interfaces import Extractor
-from spslam.slam.preprocessing import Preprocessor
-from spslam.slam.rolling_shutter import readout_delays, undo_rolling_shutter
+from spslam.slam.preprocessing import Preprocessor, readout_delays, undo_rolling_shutter
 
 CAMERA = Camera(640, 480, 500.0, 500.0, 320.0, 240.0, baseline_m=0.1, readout_s=0.03)
 VELOCITY = np.array([0.3, -0.2, 0.4, 0.5, -1.2, 0.8])

@@ -29,19 +29,20 @@ from point_room import (
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
 from spslam.backend.pose import PnPSolver
+from spslam.backend_interfaces import BundleProblem, BundleResult, PoseEstimate
 from spslam.camera import Camera
 from spslam.config import Config, load_config
 from spslam.errors import CalibrationError, DatasetError, MapError
 from spslam.evaluation.ate import Alignment, evaluate
 from spslam.frame import Frame, Observations
-from spslam.interfaces import BundleProblem, BundleResult, PoseEstimate
 from spslam.map.io import SavedMap, load_map
 from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, scene_of, submap_numbers
 from spslam.run.metric_scale import TrueDistance, apply_scale
 from spslam.slam.relocalization import Relocalizer
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackedFrame, Tracker, TrackResult, TrackState
+from spslam.slam.track_results import TrackedFrame, TrackResult, TrackState
+from spslam.slam.tracking import Tracker
 from spslam.trajectory import Trajectory
 
 

@@ -1,4 +1,4 @@
-"""Tracking against a map of known landmarks, and prediction of the next pose."""
+"""Tracking against a map of known landmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from spslam.config import Config, TrackingConfig
 from spslam.frame import Observations
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.map.map import NO_POINT, Map
-from spslam.slam.tracking import Motion, TrackedFrame, Tracker
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 
 NOISE_PX = 0.5
 
@@ -183,28 +184,6 @@ def test_no_pose_from_matches_that_agree_with_none(scene, slam_map) -> None:
     assert tracker().recover(wrong, slam_map, scene.camera, slam_map.keyframes["id"]) is None
 
 
-def test_visible_points_are_in_view_at_a_similar_scale_and_angle(scene) -> None:
-    slam_map = scene.map_of([scene.pose()])
-    rows = slam_map.point_rows(scene.ids[scene.labels[0]])
-    find = tracker(max_scale_change=2.0, max_view_angle_deg=45.0)
-
-    def visible(T_world_cam: np.ndarray) -> np.ndarray:
-        return find.project(slam_map, scene.camera, geometry.inverse(T_world_cam), rows)[1]
-
-    pixels, seen = find.project(slam_map, scene.camera, np.eye(4), rows)
-    assert seen.all()
-    assert pixels == pytest.approx(scene.camera.project(slam_map.positions[rows]))
-    assert not visible(scene.pose(yaw=np.pi)).any(), "behind the camera"
-    assert not visible(scene.pose(z=-9.0)).any(), "too far away to look similar"
-    centre = np.array([0.0, 0.0, 4.5])
-    for angle, expected in ((0.5, True), (1.2, False)):
-        side = scene.pose(-4.5 * np.sin(angle), 0.0, 4.5 - 4.5 * np.cos(angle), angle)
-        middle = np.linalg.norm(slam_map.positions[rows] - centre, axis=1) < 0.8
-        assert middle.any()
-        assert (visible(side)[middle] == expected).all(), "limited by the viewing angle"
-    assert find.project(slam_map, scene.camera, np.eye(4), rows[:0])[0].shape == (0, 2)
-
-
 # -- without one -----------------------------------------------------------------------------------
 
 
@@ -286,105 +265,3 @@ def test_covisible_keyframes_fill_the_local_map(scene) -> None:
     local = tracker(max_keyframes=3).local_keyframes(slam_map, only_last[:1])
     companions, _ = slam_map.covisible(3)
     assert local.tolist() == [3, *companions[:2].tolist()]
-
-
-def test_visibility_is_counted_once_a_frame(scene, slam_map) -> None:
-    truth = scene.pose(0.5)
-    observations = scene.observe(truth, 9, noise_px=NOISE_PX)
-    points = all_points(slam_map)
-    tracked = tracker().track(observations, slam_map, scene.camera, geometry.inverse(truth), points)
-    assert tracked is not None
-    before = {name: slam_map.points[name].copy() for name in ("visible", "found")}
-    tracker().count_visibility(slam_map, scene.camera, tracked, np.append(points, 10**6))
-    found = slam_map.points["found"] - before["found"]
-    visible = slam_map.points["visible"] - before["visible"]
-    assert np.array_equal(
-        slam_map.points["id"][found == 1], np.sort(tracked.point_ids[tracked.point_ids >= 0])
-    )
-    assert set(np.unique(found)) <= {0, 1}
-    assert set(np.unique(visible)) <= {0, 1}
-    assert (visible >= found).all()
-    assert visible.sum() < len(points), "points out of view are not counted"
-
-
-# -- motion ----------------------------------------------------------------------------------------
-
-VELOCITY = np.array([0.4, -0.1, 0.7, 0.02, 0.3, -0.05])
-
-
-def moved(seconds: float) -> np.ndarray:
-    """`T_cam_world` after that time."""
-    return geometry.se3_exp(VELOCITY * seconds)
-
-
-def test_constant_velocity_with_irregular_steps(scene, slam_map) -> None:
-    motion = Motion(Config())
-    assert motion.predict(0.0, slam_map) is None
-    for timestamp in (0.0, 0.1, 0.13, 0.4, 0.45):
-        motion.update(timestamp, moved(timestamp), 0, slam_map)
-        assert motion.last(slam_map) == pytest.approx(moved(timestamp))
-        if timestamp > 0:
-            for ahead in (0.01, 0.2, 0.5):
-                assert motion.predict(timestamp + ahead, slam_map) == pytest.approx(
-                    moved(timestamp + ahead)
-                )
-
-
-def test_prediction_follows_corrections_of_the_map(scene, slam_map) -> None:
-    motion = Motion(Config())
-    motion.update(0.0, moved(0.0), 1, slam_map)
-    motion.update(0.1, moved(0.1), 1, slam_map)
-    correction = geometry.se3_exp(np.array([0.5, 0.2, -0.3, 0.1, -0.2, 0.05]))
-    slam_map.T_world_keyframe[:] = correction @ slam_map.T_world_keyframe
-    assert motion.last(slam_map) == pytest.approx(moved(0.1) @ geometry.inverse(correction))
-    assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2) @ geometry.inverse(correction))
-    # A new reference keyframe: the velocity is that of the camera, without the correction.
-    motion.update(0.2, moved(0.2) @ geometry.inverse(correction), 3, slam_map)
-    assert motion.predict(0.3, slam_map) == pytest.approx(moved(0.3) @ geometry.inverse(correction))
-
-
-def test_prediction_without_its_keyframe_is_none(scene, slam_map) -> None:
-    motion = Motion(Config())
-    motion.update(0.0, moved(0.0), 1, slam_map)
-    motion.update(0.1, moved(0.1), 2, slam_map)
-    slam_map.remove_keyframe(1)
-    assert motion.last(slam_map) == pytest.approx(moved(0.1))
-    slam_map.remove_keyframe(2)
-    assert motion.last(slam_map) is None
-    assert motion.predict(0.2, slam_map) is None
-    motion.update(0.2, moved(0.2), 3, slam_map)
-    assert motion.last(slam_map) == pytest.approx(moved(0.2))
-
-
-def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero(
-    scene, slam_map
-) -> None:
-    motion = Motion(Config())
-    motion.update(0.0, moved(0.0), 0, slam_map)
-    motion.update(0.1, moved(0.1), 0, slam_map)
-    motion.anchor(0.1, moved(0.1), 2, slam_map)
-    motion.update(0.1, moved(0.1), 2, slam_map)
-    assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2))
-
-
-def test_the_top_speed_decays_with_speed_memory_s(scene, slam_map) -> None:
-    motion = Motion(Config(tracking=TrackingConfig(speed_memory_s=2.0)))
-    for timestamp, pose in ((0.0, moved(0.0)), (0.1, moved(0.1)), (3.1, moved(0.1))):
-        motion.update(timestamp, pose, 0, slam_map)
-    speeds = np.linalg.norm(VELOCITY.reshape(2, 3), axis=1)
-    assert motion.fastest == pytest.approx(tuple(speeds * np.exp(-1.5)))
-
-
-def test_motion_changes_with_the_scale_of_the_map(scene, slam_map) -> None:
-    motion = Motion(Config())
-    motion.rescale(2.0)
-    assert motion.last(slam_map) is None
-    for timestamp in (0.0, 0.1):
-        motion.update(timestamp, moved(timestamp), 1, slam_map)
-    relative = moved(0.1) @ slam_map.pose(1)
-    relative[:3, 3] *= 0.5
-    motion.rescale(0.5)
-    last = relative @ geometry.inverse(slam_map.pose(1))
-    assert motion.last(slam_map) == pytest.approx(last)
-    slower = VELOCITY * np.array([0.5, 0.5, 0.5, 1.0, 1.0, 1.0])
-    assert motion.predict(0.3, slam_map) == pytest.approx(geometry.se3_exp(slower * 0.2) @ last)

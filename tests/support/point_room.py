@@ -17,7 +17,7 @@ from spslam.frame import Features, Frame, unit_descriptors
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.interfaces import Components, Extractor
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackResult
+from spslam.slam.track_results import TrackResult
 from spslam.trajectory import Trajectory
 
 BASELINE_M = 0.12

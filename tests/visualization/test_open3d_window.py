@@ -17,7 +17,7 @@ from room_scene import WatchedSlam, room_scene
 
 from spslam.errors import MissingDependencyError
 from spslam.geometry import inverse
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 from spslam.trajectory import Trajectory
 from spslam.visualization.browser import Browser
 from spslam.visualization.controls import Controls

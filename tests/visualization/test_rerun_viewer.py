@@ -15,7 +15,7 @@ import pytest
 from room_scene import WatchedSlam, room_scene
 
 from spslam.errors import MissingDependencyError, OutputError
-from spslam.slam.tracking import TrackResult, TrackState
+from spslam.slam.track_results import TrackResult, TrackState
 from spslam.visualization.rerun_viewer import RerunViewer, record_map_view
 
 rerun = pytest.importorskip("rerun")

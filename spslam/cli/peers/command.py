@@ -16,6 +16,8 @@ from spslam.cli.suites.running import (
     describe_accuracy,
     drop_stale,
     end_interrupted,
+    folder_option,
+    only_option,
     open_results,
     perform,
     undone,
@@ -31,6 +33,14 @@ if TYPE_CHECKING:
 _DEFAULT = Path("peers.yaml")
 _IN_CLONE = Path("tools", "peers", "peers.yaml")
 
+OutOption = Annotated[
+    Path | None,
+    folder_option("runs/bench-NAME, by the file's name: runs/bench-peers without one."),
+]
+OnlyOption = Annotated[
+    list[str] | None, only_option("sequence, sensor, system, variant", ", and ours beside them")
+]
+
 
 def peers(
     file: Annotated[
@@ -42,15 +52,7 @@ def peers(
             "else tools/peers/peers.yaml of the repository.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default=False,
-            help="Folder of the results, new or earlier ones. Default: runs/bench-NAME, by the "
-            "file's name: runs/bench-peers without one.",
-        ),
-    ] = None,
+    out: OutOption = None,
     data: DataOption = None,
     rounds: Annotated[
         int | None,
@@ -62,15 +64,7 @@ def peers(
             help="Rounds of each sequence and sensor. Default: that of the file, else 3.",
         ),
     ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="WORD",
-            show_default=False,
-            help="Only runs with a label (sequence, sensor, system, variant) that contains WORD, "
-            "and ours beside them; repeatable.",
-        ),
-    ] = None,
+    only: OnlyOption = None,
     realtime: Annotated[
         bool,
         typer.Option("--realtime", help="Add runs at the time stamps: latency, dropped frames."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -35,6 +35,29 @@ MarkdownOption = Annotated[
         help="Write the tables into this file, between the suite's two comments.",
     ),
 ]
+
+
+def folder_option(default: str) -> Any:
+    """Return the option `--out` of a suite, with a description of its default."""
+    return typer.Option(
+        metavar="DIR",
+        show_default=False,
+        help=f"Folder of the results, new or earlier ones. Default: {default}",
+    )
+
+
+def only_option(label: str, also: str = "") -> Any:
+    """Return the option `--only` of a suite.
+
+    Args:
+        label: what the label of a run consists of.
+        also: which other runs are chosen.
+    """
+    return typer.Option(
+        metavar="WORD",
+        show_default=False,
+        help=f"Only runs with a label ({label}) that contains WORD{also}; repeatable.",
+    )
 
 
 def open_results(path: Path, head: dict[str, object]) -> Results:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spslam import geometry
+from spslam.backend_interfaces import BundleAdjuster, BundleProblem, BundleResult
 from spslam.camera import Camera
 from spslam.config import GlobalBundleConfig
-from spslam.interfaces import BundleAdjuster, BundleProblem, BundleResult
 from spslam.map.map import Map
 from spslam.map.submaps import keyframes_of, points_of
 from spslam.slam.mapping import FIRM_LINKS, bundle_problem, drop_single_views

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spslam.backend_interfaces import PlaceRecognizer
 from spslam.config import LoopConfig
-from spslam.interfaces import PlaceRecognizer
 from spslam.map.covisibility import median_depth
 from spslam.map.map import Map
 from spslam.typing import FloatArray, IntArray

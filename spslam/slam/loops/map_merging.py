@@ -12,7 +12,7 @@ from spslam.map.map import Map, Origin
 from spslam.map.submaps import append_map, submap_numbers, submap_of
 from spslam.notices import counted
 from spslam.slam.loops.global_bundle import GlobalRefiner
-from spslam.slam.loops.loop_closing import LoopCloser, keyframe_observations
+from spslam.slam.loops.loop_closing import LoopCloser
 from spslam.slam.mapping import Mapper
 from spslam.slam.tracking import Tracker
 
@@ -46,7 +46,7 @@ def merge_maps(config: Config, components: Components, first: SavedMap, second: 
     added = append_map(slam_map, second.map)
     for keyframe_id in added.tolist():
         components.place_recognition.add(
-            keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors
+            keyframe_id, slam_map.observations_of(keyframe_id).descriptors
         )
     closer = _loop_closer(config, components)
     separate = len(submap_numbers(slam_map))
@@ -101,13 +101,4 @@ def _loop_closer(config: Config, components: Components) -> LoopCloser:
     distance = components.extractor.max_descriptor_distance
     mapper = Mapper(config, components.matcher, components.two_view, components.bundle, distance)
     tracker = Tracker(config, components.matcher, components.pose_solver, distance)
-    return LoopCloser(
-        config,
-        components.matcher,
-        components.pose_solver,
-        components.pose_graph,
-        mapper,
-        tracker,
-        components.place_recognition,
-        distance,
-    )
+    return LoopCloser.of(config, components, mapper, tracker)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
-from spslam.interfaces import PoseGraphEdges, PoseGraphSolver
+from spslam.backend_interfaces import PoseGraphEdges, PoseGraphSolver
 from spslam.typing import FloatArray
 
 logger = logging.getLogger(__name__)

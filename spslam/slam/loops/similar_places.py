@@ -19,7 +19,7 @@ from spslam.map.covisibility import median_depth
 from spslam.map.map import Map
 from spslam.map.submaps import submap_of
 from spslam.slam.loops.loop_detection import travelled
-from spslam.slam.tracking import TrackedFrame
+from spslam.slam.track_results import TrackedFrame
 from spslam.typing import FloatArray, IntArray
 
 

@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam import geometry
+from spslam.backend_interfaces import PoseSolver, TwoViewSolver
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.frame import Observations
-from spslam.interfaces import Matcher, PoseSolver, TwoViewSolver
+from spslam.interfaces import Matcher
 from spslam.map.map import Map
 from spslam.map.table import Table
 from spslam.notices import counted, notice
-from spslam.slam.loops.loop_closing import keyframe_observations
-from spslam.slam.tracking import hull_fraction
+from spslam.slam.track_results import hull_fraction
 from spslam.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class BodyFixed:
         mine = (keyframes["session"] == slam_map.session) & (keyframes["frame"] >= self.first_frame)
         for keyframe_id in keyframes["id"][mine].tolist():
             rows = slam_map.observation_rows(keyframe_id)
-            fixed = self.of(keyframe_observations(slam_map, keyframe_id), camera)
+            fixed = self.of(slam_map.observations_of(keyframe_id), camera)
             slam_map.remove_points(np.unique(slam_map.observations["point"][rows][fixed]))
 
     def tell(self) -> None:

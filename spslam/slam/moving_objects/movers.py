@@ -34,13 +34,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from spslam.backend_interfaces import PoseEstimate, PoseSolver
 from spslam.camera import Camera
-from spslam.config import Config, MoversConfig
-from spslam.interfaces import PoseEstimate, PoseSolver
+from spslam.config import Config
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import counted, notice
-from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
-from spslam.slam.tracking import TrackedFrame, hull_fraction
+from spslam.slam.moving_objects.matched_points import MatchedPoints
+from spslam.slam.moving_objects.pull import LEAST_TOGETHER, alignment, least_pull
+from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, rival
+from spslam.slam.track_results import TrackedFrame, hull_fraction
 from spslam.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
@@ -52,23 +54,6 @@ _LEAST_NEW = 10
 _LEAST_PROVEN = 30
 # Least fraction of the image inside their convex hull.
 _LEAST_HULL = 0.05
-# Probation: least number of new points that contradict the pose.
-_LEAST_AGAINST = 5
-# Consensus: least number of moving points in coherent cells.
-_LEAST_TOGETHER = 10
-# Probation: factor on the least chi-square of the pull if most of the new points contradict ...
-_PULLED_BY_MOST = 0.4
-# ... where "most" is this fraction of the new points ...
-_MOST_NEW = 0.4
-# ... and their residuals add up to this fraction of the sum of their lengths (one direction).
-_HIGH_ALIGNMENT = 0.9
-# Probation: fraction of the contradicting points in coherent cells, which then decide alone, since
-# a static point that is new and wrong contradicts, too ...
-_COHERENT = 0.4
-# ... and the same factor for them. Motion blur and a rolling shutter reach 1.2 (TUM fr1_rpy).
-_PULLED_TOGETHER = 2.0
-# The same factor if their residuals have one direction only within each cell.
-_PULLED_IN_CELLS = 4.0
 # Probation: least RMS shift of the projected points by the pull, pixels.
 _PULLED_PX = 0.15
 # Probation: floor of the standard deviation of the residuals, pixels.
@@ -181,7 +166,7 @@ class Movers:
         if self._looked >= self._config.first_frames:
             return False
         self._looked += 1
-        matched = _matched(tracked, slam_map)
+        matched = MatchedPoints.of(tracked, slam_map)
         first = matched.ids < len(self._first)
         ids, pixels = matched.ids[first], matched.pixels[first]
         gain = self._config.min_rival_gain
@@ -266,12 +251,12 @@ class Movers:
         """
         self._reserve(slam_map)
         tracked = self._not_taken_over(tracked, camera, track_by_proven)
-        matched = _matched(tracked, slam_map)
+        matched = MatchedPoints.of(tracked, slam_map)
         suspect = self._are_suspect(tracked.observations.index, matched, camera)
         voters = self._voters(tracked, matched, suspect, predicted, camera)
         if voters is not None:
             tracked = self._at_pose_of(voters, tracked, matched, camera)
-        matched = _matched(tracked, slam_map)
+        matched = MatchedPoints.of(tracked, slam_map)
         judged = self._by_proven(tracked, matched, camera)
         if judged is tracked:
             # Suspects do not vote in the consensus, either.
@@ -286,7 +271,11 @@ class Movers:
 
     def on_guard(self, index: int) -> bool:
         """Whether points moved in this frame (index) or in one of the last frames."""
-        return any(index - frame <= _MEMORY_FRAMES for frame, _ in self._where)
+        return bool(self._moved_lately(index))
+
+    def _moved_lately(self, index: int) -> list[FloatArray]:
+        """Return the pixels (K, 2) of the points that moved in this frame and each of the last."""
+        return [pixels for frame, pixels in self._where if index - frame <= _MEMORY_FRAMES]
 
     # -- steps of `judge` --------------------------------------------------------------------------
 
@@ -322,7 +311,7 @@ class Movers:
     def _voters(
         self,
         tracked: TrackedFrame,
-        matched: _Matched,
+        matched: MatchedPoints,
         suspect: BoolArray,
         predicted: FloatArray | None,
         camera: Camera,
@@ -351,7 +340,7 @@ class Movers:
         return None
 
     def _at_pose_of(
-        self, voters: _Voters, tracked: TrackedFrame, matched: _Matched, camera: Camera
+        self, voters: _Voters, tracked: TrackedFrame, matched: MatchedPoints, camera: Camera
     ) -> TrackedFrame:
         """Return the frame at the pose of some matches, with those of the others that agree."""
         mask = voters.mask
@@ -366,17 +355,17 @@ class Movers:
         sigma = max(float(np.median(far[inlier])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = ~mask & ~(far <= self._contradiction(sigma))
         inlier |= ~mask & ~against
-        if _one_direction(off[against]) >= self._config.min_alignment:
+        if alignment(off[against]) >= self._config.min_alignment:
             self._note(tracked, matched, camera, against)
-        return _seeing(tracked, matched, estimate, inlier)
+        return matched.at_pose(estimate, tracked, inlier)
 
-    def _are_suspect(self, index: int, matched: _Matched, camera: Camera) -> BoolArray:
+    def _are_suspect(self, index: int, matched: MatchedPoints, camera: Camera) -> BoolArray:
         """(M,) which matches are of new points, if points moved in the last frames.
 
         With few proven points, only the new ones near those that moved.
         """
         new = self._agreed[matched.ids] < self._config.probation_frames
-        places = [pixels for frame, pixels in self._where if index - frame <= _MEMORY_FRAMES]
+        places = self._moved_lately(index)
         if not places or not new.any():
             return np.zeros(len(new), dtype=bool)
         if np.count_nonzero(matched.inlier & ~new) >= _SURE_PROVEN:
@@ -397,7 +386,9 @@ class Movers:
             self.moving.doubts.add(tracked.observations.index)
         self._recent.append((timestamp, left))
 
-    def _by_proven(self, tracked: TrackedFrame, matched: _Matched, camera: Camera) -> TrackedFrame:
+    def _by_proven(
+        self, tracked: TrackedFrame, matched: MatchedPoints, camera: Camera
+    ) -> TrackedFrame:
         """Return the frame at the pose of the proven points if new points pull it away."""
         proven = self._agreed[matched.ids] >= self._config.probation_frames
         new = ~proven
@@ -423,7 +414,7 @@ class Movers:
         moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
         pull = float(np.sum(moved**2))
         new_points = int(np.count_nonzero(new))
-        least = _pull_that_tells(
+        least = least_pull(
             self._config, off, against, Cells.over(matched.pixels, camera), new_points
         )
         if pull < max(least * sigma**2, _PULLED_PX**2 * len(moved)):
@@ -435,10 +426,10 @@ class Movers:
         _count(self._agreed, matched.ids[inlier])
         inlier[proven] = estimate.inliers
         self._note(tracked, matched, camera, against)
-        return _seeing(tracked, matched, estimate, inlier)
+        return matched.at_pose(estimate, tracked, inlier)
 
     def _by_most_of_the_image(
-        self, tracked: TrackedFrame, all_matched: _Matched, votes: BoolArray, camera: Camera
+        self, tracked: TrackedFrame, all_matched: MatchedPoints, votes: BoolArray, camera: Camera
     ) -> TrackedFrame:
         """Return the frame at the pose of most cells if its own lies between two motions.
 
@@ -461,7 +452,7 @@ class Movers:
         cells = Cells.over(matched.pixels, camera)
         moving = cells.together(~standing, off)
         if (
-            np.count_nonzero(moving) < _LEAST_TOGETHER
+            np.count_nonzero(moving) < LEAST_TOGETHER
             or np.count_nonzero(standing & ~moving) < _LEAST_PROVEN
         ):
             return tracked
@@ -483,7 +474,7 @@ class Movers:
         far = np.hypot(*all_matched.residuals(estimate.T_cam_world, camera).T)
         agree = all_matched.inlier & (far <= self._contradiction(found.sigma_px))
         agree[votes] = inlier
-        return _seeing(tracked, all_matched, estimate, agree)
+        return all_matched.at_pose(estimate, tracked, agree)
 
     def _contradiction(self, sigma: float) -> float:
         """Largest reprojection error (pixels) of an agreeing point, for a standard deviation."""
@@ -492,7 +483,7 @@ class Movers:
     def _refine(
         self,
         T_cam_world: FloatArray,
-        matched: _Matched,
+        matched: MatchedPoints,
         mask: BoolArray,
         camera: Camera,
         *,
@@ -508,7 +499,7 @@ class Movers:
         )
 
     def _note(
-        self, tracked: TrackedFrame, matched: _Matched, camera: Camera, moving: BoolArray
+        self, tracked: TrackedFrame, matched: MatchedPoints, camera: Camera, moving: BoolArray
     ) -> None:
         """Mark the moving points of a frame."""
         index = tracked.observations.index
@@ -532,40 +523,6 @@ class Movers:
 
 
 @dataclass(frozen=True, eq=False)
-class _Matched:
-    """The matches (M) of a frame with points of the map.
-
-    Attributes:
-        keypoints, ids: (M,) keypoint and point of each.
-        inlier: (M,) which agree with the tracked pose.
-        points: (M, 3) in the world.
-        pixels, u_right: (M, 2), (M,) where they are seen.
-    """
-
-    keypoints: NDArray[np.int64]
-    ids: IntArray
-    inlier: BoolArray
-    points: FloatArray
-    pixels: FloatArray
-    u_right: FloatArray
-
-    def select(self, kept: BoolArray) -> _Matched:
-        """Return a subset of the matches, given by a mask (M,)."""
-        return _Matched(
-            self.keypoints[kept],
-            self.ids[kept],
-            self.inlier[kept],
-            self.points[kept],
-            self.pixels[kept],
-            self.u_right[kept],
-        )
-
-    def residuals(self, T_cam_world: FloatArray, camera: Camera) -> FloatArray:
-        """(M, 2) residuals of a pose, pixels."""
-        return residuals(T_cam_world, self.points, self.pixels, camera)
-
-
-@dataclass(frozen=True, eq=False)
 class _Voters:
     """The matches that decide about a pose.
 
@@ -576,73 +533,6 @@ class _Voters:
 
     mask: BoolArray
     T_cam_world: FloatArray
-
-
-def _matched(tracked: TrackedFrame, slam_map: Map) -> _Matched:
-    ids = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
-    keypoints = np.flatnonzero(ids >= 0)
-    ids = ids[keypoints]
-    return _Matched(
-        keypoints=keypoints,
-        ids=ids,
-        inlier=tracked.point_ids[keypoints] >= 0,
-        points=slam_map.positions[slam_map.point_rows(ids)],
-        pixels=tracked.observations.pixels[keypoints],
-        u_right=tracked.observations.u_right[keypoints],
-    )
-
-
-def _seeing(
-    tracked: TrackedFrame, matched: _Matched, estimate: PoseEstimate, inlier: BoolArray
-) -> TrackedFrame:
-    """Return the frame at another pose, with only the marked matches (M,) as inliers."""
-    ids = np.stack([tracked.point_ids, tracked.rejected])
-    ids[:, matched.keypoints] = NO_POINT
-    ids[np.where(inlier, 0, 1), matched.keypoints] = matched.ids
-    return replace(
-        tracked, estimate=replace(estimate, inliers=inlier), point_ids=ids[0], rejected=ids[1]
-    )
-
-
-def _one_direction(off: FloatArray) -> float:
-    """Length of the sum of residuals (K, 2), divided by the sum of their lengths; 0 if too few."""
-    if len(off) < _LEAST_AGAINST:
-        return 0.0
-    return float(np.hypot(*off.sum(axis=0))) / float(np.hypot(*off.T).sum())
-
-
-def _pull_that_tells(
-    config: MoversConfig, off: FloatArray, against: BoolArray, cells: Cells, new: int
-) -> float:
-    """Least pull of new points on the pose, in variances, that proves that they move.
-
-    Args:
-        config: thresholds.
-        off: (M, 2) residuals of all points, pixels.
-        against: (M,) which new points contradict the pose.
-        cells: of all points.
-        new: number of all new points.
-    """
-    count = int(np.count_nonzero(against))
-    if count < _LEAST_AGAINST:
-        return np.inf
-    most = count > _MOST_NEW * new
-    alignment = _one_direction(off[against])
-    if alignment >= config.min_alignment:
-        return config.min_pull_chi2 * (
-            _PULLED_BY_MOST if most and alignment >= _HIGH_ALIGNMENT else 1.0
-        )
-    together = cells.together(against, off)
-    if np.count_nonzero(together) >= max(_LEAST_TOGETHER, _COHERENT * count) and (
-        _one_direction(off[together]) >= config.min_alignment
-    ):
-        return config.min_pull_chi2 * _PULLED_TOGETHER
-    by_cells = np.mean(together[against])
-    return (
-        config.min_pull_chi2 * _PULLED_IN_CELLS
-        if most and by_cells >= config.min_alignment
-        else np.inf
-    )
 
 
 def _count(counts: Counts, ids: IntArray) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from spslam import geometry
 from spslam.backend.bundle import SchurBundleAdjuster
+from spslam.backend_interfaces import BundleProblem, BundleResult
 from spslam.camera import Camera
 from spslam.config import GlobalBundleConfig
-from spslam.interfaces import BundleProblem, BundleResult
 from spslam.map.map import Map
 from spslam.slam.loops.global_bundle import GlobalRefiner
 

@@ -14,13 +14,14 @@ from spslam.backend.place_recognition import PlaceIndex
 from spslam.backend.pose import PnPSolver
 from spslam.backend.pose_graph import G2oPoseGraph
 from spslam.backend.two_view import EpipolarSolver
+from spslam.backend_interfaces import PoseGraphEdges
 from spslam.config import Config, LoopConfig
 from spslam.frontend.matching.matching import DescriptorMatcher
-from spslam.interfaces import PoseGraphEdges
 from spslam.map.covisibility import covisibility_matrix, essential_graph
 from spslam.map.map import NO_POINT, Map
-from spslam.slam.loops.loop_closing import LoopCloser, LoopEdge, keyframe_observations
+from spslam.slam.loops.loop_closing import LoopCloser
 from spslam.slam.loops.loop_detection import LoopCandidates
+from spslam.slam.loops.loop_verification import LoopEdge, LoopVerifier
 from spslam.slam.loops.pose_graph import edge_costs, spread_gap
 from spslam.slam.mapping import Mapper, RemovedKeyframe
 from spslam.slam.tracking import Tracker
@@ -40,27 +41,23 @@ def candidates(places: PlaceIndex | None = None, **loop: Any) -> LoopCandidates:
 
 
 def closer(places: PlaceIndex | None = None, **loop: Any) -> LoopCloser:
-    config = Config(loop=loop_config(**loop))
-    matcher = DescriptorMatcher()
+    config, matcher = Config(loop=loop_config(**loop)), DescriptorMatcher()
     mapper = Mapper(config, matcher, EpipolarSolver(NOISE_PX), SchurBundleAdjuster(NOISE_PX), 0.7)
-    tracker = Tracker(config, matcher, PnPSolver(NOISE_PX), 0.7)
-    return LoopCloser(
-        config,
-        matcher,
-        PnPSolver(NOISE_PX),
-        G2oPoseGraph(),
-        mapper,
-        tracker,
-        places or PlaceIndex(),
-        0.7,
-    )
+    index = places or PlaceIndex()
+    return LoopCloser(config, verifier(config, index), G2oPoseGraph(), mapper, index)
+
+
+def verifier(config: Config, places: PlaceIndex) -> LoopVerifier:
+    matcher, solver = DescriptorMatcher(), PnPSolver(NOISE_PX)
+    tracker = Tracker(config, matcher, solver, 0.7)
+    return LoopVerifier(config, matcher, solver, tracker, places, 0.7)
 
 
 def indexed(slam_map: Map) -> PlaceIndex:
     """An index of all keyframes of a map."""
     index = PlaceIndex()
     for keyframe_id in slam_map.keyframes["id"].tolist():
-        index.add(keyframe_id, keyframe_observations(slam_map, keyframe_id).descriptors)
+        index.add(keyframe_id, slam_map.observations_of(keyframe_id).descriptors)
     return index
 
 
@@ -254,7 +251,9 @@ def test_the_measured_scale_is_that_of_the_old_keyframe_over_the_new(
     mono_ring: DriftedRing,
 ) -> None:
     """`S_i_j` maps coordinates of the newer keyframe, in its units, to those of the older one."""
-    edge = closer().verify(mono_ring.map, mono_ring.camera, LAP, 0)
+    edge = verifier(Config(loop=loop_config()), PlaceIndex()).verify(
+        mono_ring.map, mono_ring.camera, LAP, 0
+    )
     assert edge is not None
     assert geometry.similarity_scale(edge.S_i_j) == pytest.approx(
         1.0 / mono_ring.scales[LAP], rel=0.03
@@ -560,7 +559,7 @@ def test_covisibility_counts_common_points() -> None:
 def test_observations_of_a_keyframe_are_restored(landmarks) -> None:
     scene = landmarks.box()
     slam_map = scene.map_of([scene.pose(), scene.pose(0.2)])
-    found, expected = keyframe_observations(slam_map, 1), scene.observe(scene.pose(0.2), 1)
+    found, expected = slam_map.observations_of(1), scene.observe(scene.pose(0.2), 1)
     assert found.index == 1 and found.timestamp == pytest.approx(0.1)
     for name in ("pixels", "u_right", "depth"):
         assert np.array_equal(getattr(found, name), getattr(expected, name))

@@ -11,7 +11,7 @@ from spslam.config import load_config
 from spslam.datasets.factory import open_sequence
 from spslam.datasets.world.disturbed import disturb
 from spslam.slam.system import Slam
-from spslam.slam.tracking import TrackState
+from spslam.slam.track_results import TrackState
 
 # The first frame with the box, and its step between two frames, pixels.
 ENTERS, STEP_PX = 12, 3.3

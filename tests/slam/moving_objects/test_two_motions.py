@@ -16,7 +16,7 @@ from spslam.config import Config, MoversConfig
 from spslam.frame import Observations
 from spslam.slam.moving_objects.movers import Movers
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, residuals, rival
-from spslam.slam.tracking import TrackedFrame
+from spslam.slam.track_results import TrackedFrame
 
 LIMITS = MoversConfig()
 SOLVER = PnPSolver(0.5)

@@ -1,4 +1,4 @@
-"""Earlier motion makes uncertain poses steadier, and gives way to a real change."""
+"""Prediction of the next pose; earlier motion makes uncertain poses steadier."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import pytest
 from point_room import PointRoom, components_of
 
 from spslam import geometry
-from spslam.config import Config
+from spslam.config import Config, TrackingConfig
+from spslam.map.map import Map
 from spslam.slam import camera_tracking
-from spslam.slam.moving_objects.steady_motion import SteadyMotion
-from spslam.slam.tracking import TrackedFrame, Tracker
+from spslam.slam.motion import Motion, SteadyMotion
+from spslam.slam.track_results import TrackedFrame
+from spslam.slam.tracking import Tracker
 from spslam.typing import FloatArray
 
 DT, SPEED = 0.05, np.array([0.8, 0.0, 0.2, 0.0, 0.1, 0.0])
@@ -112,3 +114,90 @@ def test_a_frame_tracked_by_directions_ends_the_known_motion(
 
     fused, _ = motion.combine(pose, path(4)[3], np.diag(SIGMA**2), DT, (0.85, 0.1), 4.0)
     np.testing.assert_array_equal(fused, path(4)[3])
+
+
+# -- constant velocity -----------------------------------------------------------------------------
+
+VELOCITY = np.array([0.4, -0.1, 0.7, 0.02, 0.3, -0.05])
+
+
+@pytest.fixture
+def slam_map(landmarks) -> Map:
+    scene = landmarks.box()
+    return scene.map_of([scene.pose(0.3 * i) for i in range(4)])
+
+
+def moved(seconds: float) -> np.ndarray:
+    """`T_cam_world` after that time."""
+    return geometry.se3_exp(VELOCITY * seconds)
+
+
+def test_constant_velocity_with_irregular_steps(slam_map) -> None:
+    motion = Motion(Config())
+    assert motion.predict(0.0, slam_map) is None
+    for timestamp in (0.0, 0.1, 0.13, 0.4, 0.45):
+        motion.update(timestamp, moved(timestamp), 0, slam_map)
+        assert motion.last(slam_map) == pytest.approx(moved(timestamp))
+        if timestamp > 0:
+            for ahead in (0.01, 0.2, 0.5):
+                assert motion.predict(timestamp + ahead, slam_map) == pytest.approx(
+                    moved(timestamp + ahead)
+                )
+
+
+def test_prediction_follows_corrections_of_the_map(slam_map) -> None:
+    motion = Motion(Config())
+    motion.update(0.0, moved(0.0), 1, slam_map)
+    motion.update(0.1, moved(0.1), 1, slam_map)
+    correction = geometry.se3_exp(np.array([0.5, 0.2, -0.3, 0.1, -0.2, 0.05]))
+    slam_map.T_world_keyframe[:] = correction @ slam_map.T_world_keyframe
+    assert motion.last(slam_map) == pytest.approx(moved(0.1) @ geometry.inverse(correction))
+    assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2) @ geometry.inverse(correction))
+    # A new reference keyframe: the velocity is that of the camera, without the correction.
+    motion.update(0.2, moved(0.2) @ geometry.inverse(correction), 3, slam_map)
+    assert motion.predict(0.3, slam_map) == pytest.approx(moved(0.3) @ geometry.inverse(correction))
+
+
+def test_prediction_without_its_keyframe_is_none(slam_map) -> None:
+    motion = Motion(Config())
+    motion.update(0.0, moved(0.0), 1, slam_map)
+    motion.update(0.1, moved(0.1), 2, slam_map)
+    slam_map.remove_keyframe(1)
+    assert motion.last(slam_map) == pytest.approx(moved(0.1))
+    slam_map.remove_keyframe(2)
+    assert motion.last(slam_map) is None
+    assert motion.predict(0.2, slam_map) is None
+    motion.update(0.2, moved(0.2), 3, slam_map)
+    assert motion.last(slam_map) == pytest.approx(moved(0.2))
+
+
+def test_anchoring_keeps_the_velocity_and_an_equal_stamp_does_not_divide_by_zero(slam_map) -> None:
+    motion = Motion(Config())
+    motion.update(0.0, moved(0.0), 0, slam_map)
+    motion.update(0.1, moved(0.1), 0, slam_map)
+    motion.anchor(0.1, moved(0.1), 2, slam_map)
+    motion.update(0.1, moved(0.1), 2, slam_map)
+    assert motion.predict(0.2, slam_map) == pytest.approx(moved(0.2))
+
+
+def test_the_top_speed_decays_with_speed_memory_s(slam_map) -> None:
+    motion = Motion(Config(tracking=TrackingConfig(speed_memory_s=2.0)))
+    for timestamp, pose in ((0.0, moved(0.0)), (0.1, moved(0.1)), (3.1, moved(0.1))):
+        motion.update(timestamp, pose, 0, slam_map)
+    speeds = np.linalg.norm(VELOCITY.reshape(2, 3), axis=1)
+    assert motion.fastest == pytest.approx(tuple(speeds * np.exp(-1.5)))
+
+
+def test_motion_changes_with_the_scale_of_the_map(slam_map) -> None:
+    motion = Motion(Config())
+    motion.rescale(2.0)
+    assert motion.last(slam_map) is None
+    for timestamp in (0.0, 0.1):
+        motion.update(timestamp, moved(timestamp), 1, slam_map)
+    relative = moved(0.1) @ slam_map.pose(1)
+    relative[:3, 3] *= 0.5
+    motion.rescale(0.5)
+    last = relative @ geometry.inverse(slam_map.pose(1))
+    assert motion.last(slam_map) == pytest.approx(last)
+    slower = VELOCITY * np.array([0.5, 0.5, 0.5, 1.0, 1.0, 1.0])
+    assert motion.predict(0.3, slam_map) == pytest.approx(geometry.se3_exp(slower * 0.2) @ last)
