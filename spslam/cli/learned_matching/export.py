@@ -12,7 +12,7 @@ from spslam.cli.options import parse_size
 from spslam.errors import ConfigError
 
 if TYPE_CHECKING:
-    from spslam.frontend.learned_matching.slots import ImageSize
+    from spslam.frontend.learned_matching.slots import ImageSize, SlotName
 
 
 class MatcherSlot(StrEnum):
@@ -94,7 +94,7 @@ def export_matcher(
         write_matcher(network, out, card)
         typer.echo(f"{out}: {card.name}, for features of {card.extractor}")
         return
-    name = MatcherSlot.LIGHTGLUE_ONNX.value if slot is None else slot.value
+    name: SlotName = "lightglue-onnx" if slot is None else slot.value
     write_atomic(out, convert_slot(name, network, card_metadata(card), threshold, _sizes(size)))
     typer.echo(
         f"{SLOTS[name].usage.format(file=out)}\n"

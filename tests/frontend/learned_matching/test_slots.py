@@ -157,13 +157,14 @@ def test_opencv_stitching_takes_the_matcher(network: MatcherNetwork, files: File
     first, second = PAIRS[0]
     given = []
     for side, (found, size) in enumerate(((first, SIZE0), (second, SIZE1))):
-        image = cv2.detail.ImageFeatures()
+        image: Any = cv2.detail.ImageFeatures()
         image.img_idx, image.img_size = side, size
         image.keypoints = tuple(cv2.KeyPoint(float(x), float(y), 8) for x, y in found.keypoints)
         image.descriptors = found.descriptors
         given.append(image)
     matcher = opencv_matcher(files("opencv"))
-    matched = cv2.detail_LightGlueFeaturesMatcher(matcher).apply(*given)
+    stitching: Any = cv2
+    matched = stitching.detail_LightGlueFeaturesMatcher(matcher).apply(*given)
     pairs = {(match.queryIdx, match.trainIdx) for match in matched.getMatches()}
     assert pairs == expected(network, first, second)
 
