@@ -108,7 +108,7 @@ class _OpenCvExtractor(Extractor):
             missing = len(wanted) - len(described)
             raise ConfigError(
                 f"extractor {self.name} describes only keypoints that it finds in the same image, "
-                f"found {missing} of {len(wanted)} others: their positions lack the scale and "
+                f"found {missing} (of {len(wanted)}) others: their positions lack the scale and "
                 "orientation that its descriptors need; use superpoint, or OpenCV's own class"
             )
         ranks = np.array([keypoint.class_id for keypoint in described], np.int64)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.datasets.base import BaseSequence
-from spslam.datasets.images.decoding import list_files
-from spslam.datasets.images.grey_levels import GreyScaling
-from spslam.datasets.masks.auto import auto_masked
-from spslam.datasets.masks.mask_files import PictureMasks
-from spslam.datasets.masks.masks import StaticMask
 from spslam.errors import DatasetError
+from spslam.features.extraction import read_scaled
 from spslam.features.image_list import ImageList
-from spslam.frame import Frame
+from spslam.frame import Frame, Sensor
+from spslam.interfaces import LeftOut
 from spslam.io.files import write_atomic
+from spslam.trajectory import Trajectory
 from spslam.typing import BoolArray
+
+if TYPE_CHECKING:
+    from spslam.datasets.images.grey_levels import GreyScaling
+    from spslam.datasets.masks.mask_files import PictureMasks
 
 # Guessed focal length of images without a calibration, in units of their longer side.
 _GUESSED_FOCAL = 1.2
@@ -43,7 +46,11 @@ class ImageMasks:
     """
 
     def __init__(self, place: Path) -> None:
+        from spslam.datasets.images.decoding import list_files
+        from spslam.datasets.masks.mask_files import PictureMasks
+
         self._place = place
+        self._make, self._files = PictureMasks, list_files
         self._folders: dict[PurePosixPath, PictureMasks] = {}
         if not place.is_dir() or list_files(place):
             self._folders[PurePosixPath()] = PictureMasks(place)
@@ -59,7 +66,7 @@ class ImageMasks:
         folder = self._folder(name)
         masks = self._folders.get(folder)
         if masks is None and folder != PurePosixPath():
-            masks = self._folders[folder] = PictureMasks(self._place / folder)
+            masks = self._folders[folder] = self._make(self._place / folder)
         return None if masks is None else masks.of(name, shape)
 
     def check_names(self, names: tuple[str, ...]) -> None:
@@ -82,7 +89,7 @@ class ImageMasks:
     def _folder(self, name: str) -> PurePosixPath:
         """Return the folder of an image's mask, relative to the place."""
         parent = PurePosixPath(name).parent
-        inside = self._place.is_dir() and list_files(self._place / parent)
+        inside = self._place.is_dir() and self._files(self._place / parent)
         return parent if inside else PurePosixPath()
 
 
@@ -140,6 +147,9 @@ def find_mask(images: ImageList, scaling: GreyScaling, camera: Camera | None, ta
         DatasetError: the images differ in size, or the first one cannot be read.
         OutputError: the file cannot be written.
     """
+    from spslam.datasets import auto_masked
+    from spslam.datasets.masks.masks import StaticMask
+
     masks = auto_masked(_Listed(images, scaling, camera)).masks
     if masks is None or not isinstance(masks.left, StaticMask):
         return False
@@ -148,31 +158,31 @@ def find_mask(images: ImageList, scaling: GreyScaling, camera: Camera | None, ta
     return True
 
 
-class _Listed(BaseSequence):
-    """Images of one camera as a sequence."""
+class _Listed:
+    """Images of one camera as a `spslam.interfaces.Sequence`."""
 
     def __init__(self, images: ImageList, scaling: GreyScaling, camera: Camera | None) -> None:
-        from spslam.features.extraction import read_scaled
-
-        self._images, self._scaling, self._read_scaled = images, scaling, read_scaled
+        self._images, self._scaling = images, scaling
         height, width = read_scaled(images.path(images.names[0]), scaling).shape
         focal = _GUESSED_FOCAL * max(width, height)
-        guessed = Camera(
-            width, height, focal, focal, (width - 1) / 2, (height - 1) / 2, fps=_NEIGHBOURS_FPS
-        )
-        super().__init__(
-            str(images.root), "mono", camera or guessed, str(images.root), dataset="images"
-        )
+        centre = (width - 1) / 2, (height - 1) / 2
+        self.camera = camera or Camera(width, height, focal, focal, *centre, fps=_NEIGHBOURS_FPS)
+        self.name = self.source = str(images.root)
+        self.dataset, self.time_unit = "images", "frames"
+        self.sensor: Sensor = "mono"
+        self.ground_truth: Trajectory | None = None
+        self.skipped: list[tuple[int, str]] = []
+        self.left_out: list[LeftOut] = []
 
     def __len__(self) -> int:
         return len(self._images.names)
 
-    def image_names(self, right: bool = False) -> list[str]:
-        return list(self._images.names)
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[index] for index in range(len(self)))
 
-    def _read(self, index: int) -> Frame:
+    def __getitem__(self, index: int) -> Frame:
         name = self._images.names[index]
-        image: NDArray[np.uint8] = self._read_scaled(self._images.path(name), self._scaling)
+        image: NDArray[np.uint8] = read_scaled(self._images.path(name), self._scaling)
         expected = self.camera.width, self.camera.height
         if image.shape[::-1] != expected:
             raise DatasetError(

@@ -168,12 +168,12 @@ def test_a_moved_recording_with_frames_without_depth(
 def test_a_wrong_calibration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not the place of the recording, which is right."""
     folder = run_folder(tmp_path / "world", "built-in world demo-small")
-    told = refused(capsys, "mesh", str(folder), "--calibration", str(tmp_path / "none.yaml"))
-    assert "demo brings its own calibration" in told and "--sequence" not in told
+    line = refused(capsys, "mesh", str(folder), "--calibration", str(tmp_path / "none.yaml"))
+    assert "demo brings its own calibration" in line and "--sequence" not in line
     images = write_world(tmp_path / "images", "rgbd", 3)
     folder = run_folder(tmp_path / "run", images)
-    told = refused(capsys, "mesh", str(folder), "--calibration", str(tmp_path / "none.yaml"))
-    assert "none.yaml cannot be read" in told and "--sequence" not in told
+    line = refused(capsys, "mesh", str(folder), "--calibration", str(tmp_path / "none.yaml"))
+    assert "none.yaml cannot be read" in line and "--sequence" not in line
 
 
 def test_two_calls_do_not_write_one_file(

@@ -142,8 +142,8 @@ def test_the_command_counts_masks(
     printed = capsys.readouterr().out
     assert ", 38 % masked (2 images without a mask used as a whole), 0 were there" in printed
     none = str(tmp_path / "none")
-    told = refused(capsys, "features", str(photos), "--out", out, "--mask", none, *orb)
-    assert "found nothing at" in told
+    line = refused(capsys, "features", str(photos), "--out", out, "--mask", none, *orb)
+    assert "found nothing at" in line
     (tmp_path / "empty" / "deep").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"expected masks .* found none"):
         ImageMasks(tmp_path / "empty")

@@ -10,6 +10,7 @@ import typer
 
 from spslam.cli.options import parse_size
 from spslam.errors import ConfigError
+from spslam.notices import counted
 
 if TYPE_CHECKING:
     from spslam.frontend.learned_matching.slots import ImageSize, SlotName
@@ -111,5 +112,5 @@ def _sizes(given: list[str] | None) -> tuple[ImageSize, ImageSize] | None:
     if not given:
         return None
     if len(given) > 2:
-        raise ConfigError(f"--size is given once or twice, found {len(given)} times")
+        raise ConfigError(f"--size is given once or twice, found {counted(len(given), 'time')}")
     return parse_size(given[0]), parse_size(given[-1])
