@@ -19,6 +19,8 @@ from ..superpoint.decoder import first_at_each_pixel, spread_top_k
 
 # Candidates for each keypoint; the even spread chooses among them.
 _ORB_CANDIDATES = 4
+# Number of corners that no image has.
+_ORB_ALL = 10_000_000
 # Scale between levels of the image pyramid, and number of levels.
 _ORB_SCALE = 1.2
 _ORB_LEVELS = 8
@@ -84,10 +86,42 @@ class _OpenCvExtractor(Extractor):
         index = kept[ranks[order]]
         return Features(pixels[index], scores[index], descriptors[order])
 
+    def describe(
+        self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]
+    ) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Compute the descriptors (N, D) of keypoints that `extract` finds in the same image.
+
+        A descriptor needs the scale and the orientation of its keypoint, which a position lacks:
+        they are found by detecting again.
+
+        Raises:
+            ConfigError: a position is not one of a keypoint of this extractor.
+        """
+        check_image(image)
+        wanted = np.asarray(keypoints, np.float32).reshape(-1, 2)
+        found = self._detect_all(image)
+        scores = np.array([keypoint.response for keypoint in found], np.float32)
+        rows = _rows_at(wanted, self._positions(found), scores)
+        given = [_ranked(found[row], rank) for rank, row in enumerate(rows) if row >= 0]
+        described, descriptors = self._describe(image, given)
+        if len(described) < len(wanted):
+            missing = len(wanted) - len(described)
+            raise ConfigError(
+                f"extractor {self.name} describes only keypoints that it finds in the same image, "
+                f"found {missing} (of {len(wanted)}) others: their positions lack the scale and "
+                "orientation that its descriptors need; use superpoint, or OpenCV's own class"
+            )
+        ranks = np.array([keypoint.class_id for keypoint in described], np.int64)
+        return descriptors[np.argsort(ranks)]
+
     @abstractmethod
     def _detect(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None
     ) -> list[cv2.KeyPoint]: ...
+
+    def _detect_all(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
+        """Detect at least the keypoints that `_detect` finds with any mask."""
+        return self._detect(image, None)
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         """Return the positions (N, 2) x y of keypoints, pixels."""
@@ -112,18 +146,17 @@ class OrbExtractor(_OpenCvExtractor):
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__(config)
-        self._orb = cv2.ORB.create(
-            nfeatures=_ORB_CANDIDATES * config.max_keypoints,
-            scaleFactor=_ORB_SCALE,
-            nlevels=_ORB_LEVELS,
-            fastThreshold=_ORB_FAST_THRESHOLD,
-            edgeThreshold=_ORB_EDGE,
-        )
+        self._orb = _orb(_ORB_CANDIDATES * config.max_keypoints)
 
     def _detect(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8] | None
     ) -> list[cv2.KeyPoint]:
         return list(self._orb.detect(image, mask)) if min(image.shape) >= _ORB_LEAST_SIDE else []
+
+    def _detect_all(self, image: NDArray[np.uint8]) -> list[cv2.KeyPoint]:
+        # A mask leaves room for weaker corners than those that are found without one.
+        every = _orb(_ORB_ALL)
+        return list(every.detect(image, None)) if min(image.shape) >= _ORB_LEAST_SIDE else []
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         # OpenCV only multiplies a level's positions by its scale; add the offset of pixel centres.
@@ -171,3 +204,34 @@ class SiftExtractor(_OpenCvExtractor):
         descriptors = np.asarray(descriptors, np.float32)
         fractions = descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-12)
         return described, np.sqrt(fractions)
+
+
+def _orb(count: int) -> cv2.ORB:
+    """Return a detector of at most `count` corners."""
+    return cv2.ORB.create(
+        nfeatures=count,
+        scaleFactor=_ORB_SCALE,
+        nlevels=_ORB_LEVELS,
+        fastThreshold=_ORB_FAST_THRESHOLD,
+        edgeThreshold=_ORB_EDGE,
+    )
+
+
+def _rows_at(
+    wanted: NDArray[np.float32], positions: NDArray[np.float32], scores: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Return the row of the keypoint at each wanted position (N, 2), -1 without one.
+
+    Of several at one position, it is the first with the best score, as `first_at_each_pixel` keeps.
+    """
+    best = np.argsort(-scores, kind="stable")
+    # Later entries of a dict win.
+    known = {tuple(positions[row].tolist()): row for row in best[::-1].tolist()}
+    return np.array([known.get(tuple(xy), -1) for xy in wanted.tolist()], np.int64)
+
+
+def _ranked(keypoint: cv2.KeyPoint, rank: int) -> cv2.KeyPoint:
+    """Copy a keypoint, with a rank as its `class_id`."""
+    x, y = keypoint.pt
+    size, angle, response = keypoint.size, keypoint.angle, keypoint.response
+    return cv2.KeyPoint(x, y, size, angle, response, keypoint.octave, rank)

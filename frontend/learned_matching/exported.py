@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from ..engines.onnx_model import export_onnx
+from ..engines.onnx_model import AxisNames, export_onnx
 from .network import MatcherNetwork
+from .weights import MatcherShape
 
 # Inputs of the models; the names of LightGlue-ONNX.
 INPUTS = ("kpts0", "kpts1", "desc0", "desc1")
+# Text in the file.
+DESCRIPTION = (
+    "Matches keypoints of two images. kpts: (pixel - middle of the image) divided by half of its "
+    "longer side; desc: unit descriptors."
+)
 # Numbers of points of the examples with which PyTorch traces the network.
 _TRACED = (70, 90)
 
@@ -30,60 +38,50 @@ class BestMatches(nn.Module):
         return index0, score0, scores.argmax(dim=1)
 
 
-class MatchPairs(nn.Module):
-    """Matches as LightGlue-ONNX and the programs that load its models expect them."""
+def convert_matcher_onnx(network: MatcherNetwork) -> bytes:
+    """Return the network as an ONNX file with the outputs of `BestMatches`.
 
-    def __init__(self, network: MatcherNetwork, threshold: float) -> None:
-        super().__init__()
-        self.best, self._threshold = BestMatches(network), threshold
+    The same network, in evaluation mode, gives the same bytes.
 
-    def forward(
-        self, kpts0: Tensor, kpts1: Tensor, desc0: Tensor, desc1: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return `matches0` (K, 2) int64 and `mscores0` (K,)."""
-        index0, score0, index1 = (found[0] for found in self.best(kpts0, kpts1, desc0, desc1))
-        points = torch.arange(kpts0.shape[1], device=kpts0.device)
-        good = (index1[index0] == points) & (score0.exp() > self._threshold)
-        rows = torch.nonzero(good)[:, 0]
-        return torch.stack([rows, index0[rows]], dim=1), score0[rows].exp()
+    Raises:
+        MissingDependencyError: ONNX is not installed.
+    """
+    outputs = {
+        "index0": ("batch", "points0"),
+        "score0": ("batch", "points0"),
+        "index1": ("batch", "points1"),
+    }
+    return export_matcher(BestMatches(network), network.shape, outputs, DESCRIPTION, {})
 
 
-def convert_matcher_onnx(
-    network: MatcherNetwork, metadata: dict[str, str], threshold: float | None = None
+def export_matcher(
+    module: nn.Module,
+    shape: MatcherShape,
+    outputs: AxisNames,
+    description: str,
+    metadata: Mapping[str, str],
 ) -> bytes:
-    """Return the network as an ONNX file; the same network gives the same bytes.
+    """Export a module with the inputs `INPUTS` of a matcher, for any numbers of points.
 
     Args:
-        network: in evaluation mode.
+        module: in evaluation mode.
+        shape: size of the network in it.
+        outputs: names of the outputs and of their axes.
+        description: text in the file for users.
         metadata: entries in the file for programs.
-        threshold: least probability of a match, for the outputs of `MatchPairs`; None: those of
-            `BestMatches`.
 
     Raises:
         MissingDependencyError: ONNX is not installed.
     """
     count0, count1 = torch.export.Dim("points0", min=2), torch.export.Dim("points1", min=2)
     axes = [{1: count0}, {1: count1}, {1: count0}, {1: count1}]
-    examples = dict(zip(INPUTS, _examples(network), strict=True))
-    description = (
-        "Matches keypoints of two images. kpts: (pixel - middle of the image) divided by half of "
-        "its longer side; desc: unit descriptors."
-    )
-    if threshold is None:
-        outputs = {
-            "index0": ("batch", "points0"),
-            "score0": ("batch", "points0"),
-            "index1": ("batch", "points1"),
-        }
-        return export_onnx(BestMatches(network), examples, axes, outputs, description, metadata)
-    pairs = {"matches0": ("matches", "two"), "mscores0": ("matches",)}
-    module = MatchPairs(network, threshold)
-    return export_onnx(module, examples, axes, pairs, description, metadata)
+    examples = dict(zip(INPUTS, _examples(shape), strict=True))
+    return export_onnx(module, examples, axes, outputs, description, metadata)
 
 
-def _examples(network: MatcherNetwork) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _examples(shape: MatcherShape) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    dim = network.shape.descriptor_dim
+    dim = shape.descriptor_dim
     positions = [torch.rand(1, count, 2, generator=generator) * 2 - 1 for count in _TRACED]
     descriptors = [
         nn.functional.normalize(torch.randn(1, count, dim, generator=generator), dim=-1)

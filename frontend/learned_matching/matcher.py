@@ -335,7 +335,7 @@ class _OnnxRuntimeMatcher:
         # Spinning threads would occupy the cores that tracking and mapping need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
-        model = convert_matcher_onnx(network_of(weights), {})
+        model = convert_matcher_onnx(network_of(weights))
         self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._names = [given.name for given in self._session.get_inputs()]
 

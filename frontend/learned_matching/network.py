@@ -88,21 +88,24 @@ class PositionEncoding(nn.Module):
         return torch.stack([angles.cos(), angles.sin()])[:, :, None]
 
 
-class _Update(nn.Module):
+class Update(nn.Module):
     """Adds to each state what a two-layer network makes of the state and its message."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Linear(2 * width, 2 * width)
         self.norm = nn.LayerNorm(2 * width)
+        # A module, so that an export can write it in other operators.
+        self.activation: nn.Module = nn.GELU()
         self.second = nn.Linear(2 * width, width)
         # The network starts as a matcher of nearest neighbours.
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(self.second.bias)
 
     def forward(self, states: Tensor, message: Tensor) -> Tensor:
+        """Return the updated states (B, N, C) for states and messages (B, N, C)."""
         hidden = self.norm(self.first(torch.cat([states, message], dim=-1)))
-        updated: Tensor = states + self.second(functional.gelu(hidden))
+        updated: Tensor = states + self.second(self.activation(hidden))
         return updated
 
 
@@ -113,7 +116,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.project = nn.Linear(width, 3 * width)
         self.merge = nn.Linear(width, width)
-        self.update = _Update(width)
+        self.update = Update(width)
 
     def forward(self, image: ImageState) -> ImageState:
         """Return the points with updated states."""
@@ -131,7 +134,7 @@ class CrossAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.merge = nn.Linear(width, width)
-        self.update = _Update(width)
+        self.update = Update(width)
 
     def forward(self, image0: ImageState, image1: ImageState) -> tuple[ImageState, ImageState]:
         """Return both images with updated states."""

@@ -163,8 +163,8 @@ class LightGlue(nn.Module):
 
         Args:
             data: `image0` and `image1`, each with `keypoints` (B, N, 2) pixels, `descriptors`
-                (B, N, D) unit, and `image_size` (B, 2) width and height, or `image`
-                (B, C, H, W).
+                (B, N, D) unit, and `image_size` (B, 2) width and height, or (2,) or (1, 2)
+                where all images have one size, or `image` (B, C, H, W).
 
         Returns:
             `matches0` (B, N0) and `matches1` (B, N1), -1 without a match; `matching_scores0` and
@@ -172,10 +172,15 @@ class LightGlue(nn.Module):
             `stop`, `prune0` and `prune1`: all layers and points are used.
 
         Raises:
-            FrameError: a key is missing.
+            FrameError: a key is missing, or shapes contradict each other.
             WeightsError: the descriptors have another length than the matcher's.
         """
         sides = [_views(data, key) for key in self.required_data_keys]
+        if len(sides[0]) != len(sides[1]):
+            raise FrameError(
+                "data: expected image0 and image1 of as many images, found "
+                f"{len(sides[0])} and {len(sides[1])}"
+            )
         found = [self._match(view0, view1) for view0, view1 in zip(*sides, strict=True)]
         device = data["image0"]["keypoints"].device
         columns = [torch.stack([pair[k] for pair in found]).to(device) for k in range(4)]
@@ -226,14 +231,37 @@ def _views(data: Mapping[str, Mapping[str, Tensor]], key: str) -> list[KeypointV
     keypoints, descriptors = (
         given[name].detach().cpu().float().numpy() for name in ("keypoints", "descriptors")
     )
-    if "image_size" in given:
-        sizes = given["image_size"].detach().cpu().reshape(-1, 2).tolist()
-    else:
-        sizes = [list(given["image"].shape[:-3:-1])] * len(keypoints)
+    if (
+        keypoints.ndim != 3
+        or keypoints.shape[2] != 2
+        or descriptors.ndim != 3
+        or descriptors.shape[:2] != keypoints.shape[:2]
+    ):
+        raise FrameError(
+            f"data[{key!r}]: expected keypoints (B, N, 2) and descriptors (B, N, D), found "
+            f"{keypoints.shape} and {descriptors.shape}"
+        )
     return [
-        KeypointView(pixels, unit, (round(width), round(height)))
-        for pixels, unit, (width, height) in zip(keypoints, descriptors, sizes, strict=True)
+        KeypointView(pixels, unit, size)
+        for pixels, unit, size in zip(
+            keypoints, descriptors, _sizes(given, key, len(keypoints)), strict=True
+        )
     ]
+
+
+def _sizes(given: Mapping[str, Tensor], key: str, count: int) -> list[tuple[int, int]]:
+    """Return width and height of each of `count` images; one size holds for all of them."""
+    if "image_size" not in given:
+        height, width = given["image"].shape[-2:]
+        return [(width, height)] * count
+    found = given["image_size"].detach().cpu()
+    if found.shape not in ((2,), (1, 2), (count, 2)):
+        raise FrameError(
+            f"data[{key!r}]: expected image_size ({count}, 2), or (2,) for all images, found "
+            f"{tuple(found.shape)}"
+        )
+    sizes = [(round(width), round(height)) for width, height in found.reshape(-1, 2).tolist()]
+    return sizes if len(sizes) == count else sizes * count
 
 
 def _resized(

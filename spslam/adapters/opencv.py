@@ -109,7 +109,8 @@ class Feature2D:
             images a tuple of both.
 
         Raises:
-            ConfigError: the extractor (orb, sift) cannot describe given positions.
+            ConfigError: the extractor cannot describe these positions: orb and sift describe
+                only keypoints that they find in the same image.
             FrameError: an image has an impossible type or size.
         """
         if isinstance(image, list | tuple):
@@ -121,7 +122,7 @@ class Feature2D:
         nearest = np.rint(positions)
         inside = np.all((nearest >= 0) & (nearest < grey.shape[::-1]), axis=1)
         kept = tuple(keypoints[index] for index in np.flatnonzero(inside))
-        # Called without keypoints, too: an extractor that cannot describe them must refuse.
+        # Called without keypoints, too: an extractor that cannot describe any must refuse.
         described = self._extractor.describe(grey, positions[inside])
         return kept, _returned(described, descriptors)
 

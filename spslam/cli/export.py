@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spslam.cli.options import SetOption, resolve_config
+from spslam.cli.options import SetOption, parse_size, resolve_config
 
 if TYPE_CHECKING:
     from spslam.config import FeatureConfig
@@ -236,10 +236,7 @@ def _parsed_size(text: str, name: str) -> tuple[int, int]:
 
     if name not in (ExportFormat.OPENCV_DISK.value, ExportFormat.OPENCV_ALIKED.value):
         raise ConfigError(f"--size needs --to opencv-disk or opencv-aliked, found {name}")
-    width, _, height = text.lower().partition("x")
-    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
-        raise ConfigError(f"--size needs WIDTHxHEIGHT in pixels, as 640x480, found {text!r}")
-    return int(width), int(height)
+    return parse_size(text)
 
 
 def _selection(overrides: list[str] | None, host: Any = None) -> FeatureConfig:

@@ -25,6 +25,7 @@ from spslam.process.signals import interrupt_as_flag
 if TYPE_CHECKING:
     from spslam.features.cameras import CameraChoice
     from spslam.features.cameras import CameraPer as CameraPerName
+    from spslam.features.files import ExtractionSummary
     from spslam.features.matching import MatchSummary
     from spslam.features.pairs import Pair
 
@@ -54,6 +55,15 @@ CameraPerOption = Annotated[
         show_default=False,
         help="Databases: which images share a camera. Default: all with --calibration, otherwise "
         "each image has its own.",
+    ),
+]
+MaskOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|DIR|auto",
+        show_default=False,
+        help="Mask: an image whose white pixels are used, or a folder with one for each image (of "
+        "the same name or number); auto: find and mask what is fixed to the camera. Default: none.",
     ),
 ]
 WorkersOption = Annotated[
@@ -114,6 +124,7 @@ def features(
             "are.",
         ),
     ] = False,
+    mask: MaskOption = None,
     workers: WorkersOption = None,
     scheduler: Annotated[
         str | None,
@@ -132,6 +143,7 @@ def features(
     \b
     spslam features PHOTOS --out features.h5
     spslam features PHOTOS --out database.db --camera-per all
+    spslam features PHOTOS --out features.h5 --mask masks
     spslam features list.txt --root /data --out features.h5 --extractor orb --max-size 1600
 
     The same command continues after ^C or a kill, and adds new images to a file. Exit code 2: some
@@ -147,7 +159,7 @@ def features(
         raise ConfigError("--float32 is for HDF5 files: a database holds float32 in any case")
     found = find_images(images, root)
     config = resolve_config("default", overrides, extractor, weights).features
-    settings = ExtractionSettings(config, max_size, float32, workers, scheduler, cameras)
+    settings = ExtractionSettings(config, max_size, float32, workers, scheduler, cameras, mask)
     with interrupt_as_flag() as interrupted, StatusLine() as line:
         summary = extract_features(found, out, settings, line.count, interrupted.is_set)
     if summary.stopped:
@@ -156,7 +168,10 @@ def features(
         typer.echo(f"stopped: {done} done now, {kept}; the same command continues")
         raise typer.Exit(INTERRUPTED)
     mean = f", {summary.keypoints / summary.done:.0f} keypoints an image" if summary.done else ""
-    typer.echo(f"{counted(summary.done, 'image')} done{mean}, {summary.present} were there; {out}")
+    masked = "" if mask is None else _masked(summary)
+    typer.echo(
+        f"{counted(summary.done, 'image')} done{mean}{masked}, {summary.present} were there; {out}"
+    )
     if summary.unreadable:
         name, reason = next(iter(summary.unreadable.items()))
         raise DatasetError(
@@ -167,6 +182,16 @@ def features(
         )
     if interrupted.is_set():
         raise typer.Exit(INTERRUPTED)
+
+
+def _masked(summary: ExtractionSummary) -> str:
+    """Say how much of the images is masked, and how many images have no mask."""
+    missing = summary.done - len(summary.masked)
+    whole = f"{counted(missing, 'image')} without a mask used as a whole" if missing else ""
+    if not summary.masked:
+        return f", {whole}" if whole else ""
+    mean = 100 * sum(summary.masked) / len(summary.masked)
+    return f", {mean:.2g} % masked" + (f" ({whole})" if whole else "")
 
 
 def match(

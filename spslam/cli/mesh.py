@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from spslam.dense.run_poses import FinishedRun
     from spslam.interfaces import Sequence
 
-# Units of time that a recording can be opened with; others are found again.
-
 
 def mesh(
     folder: Annotated[
@@ -176,6 +174,7 @@ def mesh(
     from spslam.dense.reconstruct import MeshSettings
     from spslam.dense.run_poses import read_run
     from spslam.dense.stereo_depth import StereoSettings
+    from spslam.process.output_lock import hold_output
     from spslam.visualization.open3d_window import import_open3d
 
     _check(
@@ -209,7 +208,9 @@ def mesh(
             stereo=StereoSettings(block, max_disparity, speckle=speckle),
         ),
     )
-    _make(run, frames, settings, *_places(folder, out))
+    mesh_file, cloud_file = _places(folder, out)
+    with hold_output(mesh_file):
+        _make(run, frames, settings, mesh_file, cloud_file)
 
 
 def _check(lengths: dict[str, float | None]) -> None:
@@ -255,6 +256,7 @@ def _recording(run: FinishedRun, path: str | None, calibration: Path | None) -> 
         DatasetError: the recording is missing or is not of the run's sensor.
     """
     from spslam.datasets import open_sequence
+    from spslam.datasets.world.world import is_world
 
     given = {"path": path, "calibration": calibration}
     recording = run.recording | {name: value for name, value in given.items() if value is not None}
@@ -266,10 +268,12 @@ def _recording(run: FinishedRun, path: str | None, calibration: Path | None) -> 
     try:
         frames = open_sequence(**recording, sensor=run.sensor)
     except DatasetError as error:
-        if path is not None or Path(recording["path"]).exists():
+        place = recording["path"]
+        if path is not None or is_world(place) or Path(place).exists():
+            # Something else is wrong, for example the calibration.
             raise
         raise DatasetError(
-            f"the recording of the run is not at {recording['path']}: give its place with "
+            f"the recording of the run is not at {place}: give its place with "
             f"--sequence PATH ({error})"
         ) from None
     disturbances = run.metrics.get("disturb")

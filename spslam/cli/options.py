@@ -220,6 +220,18 @@ MatchingOption = Annotated[
 ]
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse the width and height of `--size`, as 640x480.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    width, _, height = text.lower().partition("x")
+    if not (width.isascii() and width.isdigit() and height.isascii() and height.isdigit()):
+        raise ConfigError(f"--size needs WIDTHxHEIGHT in pixels, as 640x480, found {text!r}")
+    return int(width), int(height)
+
+
 def resolve_matching(overrides: list[str] | None) -> MatchingConfig:
     """Return the settings of matching with the values of `--set`.
 

@@ -21,9 +21,11 @@ from spslam.errors import DatasetError, FeatureFileError, FrameError
 from spslam.features.h5 import StoredFeatures
 from spslam.frame import unit_descriptors
 from spslam.process.failures import is_out_of_memory
-from spslam.typing import Float32Array
+from spslam.typing import BoolArray, Float32Array
 
 if TYPE_CHECKING:
+    from spslam.datasets.images.grey_levels import GreyScaling
+    from spslam.features.masks import ImageMasks
     from spslam.interfaces import Extractor
 
 # Bytes at the beginning of a file in which the orientation tag is searched.
@@ -50,10 +52,12 @@ class Extracted:
     Attributes:
         features: the features, in pixels of the original image.
         orientation: orientation tag of the image, 1 to 8; it is ignored.
+        masked: fraction of the image that is masked; None: it has no mask.
     """
 
     features: StoredFeatures
     orientation: int
+    masked: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ class ExtractionJob:
         expected: version of spslam, identity and engine of the extractor; a process that has others
             refuses to work.
         shared: the job runs on other machines, where files may be missing.
+        masks: mask image or folder, see `ImageMasks`; None: whole images are used.
     """
 
     config: str
@@ -86,12 +91,14 @@ class ExtractionJob:
     white: int
     expected: tuple[str, str, str]
     shared: bool = False
+    masks: Path | None = None
 
     @contextmanager
     def start(self) -> Iterator[Callable[[ImageTask], Extracted | Unreadable]]:
         """Create the extractor; the block gets the function that processes an image.
 
         Raises:
+            DatasetError: there are no masks.
             FeatureFileError: this process has another version, extractor or engine.
             WeightsError: the weights cannot be used.
         """
@@ -105,10 +112,18 @@ class ExtractionJob:
                 f"{' / '.join(self.expected)}: install the same version on all machines and choose "
                 "the arithmetic by --set features.precision=fp32"
             )
-        yield lambda task: self.process(extractor, task)
+        if self.masks is None:
+            yield lambda task: self.process(extractor, task)
+            return
+        from spslam.features.masks import ImageMasks
 
-    def process(self, extractor: Extractor, task: ImageTask) -> Extracted | Unreadable:
-        """Extract the features of an image.
+        masks = ImageMasks(self.masks)
+        yield lambda task: self.process(extractor, task, masks)
+
+    def process(
+        self, extractor: Extractor, task: ImageTask, masks: ImageMasks | None = None
+    ) -> Extracted | Unreadable:
+        """Extract the features of an image, where its mask uses it.
 
         Raises:
             FeatureFileError: the file is missing on a machine of a cluster.
@@ -122,10 +137,15 @@ class ExtractionJob:
                 "machines"
             )
         try:
-            image = _read_grey(task.path, GreyScaling(self.black, self.white))
-            features = extract_scaled(extractor, image, self.max_size)
+            image = read_scaled(task.path, GreyScaling(self.black, self.white))
+            try:
+                mask = None if masks is None else masks.of(task.name, image.shape)
+            except DatasetError as error:
+                return Unreadable(str(error))
+            features = extract_scaled(extractor, image, self.max_size, mask)
             with task.path.open("rb") as file:
-                return Extracted(features, orientation_tag(file.read(_TAG_WITHIN)))
+                tag = orientation_tag(file.read(_TAG_WITHIN))
+            return Extracted(features, tag, None if mask is None else float(np.mean(~mask)))
         except FrameError as error:
             # The name of the image is printed beside it.
             return Unreadable(str(error).removeprefix(f"{task.path.name}: "))
@@ -138,7 +158,10 @@ class ExtractionJob:
 
 
 def extract_scaled(
-    extractor: Extractor, image: NDArray[np.uint8], max_size: int | None
+    extractor: Extractor,
+    image: NDArray[np.uint8],
+    max_size: int | None,
+    mask: BoolArray | None = None,
 ) -> StoredFeatures:
     """Extract features in a reduced image, with positions in the given one.
 
@@ -149,6 +172,7 @@ def extract_scaled(
         extractor: the extractor.
         image: (H, W) uint8.
         max_size: maximum length of the longer side, pixels; None: no limit.
+        mask: (H, W), where keypoints may be, but for the margin that runs keep; None: everywhere.
 
     Raises:
         DatasetError: the extractor returns arrays of other shapes.
@@ -156,7 +180,11 @@ def extract_scaled(
     height, width = image.shape
     reduced = _reduced(image, max_size)
     scale = np.array([width / reduced.shape[1], height / reduced.shape[0]])
-    found = extractor.extract(reduced)
+    found = (
+        extractor.extract(reduced)
+        if mask is None
+        else extractor.extract_inside(reduced, _reduced_mask(mask, reduced.shape))
+    )
     descriptors = _descriptors(unit_descriptors(found.descriptors), extractor.name)
     keypoints = np.asarray(found.keypoints, np.float32)
     if reduced is not image:
@@ -190,12 +218,10 @@ def _started(job: ExtractionJob) -> Callable[[ImageTask], Extracted | Unreadable
     return _entered.enter_context(job.start())
 
 
-def _read_grey(path: Path, scaling: object) -> NDArray[np.uint8]:
+def read_scaled(path: Path, scaling: GreyScaling) -> NDArray[np.uint8]:
     """Read an image as (H, W) uint8, as runs do: 16 bits are scaled, tags are ignored."""
     from spslam.datasets.images.decoding import read_grey
-    from spslam.datasets.images.grey_levels import GreyScaling
 
-    assert isinstance(scaling, GreyScaling)
     pixels = read_grey(path)
     if pixels.dtype == np.uint16:
         return scaling.apply(pixels.astype(np.uint16, copy=False))
@@ -209,6 +235,16 @@ def _reduced(image: NDArray[np.uint8], max_size: int | None) -> NDArray[np.uint8
     factor = max_size / max(height, width)
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _reduced_mask(mask: BoolArray, shape: tuple[int, int]) -> BoolArray:
+    """Return a mask in the size of a reduced image, with the margin that runs keep."""
+    from spslam.slam.preprocessing import with_margin
+
+    if mask.shape != shape:
+        resized = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
+        mask = np.asarray(resized) > 0
+    return with_margin(mask)
 
 
 def _descriptors(descriptors: Float32Array, name: str) -> Float32Array:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +34,15 @@ from spslam.features.h5 import (
     write_features_file,
 )
 from spslam.features.image_list import ImageList
-from spslam.features.journal import Journal
+from spslam.features.journal import Journal, journal_path
 from spslam.io.files import PartFile
 from spslam.notices import notice
 from spslam.process.cluster import Cluster
 from spslam.process.workers import Crashed, core_count, in_order
+
+if TYPE_CHECKING:
+    from spslam.datasets.images.grey_levels import GreyScaling
+    from spslam.features.masks import ChosenMasks
 
 _LOG = logging.getLogger(__name__)
 DATABASE_SUFFIXES = (".db",)
@@ -51,6 +55,8 @@ _WITHOUT_EFFECT = {"weights", "device", "engine", "precision", "threads", "max_c
 _PER_WORKER = 4
 # Unreadable images that are named one by one.
 _NAMED = 5
+# Value of `mask` that finds the mask.
+_AUTO = "auto"
 
 Progress = Callable[[int, int], None]
 _Results = Generator[Extracted | Unreadable | Crashed]
@@ -67,6 +73,8 @@ class ExtractionSettings:
         workers: number of processes; None: one for each core, or one for a GPU.
         scheduler: address of the scheduler of a Dask cluster, instead of processes.
         cameras: cameras of a COLMAP database.
+        mask: mask image or folder of masks, or `auto`: what is fixed to the camera is found; None:
+            whole images are used.
     """
 
     config: FeatureConfig
@@ -75,6 +83,7 @@ class ExtractionSettings:
     workers: int | None = None
     scheduler: str | None = None
     cameras: CameraChoice = field(default_factory=CameraChoice)
+    mask: str | None = None
 
 
 @dataclass
@@ -86,6 +95,7 @@ class ExtractionSummary:
         present: number of images that were processed before.
         unreadable: name -> reason of each image that has no features.
         keypoints: number of keypoints of the images processed now.
+        masked: masked fraction of each image processed now that has a mask.
         stopped: the command was stopped; the results are in the journal.
         journal: file of partial results, if it is kept.
     """
@@ -94,6 +104,7 @@ class ExtractionSummary:
     present: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     keypoints: int = 0
+    masked: list[float] = field(default_factory=list)
     stopped: bool = False
     journal: Path | None = None
 
@@ -121,6 +132,7 @@ def extract_features(
 
     Raises:
         ConfigError: the file has another suffix, or settings contradict each other.
+        DatasetError: there are no masks, or they do not fit.
         FeatureFileError: the file is of another extractor or other settings, or is damaged.
         MissingDependencyError: an optional package is missing.
         OutputError: the file cannot be written.
@@ -223,6 +235,7 @@ def _prepare(
     images: ImageList, out: Path, settings: ExtractionSettings, is_database: bool
 ) -> tuple[dict[str, Any], ExtractionJob]:
     """Return the attributes of the file, and the job."""
+    from spslam.datasets.images.grey_levels import GreyScaling
     from spslam.frontend.extractors.registry import create_extractor
 
     config = _single(settings.config)
@@ -234,6 +247,9 @@ def _prepare(
         "precision": "float32" if settings.full_precision else "float16",
         "grey_range": [black, white],
     }
+    masks = _masks(images, out, settings, GreyScaling(black, white))
+    if masks is not None:
+        chosen["mask"] = masks.digest
     header = {
         "format": FEATURES_FORMAT,
         "spslam_version": __version__,
@@ -252,8 +268,28 @@ def _prepare(
         white,
         (__version__, extractor.identity, extractor.engine),
         settings.scheduler is not None,
+        None if masks is None else masks.place,
     )
     return header, job
+
+
+def _masks(
+    images: ImageList, out: Path, settings: ExtractionSettings, scaling: GreyScaling
+) -> ChosenMasks | None:
+    """Return the masks; `auto` looks for one unless it continues an earlier call."""
+    from spslam.features.masks import auto_mask_file, choose_masks, find_mask
+
+    if settings.mask is None:
+        return None
+    if settings.mask != _AUTO:
+        return choose_masks(Path(settings.mask), images)
+    file = auto_mask_file(out)
+    begun = out.exists() or journal_path(out).exists()
+    if not (begun and file.exists()) and not find_mask(
+        images, scaling, settings.cameras.calibrated, file
+    ):
+        return None
+    return choose_masks(file, images)
 
 
 def _single(config: FeatureConfig) -> FeatureConfig:
@@ -329,6 +365,8 @@ def _extract(
                 journal.append(name, _arrays(result.features, half))
                 summary.done += 1
                 summary.keypoints += len(result.features)
+                if result.masked is not None:
+                    summary.masked.append(result.masked)
                 if result.orientation != 1:
                     tagged.append((name, result.orientation))
             else:

@@ -30,6 +30,11 @@ _MAGIC = b"spslam partial 1\n"
 _RECORD = struct.Struct("<IQI")
 
 
+def journal_path(final: Path) -> Path:
+    """Return where the partial results of a file lie."""
+    return final.with_name(f"{final.name}.partial")
+
+
 class Journal:
     """The partial results of a file; one process at a time may use them.
 
@@ -46,7 +51,7 @@ class Journal:
     """
 
     def __init__(self, final: Path, header: Mapping[str, Any]) -> None:
-        self.path = final.with_name(f"{final.name}.partial")
+        self.path = journal_path(final)
         self._offsets: dict[str, int] = {}
         self._claim: Claim | None = None
         text = json.dumps(header, sort_keys=True).encode() + b"\n"

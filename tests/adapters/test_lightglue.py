@@ -225,6 +225,62 @@ def test_the_matcher_has_the_output_of_lightglue(
     assert torch.equal(ours(data)["matches0"], found["matches0"])
 
 
+def batch_of_pairs(extractor: SuperPoint) -> dict[str, dict[str, Tensor]]:
+    """Two pairs; the second is the first with its images exchanged."""
+    images = warped_pair()[:2]
+    found = [extractor.extract(tensor_of(image)) for image in images]
+    return {
+        f"image{side}": {
+            name: torch.cat([found[side][name], found[1 - side][name]])
+            for name in ("keypoints", "descriptors", "image_size")
+        }
+        for side in (0, 1)
+    }
+
+
+def test_one_size_holds_for_a_batch(extractor: SuperPoint, weights: Path) -> None:
+    matcher = LightGlue(weights, extractor, engine="torch")
+    data = batch_of_pairs(extractor)
+    expected = matcher(data)
+    assert expected["matches0"].shape == (2, 200) and len(expected["matches"][1]) > 60
+    for shape in ((2,), (1, 2)):
+        for side in data.values():
+            side["image_size"] = side["image_size"].reshape(-1, 2)[0].reshape(shape)
+        found = matcher(data)
+        assert torch.equal(found["matches0"], expected["matches0"])
+        assert torch.equal(found["matching_scores0"], expected["matching_scores0"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "image_size",
+            torch.ones(3, 2),
+            r"expected image_size \(2, 2\), or \(2,\).*found \(3, 2\)",
+        ),
+        ("image_size", torch.ones(2, 3), r"image_size \(2, 2\).*found \(2, 3\)"),
+        ("image_size", torch.ones(4), r"found \(4,\)"),
+        ("keypoints", torch.ones(200, 2), r"keypoints \(B, N, 2\).*found \(200, 2\)"),
+        ("descriptors", torch.ones(2, 199, 128), r"found \(2, 200, 2\) and \(2, 199, 128\)"),
+    ],
+)
+def test_shapes_that_contradict_each_other_are_refused(
+    extractor: SuperPoint, weights: Path, name: str, value: Tensor, message: str
+) -> None:
+    data = batch_of_pairs(extractor)
+    data["image1"][name] = value
+    with pytest.raises(FrameError, match=message):
+        LightGlue(weights, engine="torch")(data)
+
+
+def test_batches_must_have_equal_lengths(extractor: SuperPoint, weights: Path) -> None:
+    data = batch_of_pairs(extractor)
+    data["image1"] = {name: value[:1] for name, value in data["image1"].items()}
+    with pytest.raises(FrameError, match="as many images, found 2 and 1"):
+        LightGlue(weights, engine="torch")(data)
+
+
 def test_a_matcher_of_other_features_is_refused(weights: Path) -> None:
     with pytest.raises(WeightsError, match="matches features of superpoint"):
         LightGlue(weights, SuperPoint(extractor="orb"))

@@ -106,6 +106,22 @@ def test_own_keypoints_get_their_own_descriptors(finder: SuperPoint) -> None:
     np.testing.assert_allclose(again, descriptors, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["orb", "sift"])
+def test_detect_and_compute_in_two_steps_is_the_same(name: str) -> None:
+    """ORB and SIFT need the scale and orientation of each keypoint."""
+    finder = Feature2D(name, max_keypoints=100)
+    mask = np.zeros_like(scene())
+    mask[:, :140] = 255
+    for given in (None, mask):
+        keypoints, descriptors = finder.detectAndCompute(scene(), given)
+        kept, again = finder.compute(scene(), finder.detect(scene(), given))
+        np.testing.assert_array_equal(positions(kept), positions(keypoints))
+        np.testing.assert_array_equal(again, descriptors)
+    foreign = cv2.FastFeatureDetector.create().detect(scene())[:9]
+    with pytest.raises(ConfigError, match=f"{name} describes only keypoints"):
+        finder.compute(scene(), [*kept, *foreign])
+
+
 def test_keypoints_of_another_detector_are_described(finder: SuperPoint) -> None:
     first, second, H_10 = warped_pair()
     found = cv2.SIFT.create(200).detect(first)

@@ -16,6 +16,7 @@ from world_folder import world, write_world
 from spslam.datasets.world.scene import LAYOUTS
 from spslam.geometry import make_transform
 from spslam.io.files import write_atomic
+from spslam.process.output_lock import hold_output
 from spslam.trajectory import Trajectory, write_tum
 
 pytest.importorskip("open3d")
@@ -162,6 +163,28 @@ def test_a_moved_recording_with_frames_without_depth(
     assert call("mesh", str(folder), *COARSE, "--sequence", str(images)) == 0
     assert "1 frames have no usable depth" in capsys.readouterr().err
     assert numbers_of(folder)["frames_fused"] == 2
+
+
+def test_a_wrong_calibration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the place of the recording, which is right."""
+    folder = run_folder(tmp_path / "world", "built-in world demo-small")
+    line = refused(capsys, "mesh", str(folder), "--calibration", str(tmp_path / "none.yaml"))
+    assert "demo brings its own calibration" in line and "--sequence" not in line
+    images = write_world(tmp_path / "images", "rgbd", 3)
+    folder = run_folder(tmp_path / "run", images)
+    line = refused(capsys, "mesh", str(folder), "--calibration", str(tmp_path / "none.yaml"))
+    assert "none.yaml cannot be read" in line and "--sequence" not in line
+
+
+def test_two_calls_do_not_write_one_file(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a.ply"
+    with hold_output(out):
+        assert "is writing" in refused(capsys, "mesh", str(made), *COARSE, "--out", str(out))
+    assert not out.exists()
+    assert call("mesh", str(made), *COARSE, "--out", str(out)) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.ply", "a_cloud.ply"]
 
 
 def test_another_recording_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

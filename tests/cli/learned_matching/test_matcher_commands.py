@@ -105,6 +105,8 @@ def test_from_photographs_to_a_matcher_and_its_metrics(
         (["export-matcher", "nowhere.safetensors", "--out", "x.onnx"], "nowhere.safetensors"),
         (["export-matcher", ".", "--out", "x.onnx"], "checkpoint"),
         (["export-matcher", "x.safetensors", "--out", "x.txt"], ".onnx"),
+        (["export-matcher", ".", "--out", "x.safetensors", "--slot", "kornia"], "for .onnx files"),
+        (["export-matcher", ".", "--out", "x.safetensors", "--size", "4x4"], "for .onnx files"),
     ],
 )
 def test_bad_input_gets_a_message(
@@ -117,6 +119,49 @@ def test_bad_input_gets_a_message(
     monkeypatch.chdir(tmp_path)
     assert spslam("train", *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "needs --size WxH"),
+        (["--size", "640"], "WIDTHxHEIGHT in pixels, as 640x480, found '640'"),
+        (["--size", "640x0"], "at least one pixel"),
+        (["--size", "4x4", "--size", "4x4", "--size", "4x4"], "once or twice, found 3 times"),
+    ],
+)
+def test_wrong_sizes_get_a_message(
+    toy_matcher: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = toy_matcher.with_suffix(".onnx")
+    assert (
+        spslam("train", "export-matcher", toy_matcher, "--out", out, "--slot", "opencv", *options)
+        == 2
+    )
+    assert message in capsys.readouterr().err and not out.exists()
+    assert spslam("train", "export-matcher", toy_matcher, "--out", out, "--size", "4x4") == 2
+    assert "--size needs --slot opencv" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_printed_lines_say_how_the_file_is_loaded(
+    toy_matcher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    out = toy_matcher.with_suffix(".onnx")
+    options = ["--slot", "opencv", "--size", "640x480", "--size", "320x256", "--threshold", "0.3"]
+    assert spslam("train", "export-matcher", toy_matcher, "--out", out, *options) == 0
+    printed = capsys.readouterr().out
+    assert f'cv2.LightGlueMatcher_create("{out}")' in printed
+    assert "features of superpoint other; kpts are 2 * pixel / size - 1" in printed
+    about = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert (about["image_size0"], about["image_size1"]) == ("640x480", "320x256")
+    assert (about["slot"], about["threshold"], about["extractor"]) == (
+        "opencv",
+        "0.3",
+        "superpoint other",
+    )
 
 
 def test_a_matcher_of_other_weights_is_refused(

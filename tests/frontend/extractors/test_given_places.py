@@ -55,10 +55,30 @@ def test_a_plug_in_without_masks_drops_features_outside() -> None:
 
 
 @pytest.mark.parametrize("name", ["orb", "sift"])
-def test_extractors_that_need_orientations_refuse_bare_positions(name: str) -> None:
-    extractor = create_extractor(FeatureConfig(extractor=name))
-    with pytest.raises(ConfigError, match=f"{name} cannot describe given keypoints"):
-        extractor.describe(scene(), np.array([[50, 50]], np.float32))
+def test_own_keypoints_have_the_same_descriptors_again(name: str) -> None:
+    """In any order, also those that are found only inside a mask, and several times."""
+    extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=60))
+    mask = np.zeros(scene().shape, np.bool_)
+    mask[:, :90] = True
+    for found in (extractor.extract(scene()), extractor.extract_inside(scene(), mask)):
+        rows = np.random.default_rng(0).integers(0, len(found), 90)
+        described = extractor.describe(scene(), found.keypoints[rows])
+        assert len(found) > 20 and described.dtype == found.descriptors.dtype
+        np.testing.assert_array_equal(described, found.descriptors[rows])
+    length = found.descriptors.shape[1]
+    for empty in (scene(), np.zeros((20, 20), np.uint8)):
+        assert extractor.describe(empty, np.zeros((0, 2), np.float32)).shape == (0, length)
+
+
+@pytest.mark.parametrize("name", ["orb", "sift"])
+def test_extractors_that_need_orientations_refuse_other_positions(name: str) -> None:
+    extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=60))
+    own = extractor.extract(scene()).keypoints
+    places = np.concatenate([own, own[:2] + np.float32(0.25)])
+    with pytest.raises(ConfigError, match=rf"{name} describes only .*, found 2 \(of 62\) others"):
+        extractor.describe(scene(), places)
+    with pytest.raises(ConfigError, match=r"found 1 \(of 1\) others"):
+        extractor.describe(np.zeros((64, 64), np.uint8), own[:1])
 
 
 class Duck:

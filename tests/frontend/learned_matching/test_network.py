@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from spslam.frame import Features
-from spslam.frontend.learned_matching.exported import convert_matcher_onnx
 from spslam.frontend.learned_matching.losses import (
     TrueMatches,
     assignment_loss,
@@ -205,32 +204,3 @@ def test_engines_give_the_same_matches_and_the_same_bytes_again() -> None:
             found = matcher.match_images(first, second, SIZE, SIZE)
             assert np.array_equal(found, expected)
             assert np.array_equal(matcher.match_images(first, second, SIZE, SIZE), found)
-
-
-@pytest.mark.slow
-def test_the_onnx_file_has_the_names_of_lightglue_onnx() -> None:
-    runtime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    made = network(MatcherShape(16, 32, 2), zero=True)
-    model = convert_matcher_onnx(made, {"name": "tested"}, threshold=0.1)
-    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    assert [given.name for given in session.get_outputs()] == ["matches0", "mscores0"]
-    first = points(40, 1)
-    second = points(30, 2, first)
-    sides = [batch(first), batch(second)]
-    pairs, scores = session.run(
-        None,
-        {
-            "kpts0": sides[0][0].numpy(),
-            "kpts1": sides[1][0].numpy(),
-            "desc0": sides[0][1].numpy(),
-            "desc1": sides[1][1].numpy(),
-        },
-    )
-    expected = LearnedMatcher(MatcherWeights.of(made), "torch", adaptive=False).match_images(
-        first, second, SIZE, SIZE
-    )
-    assert np.array_equal(
-        pairs, np.stack([np.flatnonzero(expected >= 0), expected[expected >= 0]], 1)
-    )
-    assert ((scores > 0.1) & (scores <= 1)).all()
