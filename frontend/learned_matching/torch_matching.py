@@ -12,9 +12,10 @@ from torch import Tensor
 
 from spslam.typing import IntArray
 
-from .losses import predicted_matches
-from .network import AssignmentHead, ImageState, MatcherNetwork, normalised_positions
+from .network import Assignment, AssignmentHead, ImageState, MatcherNetwork, normalised_positions
 
+# A point without a match in the other image.
+UNMATCHED = -1
 # Least probability of a match.
 THRESHOLD = 0.1
 # Fraction of confident points at which the remaining layers are left out (paper, section 3.3).
@@ -147,3 +148,22 @@ def _prune(
     matchable = head.matchability(image.states)[0].sigmoid()
     rows = torch.nonzero((confidence < least) | (matchable > _PRUNED_MATCHABILITY))[:, 0]
     return image.select(rows), kept[rows]
+
+
+def predicted_matches(found: Assignment, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return the mutual best matches with at least this probability, (B, N) and (B, M) int64.
+
+    `UNMATCHED` stands for no match.
+    """
+    scores = found.log_probability()
+    best, index0 = scores.max(dim=2)
+    index1 = scores.argmax(dim=1)
+    mutual0 = index1.gather(1, index0) == _arange(index0)
+    good0 = mutual0 & (best.exp() > threshold)
+    good1 = (index0.gather(1, index1) == _arange(index1)) & good0.gather(1, index1)
+    none = index0.new_full((), UNMATCHED)
+    return torch.where(good0, index0, none), torch.where(good1, index1, none)
+
+
+def _arange(index: Tensor) -> Tensor:
+    return torch.arange(index.shape[1], device=index.device).expand_as(index)

@@ -129,7 +129,7 @@ def test_mistakes_are_reported(tmp_path: Path, change: tuple[str, str], message:
 def test_unknown_and_colliding_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"'smoek': expected one of ablation, euroc, front_ends, kitti, robust, robust_quick",
+        match=r"'smoek': expected one of ablation, euroc, front_ends, kitti, learned_matcher, robust",
     ):
         load_suite("smoek")
     twice = suite(tmp_path, TINY.replace("configs: {default", "configs: {fewer!: {}, default"))
@@ -172,7 +172,7 @@ def test_disturbances_of_robust_suites_fit_the_recordings(
 
 
 def test_built_in_suites_are_valid() -> None:
-    names = "ablation euroc front_ends kitti robust robust_quick smoke tum worlds"
+    names = "ablation euroc front_ends kitti learned_matcher robust robust_quick smoke tum worlds"
     assert suite_names() == names.split()
     runs = {name: expand(load_suite(name), folders) for name in suite_names()}
     fronts = {"superpoint", "superpoint_lite", "orb", "sift"}

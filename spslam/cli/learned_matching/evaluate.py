@@ -24,9 +24,9 @@ from spslam.cli.training.posed_frames import posed_frames
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from spslam.frontend.learned_matching.comparison import ComparisonData, Results
-    from spslam.frontend.learned_matching.configuration import MatcherConfig
-    from spslam.frontend.learned_matching.views import PosedImage
+    from spslam.frontend.learned_matching.evaluation.comparison import ComparisonData, Results
+    from spslam.frontend.learned_matching.training.configuration import MatcherConfig
+    from spslam.frontend.learned_matching.training.views import PosedImage
     from spslam.frontend.training.evaluation.homography_metrics import Estimator
 
 
@@ -98,9 +98,9 @@ def evaluate_matcher(
     """
     from spslam.config import FeatureConfig, MatchingConfig
     from spslam.frontend.extractors.registry import create_extractor
-    from spslam.frontend.learned_matching import comparison
-    from spslam.frontend.learned_matching.configuration import load_matcher_config
+    from spslam.frontend.learned_matching.evaluation import comparison
     from spslam.frontend.learned_matching.matcher import create_matcher
+    from spslam.frontend.learned_matching.training.configuration import load_matcher_config
     from spslam.io.files import write_atomic
 
     if photos is None and homography is None and pose is None and not worlds:
@@ -140,8 +140,8 @@ def _compare_peer(name: str, keypoints: int, data: ComparisonData, estimator: Es
     """Evaluate another network with nearest neighbours and with its LightGlue."""
     from spslam.config import FeatureConfig
     from spslam.frontend.extractors.registry import create_extractor
-    from spslam.frontend.learned_matching.comparison import compare_matchers
-    from spslam.frontend.learned_matching.peer_matcher import PeerLightGlue
+    from spslam.frontend.learned_matching.evaluation.comparison import compare_matchers
+    from spslam.frontend.learned_matching.evaluation.peer_matcher import PeerLightGlue
     from spslam.frontend.matching.matching import DescriptorMatcher
 
     extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=keypoints))
@@ -166,6 +166,6 @@ def _unseen(folder: Path, take_all: bool, settings: MatcherConfig) -> list[Path]
 
 
 def _spots(settings: MatcherConfig) -> Sequence[Sequence[PosedImage]]:
-    from spslam.frontend.learned_matching.run import held_out_spots
+    from spslam.frontend.learned_matching.training.run import held_out_spots
 
     return held_out_spots(settings, open_world)

@@ -72,7 +72,7 @@ def export_matcher(
     from spslam.frontend.learned_matching.card import card_metadata
     from spslam.frontend.learned_matching.matcher_file import read_matcher, write_matcher
     from spslam.frontend.learned_matching.slots import SLOTS, convert_slot
-    from spslam.frontend.learned_matching.unfinished import read_training
+    from spslam.frontend.learned_matching.training.unfinished import read_training
     from spslam.io.files import write_atomic
 
     suffix = out.suffix.lower()

@@ -81,8 +81,8 @@ def matcher(
     Extracts features of warped photographs and of rendered worlds once; a step then costs the
     matcher only.
     """
-    from spslam.frontend.learned_matching.configuration import load_matcher_config
-    from spslam.frontend.learned_matching.run import MatcherInputs, train_matcher
+    from spslam.frontend.learned_matching.training.configuration import load_matcher_config
+    from spslam.frontend.learned_matching.training.run import MatcherInputs, train_matcher
 
     settings = load_matcher_config(config, with_minutes(overrides, minutes))
     if show_config:
@@ -110,7 +110,7 @@ def retrain_matcher(
     context: typer.Context, weights: Path, former: Path | None, minutes: float, device: Device
 ) -> None:
     """Train the matcher of adapted weights, and print the result; see `adapt_matcher`."""
-    from spslam.frontend.learned_matching.adapting import adapt_matcher
+    from spslam.frontend.learned_matching.training.adapting import adapt_matcher
 
     run_training(
         device,

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from spslam.frontend.learned_matching import adapting
 from spslam.frontend.learned_matching.matcher import matcher_beside
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
@@ -17,8 +16,9 @@ from spslam.frontend.learned_matching.matcher_file import (
     write_matcher,
 )
 from spslam.frontend.learned_matching.network import MatcherNetwork
-from spslam.frontend.learned_matching.run import SpotRenderer
-from spslam.frontend.learned_matching.views import PosedImage
+from spslam.frontend.learned_matching.training import adapting
+from spslam.frontend.learned_matching.training.run import SpotRenderer
+from spslam.frontend.learned_matching.training.views import PosedImage
 from spslam.frontend.learned_matching.weights import MatcherShape
 from spslam.frontend.superpoint.checkpoints import find_weights
 from spslam.frontend.training.adaptation.session import SilentReporter

@@ -9,15 +9,18 @@ import pytest
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 from spslam.frontend.extractors.registry import create_extractor
-from spslam.frontend.learned_matching.comparison import (
+from spslam.frontend.learned_matching.evaluation.comparison import (
     ComparisonData,
     compare_matchers,
     comparison_table,
 )
-from spslam.frontend.learned_matching.configuration import ViewConfig
-from spslam.frontend.learned_matching.evaluation_pairs import photo_match_pairs, world_match_pairs
-from spslam.frontend.learned_matching.metrics import judge
-from spslam.frontend.learned_matching.views import PosedImage
+from spslam.frontend.learned_matching.evaluation.evaluation_pairs import (
+    photo_match_pairs,
+    world_match_pairs,
+)
+from spslam.frontend.learned_matching.evaluation.metrics import judge
+from spslam.frontend.learned_matching.training.configuration import ViewConfig
+from spslam.frontend.learned_matching.training.views import PosedImage
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.training.config import HomographyConfig
 from spslam.typing import IntArray

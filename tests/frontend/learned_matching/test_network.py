@@ -6,20 +6,24 @@ import torch
 from torch import Tensor
 
 from spslam.frame import Features
-from spslam.frontend.learned_matching.losses import (
-    TrueMatches,
-    assignment_loss,
-    match_counts,
-    predicted_matches,
-)
 from spslam.frontend.learned_matching.matcher import LearnedMatcher
 from spslam.frontend.learned_matching.network import (
     Assignment,
     MatcherNetwork,
     normalised_positions,
 )
-from spslam.frontend.learned_matching.torch_matching import Adaptive, match_points
-from spslam.frontend.learned_matching.true_matches import IGNORED, UNMATCHED
+from spslam.frontend.learned_matching.torch_matching import (
+    UNMATCHED,
+    Adaptive,
+    match_points,
+    predicted_matches,
+)
+from spslam.frontend.learned_matching.training.losses import (
+    TrueMatches,
+    assignment_loss,
+    match_counts,
+)
+from spslam.frontend.learned_matching.training.true_matches import IGNORED
 from spslam.frontend.learned_matching.weights import MatcherShape, MatcherWeights
 from spslam.frontend.matching.matching import DescriptorMatcher
 

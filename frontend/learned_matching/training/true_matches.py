@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# A point without a match in the other image.
-UNMATCHED = -1
+from ..torch_matching import UNMATCHED
+
 # A point that is not judged: its nearest point is too far for a match and too near for none.
 IGNORED = -2
 # Largest difference of depths of a match, fraction of the depth. A larger one is an occlusion.

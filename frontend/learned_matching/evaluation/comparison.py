@@ -13,9 +13,10 @@ from spslam.interfaces import Extractor, Matcher
 from spslam.io.markdown import format_table
 from spslam.typing import FloatArray, IntArray, UInt8Array
 
-from ..matching.matching import DescriptorMatcher
-from ..training.evaluation.homography_metrics import Estimator
-from .configuration import ViewConfig
+from ...matching.matching import DescriptorMatcher
+from ...training.evaluation.homography_metrics import Estimator
+from ..training.configuration import ViewConfig
+from ..training.views import PosedImage
 from .evaluation_pairs import (
     frame_match_pairs,
     photo_match_pairs,
@@ -23,7 +24,6 @@ from .evaluation_pairs import (
     world_match_pairs,
 )
 from .metrics import HOMOGRAPHY_AUC_PX, POSE_AUC_DEG, MatchPair, pair_metrics, summary
-from .views import PosedImage
 
 # Height and width of the images of scenes, pixels.
 SCENE_SIZE = (480, 640)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .network import Assignment
-from .true_matches import IGNORED, UNMATCHED
+from ..network import Assignment
+from ..torch_matching import UNMATCHED
+from .true_matches import IGNORED
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,6 @@ def confidence_loss(logit: Tensor, right: Tensor, judged: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predicted_matches(found: Assignment, threshold: float) -> tuple[Tensor, Tensor]:
-    """Return the mutual best matches with at least this probability, (B, N) and (B, M) int64.
-
-    `UNMATCHED` stands for no match.
-    """
-    scores = found.log_probability()
-    best, index0 = scores.max(dim=2)
-    index1 = scores.argmax(dim=1)
-    mutual0 = index1.gather(1, index0) == _arange(index0)
-    good0 = mutual0 & (best.exp() > threshold)
-    good1 = (index0.gather(1, index1) == _arange(index1)) & good0.gather(1, index1)
-    none = index0.new_full((), UNMATCHED)
-    return torch.where(good0, index0, none), torch.where(good1, index1, none)
-
-
 def match_counts(predicted0: Tensor, true: TrueMatches) -> dict[str, Tensor]:
     """Return counts (B,): `found` right matches, `predicted` judged matches, `true` matches."""
     judged = (predicted0 >= 0) & (true.index0 != IGNORED)
@@ -93,7 +79,3 @@ def _mean(values: Tensor, where: Tensor) -> Tensor:
     # Not a product: 0 times an infinite value of a padded point would be NaN.
     kept = torch.where(where, values, torch.zeros_like(values))
     return kept.sum(dim=1) / where.sum(dim=1).clamp(min=1)
-
-
-def _arange(index: Tensor) -> Tensor:
-    return torch.arange(index.shape[1], device=index.device).expand_as(index)

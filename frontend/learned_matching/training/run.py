@@ -13,20 +13,20 @@ import torch
 from spslam.errors import DatasetError, TrainingError, TrainingStoppedError
 from spslam.interfaces import Extractor
 
-from ..photos import find_photos, held_out
-from ..training.loop.progress import Progress
-from ..training.loop.training_loop import LoopOptions, TrainingResult
-from ..training.processes import Processes
+from ...photos import find_photos, held_out
+from ...training.loop.progress import Progress
+from ...training.loop.training_loop import LoopOptions, TrainingResult
+from ...training.processes import Processes
+from ..evaluation.evaluation_pairs import photo_match_pairs, world_match_pairs
+from ..matcher_file import describe_matcher, read_matcher, write_matcher
+from ..network import MatcherNetwork
+from ..weights import MatcherWeights
 from .configuration import MatcherConfig
-from .evaluation_pairs import photo_match_pairs, world_match_pairs
-from .matcher_file import describe_matcher, read_matcher, write_matcher
-from .network import MatcherNetwork
 from .pairs import PairSampler
 from .training_loop import MatcherTrainer
 from .validation import MatcherValidation
 from .view_store import View, ViewStore, digest_names, fill
 from .views import PosedImage, photo_views, posed_views, view_extractor
-from .weights import MatcherWeights
 
 # Name of the weights file in the folder of a training.
 WEIGHTS = "matcher.safetensors"

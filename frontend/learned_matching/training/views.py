@@ -14,15 +14,15 @@ from spslam.config import FeatureConfig
 from spslam.interfaces import Extractor
 from spslam.typing import FloatArray, UInt8Array
 
-from ..extractors.registry import create_extractor
-from ..photos import fit_image, name_seed, read_photo
-from ..training.data.homography import (
+from ...extractors.registry import create_extractor
+from ...photos import fit_image, name_seed, read_photo
+from ...training.data.homography import (
     identity_homographies,
     sample_homographies,
     valid_mask,
     warp_images,
 )
-from ..training.data.photometric import augment
+from ...training.data.photometric import augment
 from .configuration import ViewConfig
 from .view_store import View
 

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from spslam.errors import TrainingError
 from spslam.notices import counted
 
-from ..training.loop.training_loop import LoopOptions, TrainingLoop
-from ..training.precision import autocast
+from ...training.loop.training_loop import LoopOptions, TrainingLoop
+from ...training.precision import autocast
+from ..network import Assignment, ImageState, MatcherNetwork
+from ..torch_matching import predicted_matches
 from .configuration import MatcherConfig
 from .losses import (
     assignment_loss,
     confidence_loss,
     match_counts,
-    predicted_matches,
 )
-from .network import Assignment, ImageState, MatcherNetwork
 from .pairs import PairBatch, PairSampler, ViewBatch
 
 # Function that measures weights; its value `metric` chooses the best ones, higher is better.

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from spslam.config import load_settings
 from spslam.config.stage import Stage
 
-from ..training.config import (
+from ...training.config import (
     HomographyConfig,
     OptimizerConfig,
     PhotometricConfig,
     ScheduleConfig,
 )
-from .weights import HEAD_WIDTH, MatcherShape
+from ..weights import HEAD_WIDTH, MatcherShape
 
 # Folder of the built-in configurations, below configs.
 FOLDER = "training/matcher"

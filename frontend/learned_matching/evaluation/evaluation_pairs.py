@@ -10,12 +10,12 @@ import numpy as np
 from spslam.interfaces import Extractor
 from spslam.typing import FloatArray, UInt8Array
 
-from ..photos import evenly_spread
-from ..training.data.homography_sets import scene_pairs
-from .configuration import ViewConfig
+from ...photos import evenly_spread
+from ...training.data.homography_sets import scene_pairs
+from ..training.configuration import ViewConfig
+from ..training.view_store import View
+from ..training.views import PosedImage, photo_views, posed_views
 from .metrics import MatchPair, Pose
-from .view_store import View
-from .views import PosedImage, photo_views, posed_views
 
 # Seed of the warps of held-out photographs. It differs from that of training, so that a photograph
 # in both folders has other views.

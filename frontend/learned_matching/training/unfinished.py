@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from spslam.errors import TrainingError
 
-from ..training.loop.checkpoints import CHECKPOINT, read_checkpoint
-from .card import MatcherCard
+from ...training.loop.checkpoints import CHECKPOINT, read_checkpoint
+from ..card import MatcherCard
+from ..matcher_file import describe_matcher
+from ..network import MatcherNetwork
 from .configuration import MatcherConfig
-from .matcher_file import describe_matcher
-from .network import MatcherNetwork
 
 
 def read_training(folder: Path) -> tuple[MatcherNetwork, MatcherCard]:

@@ -9,9 +9,9 @@ import numpy as np
 from spslam.frame import unit_descriptors
 from spslam.typing import IntArray
 
-from .metrics import MatchPair, evaluate_matcher
-from .network import MatcherNetwork
-from .torch_matching import THRESHOLD, match_points
+from ..evaluation.metrics import MatchPair, evaluate_matcher
+from ..network import MatcherNetwork
+from ..torch_matching import THRESHOLD, match_points
 
 # Metrics of a group whose mean is its part of `metric`: the area for homographies, for poses.
 _CHOSEN = {"photos": ("auc_3", "precision", "recall"), "worlds": ("auc_10", "precision", "recall")}

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from spslam.io.files import write_atomic
 
-from ..superpoint.checkpoints import find_weights
-from ..training.adaptation.session import AdaptationFiles, Reporter
-from ..training.data.adapt_images import DomainImages
-from ..training.loop.training_loop import TrainingResult
-from ..training.processes import Processes
-from .card import read_weights
+from ...superpoint.checkpoints import find_weights
+from ...training.adaptation.session import AdaptationFiles, Reporter
+from ...training.data.adapt_images import DomainImages
+from ...training.loop.training_loop import TrainingResult
+from ...training.processes import Processes
+from ..card import read_weights
+from ..matcher import matcher_beside
+from ..network import MatcherNetwork
 from .configuration import MatcherConfig, load_matcher_config
-from .matcher import matcher_beside
-from .network import MatcherNetwork
 from .run import MatcherInputs, OpenWorld, train_matcher
 
 # Spots of each rendered world, for training and for validation: enough to keep what the matcher

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..network import normalised_positions
+from ..torch_matching import UNMATCHED
 from .configuration import PairConfig
 from .losses import TrueMatches
-from .network import normalised_positions
-from .true_matches import IGNORED, UNMATCHED, ViewPoints, true_matches
+from .true_matches import IGNORED, ViewPoints, true_matches
 from .view_store import ViewStore
 
 # Fewest keypoints of each view of a group that is trained with.

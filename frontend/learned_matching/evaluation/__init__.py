@@ -1,0 +1,1 @@
+"""Comparison of matchers on pairs with known geometry."""

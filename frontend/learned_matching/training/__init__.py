@@ -1,0 +1,1 @@
+"""Training of learned matchers: views, pairs, losses, the loop."""
