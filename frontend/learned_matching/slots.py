@@ -178,7 +178,7 @@ class _RowsOfOpenCv(nn.Module):
 
 
 class _Gelu(nn.Module):
-    """GELU with a product: OpenCV 5.0.0 crashes when it reads the quotient of PyTorch's export."""
+    """GELU with a product: OpenCV 5.0.0 does not read the quotient that PyTorch exports."""
 
     def forward(self, values: Tensor) -> Tensor:
         """Return values times the normal distribution's cumulative probability of each."""
