@@ -129,7 +129,7 @@ def test_mistakes_are_reported(tmp_path: Path, change: tuple[str, str], message:
 def test_unknown_and_colliding_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"'smoek': expected one of ablation, euroc, front_ends, kitti, learned_matcher, robust",
+        match=r"'smoek': expected one of ablation, euroc, front_ends, kitti, learned_matcher",
     ):
         load_suite("smoek")
     twice = suite(tmp_path, TINY.replace("configs: {default", "configs: {fewer!: {}, default"))

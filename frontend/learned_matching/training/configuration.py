@@ -98,6 +98,9 @@ class PairConfig(Stage):
         description="most keypoints of a view, the best ones; each step has one of these, in turn",
     )
     world_fraction: float = Field(0.25, ge=0, le=1, description="pairs of views of worlds")
+    map_fraction: float = Field(
+        0.25, ge=0, le=1, description="pairs of keyframes of saved maps, where maps are given"
+    )
     foreign_fraction: float = Field(
         0.03, ge=0, le=1, description="pairs of views of different places: no point has a match"
     )
@@ -147,6 +150,10 @@ class MatcherConfig(Stage):
     def _consistent(self) -> MatcherConfig:
         if self.pairs.negative_px < self.pairs.positive_px:
             raise ValueError("pairs.negative_px must not be smaller than pairs.positive_px")
+        if self.pairs.world_fraction + self.pairs.map_fraction > 1:
+            raise ValueError(
+                "pairs.world_fraction and pairs.map_fraction together must not exceed 1"
+            )
         return self
 
 

@@ -61,6 +61,7 @@ class PairSampler:
         config: fractions and thresholds.
         seed: seed of the choice.
         device: device of the batches.
+        maps: views of saved maps; None: none.
     """
 
     def __init__(
@@ -71,15 +72,25 @@ class PairSampler:
         config: PairConfig,
         seed: int,
         device: torch.device | str = "cpu",
+        maps: ViewStore | None = None,
     ) -> None:
-        self._stores = [photos] if worlds is None else [photos, worlds]
+        self._names, self._stores, self._limits = ["photographs"], [photos], [0.0]
+        for name, store, fraction in (
+            ("spots", worlds, config.world_fraction),
+            ("keyframes", maps, config.map_fraction),
+        ):
+            if store is not None:
+                self._names.append(name)
+                self._stores.append(store)
+                self._limits.append(self._limits[-1] + fraction)
         self._groups = [store.usable(_LEAST_KEYPOINTS) for store in self._stores]
         self._size, self._config, self._seed, self._device = size, config, seed, device
 
     @property
-    def groups(self) -> list[int]:
-        """Number of groups of photographs and of worlds that are trained with."""
-        return [len(groups) for groups in self._groups]
+    def groups(self) -> dict[str, int]:
+        """Number of groups of each kind that are trained with."""
+        counts = [len(groups) for groups in self._groups]
+        return dict(zip(self._names, counts, strict=True))
 
     def batch(self, step: int, numbers: range, batch: int) -> PairBatch:
         """Return the pairs `numbers` of a step with `batch` pairs in all."""
@@ -92,7 +103,7 @@ class PairSampler:
         """Return pairs of views.
 
         Args:
-            chosen: for each pair the store (0: photographs, 1: worlds), the groups (2,) and the
+            chosen: for each pair the number of the store (0: photographs), the groups (2,) and the
                 numbers in the groups (2,) of both views.
             most: most keypoints of a view.
         """
@@ -117,15 +128,20 @@ class PairSampler:
         ]
         return PairBatch(views[0], views[1], TrueMatches(*index))
 
-    def _draw(self, number: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        rng = np.random.default_rng([self._seed, number])
-        world = len(self._stores) > 1 and rng.random() < self._config.world_fraction
-        store, groups = self._stores[int(world)], self._groups[int(world)]
+    def _draw(self, pair: int) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        rng = np.random.default_rng([self._seed, pair])
+        number = self._kind(rng.random()) if len(self._stores) > 1 else 0
+        store, groups = self._stores[number], self._groups[number]
         foreign = len(groups) > 1 and rng.random() < self._config.foreign_fraction
         places = (
             rng.choice(groups, 2, replace=False) if foreign else np.repeat(rng.choice(groups), 2)
         )
-        return int(world), places, rng.choice(store.per_group, 2, replace=False)
+        return number, places, rng.choice(store.per_group, 2, replace=False)
+
+    def _kind(self, value: float) -> int:
+        """Return the number of the store for a random value from 0 to 1."""
+        kind = int(np.searchsorted(self._limits, value, side="right"))
+        return kind if kind < len(self._stores) else 0
 
     def _view(self, arrays: dict[str, NDArray[np.float64]], most: int) -> ViewBatch:
         counts = torch.from_numpy(arrays["counts"]).clamp(max=most)

@@ -42,6 +42,23 @@ class SpotRenderer(Protocol):
         ...
 
 
+class MapViews(Protocol):
+    """Views of groups of keyframes of saved maps."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of the maps."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def views(self, group: int, size: tuple[int, int]) -> Sequence[View]:
+        """Return the views of a group, of `size` (height, width)."""
+        ...
+
+
+# Function that opens saved maps: identity of the extractor of their features, views of a group.
+OpenMaps = Callable[[str, int], MapViews]
 # Function that opens a world: name, size (height, width), largest angle in degrees.
 OpenWorld = Callable[[str, tuple[int, int], float], SpotRenderer]
 
@@ -56,6 +73,7 @@ class MatcherInputs:
         views: folder of the extracted views; None: `views` in `out`.
         initial: weights of a matcher to start from, of any extractor with descriptors as long;
             None: nearest neighbours.
+        maps: opens the saved maps whose keyframes are trained with, too; None: none.
         overfit: train with the first batch only.
         commands: commands that made the weights, for the card.
         name: name of the matcher, for the card.
@@ -65,6 +83,7 @@ class MatcherInputs:
     out: Path
     views: Path | None = None
     initial: Path | None = None
+    maps: OpenMaps | None = None
     overfit: bool = False
     commands: tuple[str, ...] = ()
     name: str = "matcher"
@@ -110,15 +129,24 @@ def train_matcher(
             f"{inputs.photos} holds too few photographs: expected some for training and some held "
             f"out (holdout {config.holdout}), found {len(train)} and {len(unseen)}"
         )
+    maps = inputs.maps and inputs.maps(extractor.identity, config.views.per_group)
     if processes.first:
-        _fill_stores(config, inputs, train, extractor, open_world, extracted, stopped)
+        _fill_stores(config, inputs, train, extractor, maps, open_world, extracted, stopped)
     processes.wait()
-    stores = _open_stores(config, inputs, train, extractor)
+    stores = _open_stores(config, inputs, train, extractor, maps)
     size = (config.views.size[1], config.views.size[0])
-    sampler = PairSampler(*stores, size, config.pairs, config.seed, processes.device)
+    sampler = PairSampler(
+        stores.photos,
+        stores.worlds,
+        size,
+        config.pairs,
+        config.seed,
+        processes.device,
+        stores.maps,
+    )
     trainer = MatcherTrainer(
         config,
-        _first_network(config, initial, _descriptor_dim(extractor, config), stores[0]),
+        _first_network(config, initial, _descriptor_dim(extractor, config), stores.photos),
         sampler,
         _validation(config, unseen, extractor, open_world, processes),
         extractor.identity,
@@ -128,12 +156,11 @@ def train_matcher(
     result = trainer.train()
     path = inputs.out / WEIGHTS
     if processes.first:
-        photos, *spots = sampler.groups
         card = describe_matcher(
             result.network,
             inputs.name,
             extractor.identity,
-            training_data={"photographs": photos, "spots": sum(spots), "pairs": result.examples},
+            training_data={**sampler.groups, "pairs": result.examples},
             steps=result.steps,
             minutes=round(result.minutes, 1),
             metrics=dict(result.metrics),
@@ -189,24 +216,29 @@ def _fill_stores(
     inputs: MatcherInputs,
     train: list[Path],
     extractor: Extractor,
+    maps: MapViews | None,
     open_world: OpenWorld,
     extracted: Callable[[int, int], None] | None,
     stopped: Callable[[], bool] | None,
 ) -> None:
-    photos, worlds = _open_stores(config, inputs, train, extractor)
+    stores = _open_stores(config, inputs, train, extractor, maps)
 
     def of_photo(group: int) -> list[View]:
         return photo_views(train[group], extractor, config.views, config.seed)
 
-    complete = fill(photos, of_photo, extracted, stopped)
-    if complete and worlds is not None:
+    complete = fill(stores.photos, of_photo, extracted, stopped)
+    if complete and maps is not None and stores.maps is not None:
+        complete = fill(
+            stores.maps, lambda group: maps.views(group, config.views.size), extracted, stopped
+        )
+    if complete and stores.worlds is not None:
         renderers = _Renderers(config, open_world)
 
         def of_spot(group: int) -> list[View]:
             images = renderers.images(group)
             return posed_views(images, extractor, config.views, config.seed + group)
 
-        complete = fill(worlds, of_spot, extracted, stopped)
+        complete = fill(stores.worlds, of_spot, extracted, stopped)
     if not complete:
         raise TrainingStoppedError(
             "stopped while the views were extracted: the same command continues"
@@ -232,9 +264,22 @@ class _Renderers:
         return self._render(spot, self._config.views.per_group)
 
 
+@dataclass(frozen=True)
+class _Stores:
+    """Views of photographs, of worlds and of saved maps."""
+
+    photos: ViewStore
+    worlds: ViewStore | None
+    maps: ViewStore | None
+
+
 def _open_stores(
-    config: MatcherConfig, inputs: MatcherInputs, train: list[Path], extractor: Extractor
-) -> tuple[ViewStore, ViewStore | None]:
+    config: MatcherConfig,
+    inputs: MatcherInputs,
+    train: list[Path],
+    extractor: Extractor,
+    maps: MapViews | None,
+) -> _Stores:
     folder = inputs.views or inputs.out / "views"
     common: dict[str, Any] = {
         "extractor": extractor.identity,
@@ -247,12 +292,15 @@ def _open_stores(
     photos = ViewStore(
         folder / "photos", {**common, "photos": digest_names(names)}, len(names), *sizes
     )
-    worlds = config.worlds
-    if not worlds.worlds or config.pairs.world_fraction == 0:
-        return photos, None
-    settings = worlds.model_dump(mode="json", exclude={"held_out", "held_out_spots"})
-    count = len(worlds.worlds) * worlds.spots
-    return photos, ViewStore(folder / "worlds", {**common, "worlds": settings}, count, *sizes)
+    worlds, of_worlds, of_maps = config.worlds, None, None
+    if worlds.worlds and config.pairs.world_fraction > 0:
+        settings = worlds.model_dump(mode="json", exclude={"held_out", "held_out_spots"})
+        count = len(worlds.worlds) * worlds.spots
+        of_worlds = ViewStore(folder / "worlds", {**common, "worlds": settings}, count, *sizes)
+    if maps is not None:
+        given = {**common, "maps": maps.digest}
+        of_maps = ViewStore(folder / "maps", given, len(maps), *sizes)
+    return _Stores(photos, of_worlds, of_maps)
 
 
 def _validation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +55,15 @@ def matcher(
             help="Weights of a matcher to start from; default: nearest neighbours.",
         ),
     ] = None,
+    maps: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--map",
+            metavar="FILE",
+            show_default=False,
+            help="Saved map whose keyframes are trained with, too; repeatable.",
+        ),
+    ] = None,
     config: Annotated[
         str,
         typer.Option(
@@ -79,8 +89,9 @@ def matcher(
     torchrun --nproc-per-node 2 -m spslam train matcher …
 
     Extracts features of warped photographs and of rendered worlds once; a step then costs the
-    matcher only.
+    matcher only. Saved maps need no extraction: they hold features, poses and points.
     """
+    from spslam.cli.learned_matching.map_views import read_map_groups
     from spslam.frontend.learned_matching.training.configuration import load_matcher_config
     from spslam.frontend.learned_matching.training.run import MatcherInputs, train_matcher
 
@@ -93,6 +104,7 @@ def matcher(
         out,
         views,
         initial,
+        partial(read_map_groups, maps) if maps else None,
         overfit,
         (command_line(context),),
         name or f"matcher of {settings.views.weights}",

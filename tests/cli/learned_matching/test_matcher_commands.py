@@ -78,6 +78,8 @@ def test_from_photographs_to_a_matcher_and_its_metrics(
         assert torch.allclose(value, continued[name], atol=1e-6), name
     assert spslam(*command[:4], *more, *given, "--set", "network.layers=3") == 2
     assert "add --set network.layers=2" in capsys.readouterr().err
+    assert spslam(*command, "--map", tmp_path / "nope.npz") == 2
+    assert "nope.npz" in capsys.readouterr().err
     now = tmp_path / "now.safetensors"
     assert spslam("train", "export-matcher", out, "--out", now) == 0
     assert read_matcher(now)[1].steps == 2
