@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from spslam.errors import WeightsError
 from spslam.io.markdown import format_table
 
+from ..superpoint.checkpoints import BUILT_IN, find_weights
 from ..superpoint.weights_reading import card_of, read_safetensors
 from .weights import HEAD_WIDTH, MatcherShape, MatcherWeights
 
@@ -71,14 +72,28 @@ def card_metadata(card: MatcherCard) -> dict[str, str]:
     } | {"format": _FORMAT}
 
 
+def matcher_beside(weights: str | Path) -> Path:
+    """Return where a matcher of some weights lies: `NAME.matcher.safetensors` beside them."""
+    path = Path(weights)
+    return path.with_name(f"{path.stem}.matcher.safetensors")
+
+
 def read_weights(path: str | Path) -> tuple[MatcherWeights, MatcherCard]:
     """Read the weights of a matcher and its card.
+
+    Args:
+        path: a file, or the name of built-in weights of SuperPoint: the matcher of their features.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds no matcher.
     """
-    path = Path(path)
+    name = str(path)
+    path = matcher_beside(find_weights(name)) if name in BUILT_IN else Path(path)
     if not path.is_file():
+        if name in BUILT_IN:
+            raise WeightsError(
+                f"no matcher of {name} is built in: train one (spslam train matcher)"
+            )
         raise WeightsError(f"expected the weights of a matcher at {path}, found none")
     tensors, metadata = read_safetensors(path)
     card = _card(path, metadata)

@@ -21,7 +21,7 @@ from spslam.typing import Float32Array, IntArray
 
 from ..engines.engine import usable_cores
 from ..matching.matching import DescriptorMatcher
-from .card import check_belongs, read_weights
+from .card import check_belongs, matcher_beside, read_weights
 from .openvino_graph import build_matcher_openvino
 from .weights import MatcherWeights
 
@@ -259,14 +259,9 @@ def run_matcher(weights: MatcherWeights, config: MatchingConfig) -> LearnedMatch
     return LearnedMatcher(weights, names[-1], config.threshold, config.threads)
 
 
-def matcher_beside(weights: str | Path) -> Path:
-    """Return where a matcher of some weights lies: `NAME.matcher.safetensors` beside them."""
-    path = Path(weights)
-    return path.with_name(f"{path.stem}.matcher.safetensors")
-
-
 def _matcher_file(config: MatchingConfig, weights: str | Path | None) -> Path | None:
     if config.weights is not None:
+        # May be the name of built-in weights.
         return Path(config.weights)
     if weights is None:
         return None

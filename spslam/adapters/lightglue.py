@@ -121,7 +121,8 @@ class LightGlue(nn.Module):
     """A learned matcher of spslam with the interface of `lightglue.LightGlue`.
 
     Args:
-        weights: file of `spslam train matcher`.
+        weights: file of `spslam train matcher`, or the name of built-in weights, such as
+            `superpoint_lite`: the matcher of their features.
         extractor: the extractor whose features are matched, to check that the weights belong to
             it; None: no check.
         filter_threshold: least probability of a match.

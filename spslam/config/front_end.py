@@ -104,8 +104,8 @@ class MatchingConfig(Stage):
     )
     weights: str | None = Field(
         None,
-        description="file of a learned matcher (spslam train matcher), which must belong to the "
-        "weights of the features; None: NAME.matcher.safetensors beside the weights",
+        description="file of a learned matcher (spslam train matcher) or a built-in name; it must "
+        "belong to the weights of the features; None: NAME.matcher.safetensors beside the weights",
     )
     engine: Literal["auto", "torch", "openvino", "onnxruntime"] = Field(
         "auto", description="inference engine of the learned matcher; auto: the fastest installed"

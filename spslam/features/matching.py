@@ -338,7 +338,7 @@ def _matcher_beside(attributes: Mapping[str, Any]) -> Path | None:
     """Return the file of a matcher beside the weights of features, if there is one."""
     if attributes.get("extractor") != "superpoint":
         return None
-    from spslam.frontend.learned_matching.matcher import matcher_beside
+    from spslam.frontend.learned_matching.card import matcher_beside
     from spslam.frontend.superpoint.checkpoints import find_weights
 
     try:

@@ -12,8 +12,7 @@ from ...training.adaptation.session import AdaptationFiles, Reporter
 from ...training.data.adapt_images import DomainImages
 from ...training.loop.training_loop import TrainingResult
 from ...training.processes import Processes
-from ..card import read_weights
-from ..matcher import matcher_beside
+from ..card import matcher_beside, read_weights
 from ..network import MatcherNetwork
 from .configuration import MatcherConfig, load_matcher_config
 from .run import MatcherInputs, OpenWorld, train_matcher

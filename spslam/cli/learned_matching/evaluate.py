@@ -50,7 +50,9 @@ def evaluate_matcher(
     matcher: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", show_default=False, help="Weights of a learned matcher; repeatable."
+            metavar="FILE|NAME",
+            show_default=False,
+            help="Weights of a learned matcher, FILE or NAME; repeatable.",
         ),
     ] = None,
     weights: Annotated[

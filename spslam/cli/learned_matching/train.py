@@ -50,7 +50,7 @@ def matcher(
     initial: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
+            metavar="FILE|NAME",
             show_default=False,
             help="Weights of a matcher to start from; default: nearest neighbours.",
         ),

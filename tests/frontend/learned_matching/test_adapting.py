@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from spslam.frontend.learned_matching.matcher import matcher_beside
+from spslam.frontend.learned_matching.card import matcher_beside
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
     read_matcher,

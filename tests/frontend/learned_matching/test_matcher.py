@@ -12,10 +12,10 @@ import torch
 from spslam.config import MatchingConfig, load_config
 from spslam.errors import ConfigError, WeightsError
 from spslam.frame import Features, KeypointView
+from spslam.frontend.learned_matching.card import matcher_beside
 from spslam.frontend.learned_matching.matcher import (
     LearnedMatcher,
     create_matcher,
-    matcher_beside,
 )
 from spslam.frontend.learned_matching.matcher_file import describe_matcher, write_matcher
 from spslam.frontend.learned_matching.network import MatcherNetwork
