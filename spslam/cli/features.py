@@ -275,8 +275,7 @@ def match(
     spslam match features.h5 --pairs sequential --apart 10,20 --out matches.h5
     spslam match features.h5 --pairs retrieval --neighbours 20 --out matches.h5
     spslam match database.db --pairs exhaustive --verify
-    spslam match f.h5 --pairs sequential --out m.h5 --set matching.learned=on \\
-        --set matching.weights=matcher.safetensors
+    spslam match f.h5 --pairs sequential --out m.h5 --set matching.learned=on
 
     The same command continues after ^C or a kill; other pairs are added to the file.
     """

@@ -214,8 +214,8 @@ MatchingOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         show_default=False,
-        help="Use a learned matcher: matching.learned=on and matching.weights=FILE; may be "
-        "repeated.",
+        help="Use the learned matcher: matching.learned=on; another one: also "
+        "matching.weights=FILE; may be repeated.",
     ),
 ]
 

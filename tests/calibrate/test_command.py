@@ -155,7 +155,7 @@ def test_a_learned_matcher_that_does_not_fit_is_refused(
     missing = tmp_path / "missing.safetensors"
     for settings, expected in (
         ([f"matching.weights={missing}"], "expected the weights of a matcher"),
-        (["matching.threshold=0.2"], "there is no matcher of superpoint"),
+        (["matching.weights=superpoint"], "no matcher of superpoint is built in"),
     ):
         given = ["--set", "matching.learned=on", *(x for s in settings for x in ("--set", s))]
         assert expected in refused(capsys, "calibrate", str(images), *given)
