@@ -246,7 +246,13 @@ def _failure(
     if record.failure is not None or record.stopped:
         return record.failure
     if metrics["tracked"] == 0:
-        return no_pose_error(sequence, record, slam.statistics.no_pose)
+        # Matchers are trained for features of SuperPoint.
+        nearest_only = (
+            slam.localization_only
+            and slam.statistics.learned_pairs is None
+            and slam.preprocessor.extractor.identity.startswith("superpoint ")
+        )
+        return no_pose_error(sequence, record, slam.statistics.no_pose, nearest_only)
     return scaling.refusal
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -19,7 +20,7 @@ from spslam.cli.console import print_result
 from spslam.config import Config, FeatureConfig
 from spslam.errors import DatasetError, FrameError, OutputError, RunStoppedError, ScaleError
 from spslam.frame import Frame, FrameAssociations, Observations, Sensor
-from spslam.interfaces import EQUAL_STAMP, LeftOut
+from spslam.interfaces import EQUAL_STAMP, LeftOut, WideStage
 from spslam.map.io import load_map, save_map
 from spslam.map.map import ARBITRARY, Map, Origin
 from spslam.map.submaps import rescale_submap
@@ -112,6 +113,9 @@ class BlockedSequence(FakeSequence):
 class FakePreprocessor:
     engine = "none"
     max_concurrency = 2
+
+    def __init__(self) -> None:
+        self.extractor = SimpleNamespace(identity="fake")
 
     def observe(self, frame: Frame) -> None:
         return None
@@ -831,6 +835,21 @@ def test_a_run_that_tracks_nothing_gives_the_reason(tmp_path: Path) -> None:
     assert "10 times: too little parallax" in str(outcome.failure)
     assert outcome.metrics["tracked"] == 0
     assert (tmp_path / "out" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("identity", "pairs", "named"),
+    [("superpoint abc", None, True), ("superpoint abc", {}, False), ("orb", None, False)],
+)
+def test_a_localization_that_finds_nothing_names_the_learned_matcher(
+    tmp_path: Path, identity: str, pairs: dict[WideStage, int] | None, named: bool
+) -> None:
+    slam = FakeSlam(first=99)
+    slam.localization_only = True
+    slam.preprocessor.extractor.identity = identity
+    slam.statistics.learned_pairs = pairs
+    outcome = run_fake(tmp_path / "out", slam)
+    assert ("--set matching.learned=on" in str(outcome.failure)) is named
 
 
 def test_a_run_that_tracks_nothing_names_a_known_cause(tmp_path: Path) -> None:

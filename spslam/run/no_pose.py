@@ -13,13 +13,22 @@ from spslam.run.metrics import RunRecord
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-def no_pose_error(sequence: Sequence, record: RunRecord, cause: str) -> NoPoseError:
+# What finds cameras that nearest neighbours do not.
+_FAR_ASIDE = (
+    "far to the side of the map's cameras, a learned matcher finds more: --set matching.learned=on"
+)
+
+
+def no_pose_error(
+    sequence: Sequence, record: RunRecord, cause: str, nearest_only: bool = False
+) -> NoPoseError:
     """Return the error of a run without a pose, with its cause.
 
     Args:
         sequence: the input.
         record: of the run.
         cause: the cause; empty: the most frequent reason of the frames.
+        nearest_only: whether the frames were sought in a saved map by nearest neighbours alone.
     """
     if sequence.sensor == "mono" and len(record.results) == 1:
         return NoPoseError(
@@ -27,7 +36,7 @@ def no_pose_error(sequence: Sequence, record: RunRecord, cause: str) -> NoPoseEr
         )
     if not cause:
         cause = _most_frequent([result.reason for result in record.results if result.reason])
-    causes = "; ".join([*record.causes, cause])
+    causes = "; ".join([*record.causes, cause, *([_FAR_ASIDE] if nearest_only else [])])
     return NoPoseError(
         f"{sequence.name}: none of {counted(len(record.results), 'frame')} could be tracked; "
         f"{causes}; see log.txt for each frame"
