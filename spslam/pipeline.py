@@ -250,7 +250,7 @@ def _failure(
         nearest_only = (
             slam.localization_only
             and slam.statistics.learned_pairs is None
-            and slam.preprocessor.extractor.identity.startswith("superpoint ")
+            and slam.preprocessor.extractor.startswith("superpoint ")
         )
         return no_pose_error(sequence, record, slam.statistics.no_pose, nearest_only)
     return scaling.refusal

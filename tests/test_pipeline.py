@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -113,9 +112,7 @@ class BlockedSequence(FakeSequence):
 class FakePreprocessor:
     engine = "none"
     max_concurrency = 2
-
-    def __init__(self) -> None:
-        self.extractor = SimpleNamespace(identity="fake")
+    extractor = "fake"
 
     def observe(self, frame: Frame) -> None:
         return None
@@ -846,7 +843,7 @@ def test_a_localization_that_finds_nothing_names_the_learned_matcher(
 ) -> None:
     slam = FakeSlam(first=99)
     slam.localization_only = True
-    slam.preprocessor.extractor.identity = identity
+    slam.preprocessor.extractor = identity
     slam.statistics.learned_pairs = pairs
     outcome = run_fake(tmp_path / "out", slam)
     assert ("--set matching.learned=on" in str(outcome.failure)) is named
