@@ -105,6 +105,14 @@ def create_matcher(
     return create(config, extractor.identity, extractor.max_descriptor_distance, weights)
 
 
+def has_matcher(features: FeatureConfig) -> bool:
+    """Whether there is a learned matcher of the features' weights."""
+    from spslam.frontend.learned_matching.card import matcher_beside
+
+    weights = _weights_file(features)
+    return weights is not None and matcher_beside(weights).is_file()
+
+
 def _weights_file(features: FeatureConfig) -> Path | None:
     return find_weights(features.weights) if features.extractor == "superpoint" else None
 

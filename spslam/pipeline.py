@@ -246,14 +246,17 @@ def _failure(
     if record.failure is not None or record.stopped:
         return record.failure
     if metrics["tracked"] == 0:
-        # Matchers are trained for features of SuperPoint.
-        nearest_only = (
-            slam.localization_only
-            and slam.statistics.learned_pairs is None
-            and slam.preprocessor.extractor.startswith("superpoint ")
-        )
-        return no_pose_error(sequence, record, slam.statistics.no_pose, nearest_only)
+        return no_pose_error(sequence, record, slam.statistics.no_pose, _is_nearest_only(slam))
     return scaling.refusal
+
+
+def _is_nearest_only(slam: Slam) -> bool:
+    """Whether frames were sought in a saved map without the matcher that their weights have."""
+    from spslam.factory import has_matcher
+
+    if not slam.localization_only or slam.statistics.learned_pairs is not None:
+        return False
+    return has_matcher(slam.config.features)
 
 
 def _status(slam: Slam, sequence: Sequence, record: RunRecord) -> Status:

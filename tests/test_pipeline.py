@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from trajectory_pairs import number
 
+import spslam.factory
 from spslam.camera import Camera
 from spslam.cli.console import print_result
 from spslam.config import Config, FeatureConfig
@@ -112,7 +113,6 @@ class BlockedSequence(FakeSequence):
 class FakePreprocessor:
     engine = "none"
     max_concurrency = 2
-    extractor = "fake"
 
     def observe(self, frame: Frame) -> None:
         return None
@@ -835,15 +835,18 @@ def test_a_run_that_tracks_nothing_gives_the_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("identity", "pairs", "named"),
-    [("superpoint abc", None, True), ("superpoint abc", {}, False), ("orb", None, False)],
+    ("pairs", "there", "named"), [(None, True, True), ({}, True, False), (None, False, False)]
 )
 def test_a_localization_that_finds_nothing_names_the_learned_matcher(
-    tmp_path: Path, identity: str, pairs: dict[WideStage, int] | None, named: bool
+    pairs: dict[WideStage, int] | None,
+    there: bool,
+    named: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(spslam.factory, "has_matcher", lambda features: there)
     slam = FakeSlam(first=99)
     slam.localization_only = True
-    slam.preprocessor.extractor = identity
     slam.statistics.learned_pairs = pairs
     outcome = run_fake(tmp_path / "out", slam)
     assert ("--set matching.learned=on" in str(outcome.failure)) is named

@@ -95,13 +95,15 @@ class PictureMasks:
 
     Args:
         place: a mask image, or a folder with a mask for each picture, of its name or number.
+        paired: whether masks called left and right, or in such folders, are those of a stereo
+            pair, and only those of the left pictures are wanted.
 
     Raises:
         DatasetError: there are no masks.
     """
 
-    def __init__(self, place: Path) -> None:
-        left, _ = _sides(place)
+    def __init__(self, place: Path, paired: bool = True) -> None:
+        left = _sides(place)[0] if paired else _single(place)
         self._files = list_files(left) if left.is_dir() else None
         self._static = None if left.is_dir() else read_mask(left)
         self._path = left
@@ -119,16 +121,33 @@ class PictureMasks:
                 self._fitted = fitted(self._static, view, self._path)
                 check_used(self._fitted, self._path, self._static)
             return self._fitted
-        assert self._files is not None
-        stem = Path(name).name
-        found = _by_name(self._files, [stem])[0] or _by_number(self._files, [_number(stem)])[0]
+        found = self.file_of(name)
         return None if found is None else fitted(read_mask(found), view, found)
+
+    def file_of(self, name: str) -> Path | None:
+        """Return the file of a picture's mask; None: it has no mask."""
+        if self._files is None:
+            return self._path
+        stem = Path(name).name
+        return _by_name(self._files, [stem])[0] or _by_number(self._files, [_number(stem)])[0]
+
+
+def _single(place: Path) -> Path:
+    """Return the masks of a camera that is not one of a pair."""
+    _check_exists(place)
+    if place.is_dir() and not list_files(place):
+        raise DatasetError(f"expected masks (*.png, *.jpg) in {place}, found none")
+    return place
+
+
+def _check_exists(place: Path) -> None:
+    if not place.exists():
+        raise DatasetError(f"expected a mask image or a folder of masks, found nothing at {place}")
 
 
 def _sides(place: Path) -> tuple[Path, Path | None]:
     """Return the masks of the left and, if any, right camera."""
-    if not place.exists():
-        raise DatasetError(f"expected a mask image or a folder of masks, found nothing at {place}")
+    _check_exists(place)
     if not place.is_dir():
         beside = place.with_name(f"{place.stem}{_RIGHT}{place.suffix}")
         return place, beside if beside.is_file() else None

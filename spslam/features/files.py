@@ -288,6 +288,8 @@ def _masks(
     if not (begun and file.exists()) and not find_mask(
         images, scaling, settings.cameras.calibrated, file
     ):
+        # A file of an earlier call would look like the mask of this one.
+        file.unlink(missing_ok=True)
         return None
     return choose_masks(file, images)
 

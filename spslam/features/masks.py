@@ -53,7 +53,7 @@ class ImageMasks:
         self._make, self._files = PictureMasks, list_files
         self._folders: dict[PurePosixPath, PictureMasks] = {}
         if not place.is_dir() or list_files(place):
-            self._folders[PurePosixPath()] = PictureMasks(place)
+            self._folders[PurePosixPath()] = PictureMasks(place, paired=False)
         elif not any(list_files(folder) for folder in place.rglob("*") if folder.is_dir()):
             raise DatasetError(f"expected masks (*.png, *.jpg) in {place}, found none")
 
@@ -63,28 +63,35 @@ class ImageMasks:
         Raises:
             DatasetError: the mask cannot be read, has another size, or uses nothing of any image.
         """
-        folder = self._folder(name)
-        masks = self._folders.get(folder)
-        if masks is None and folder != PurePosixPath():
-            masks = self._folders[folder] = self._make(self._place / folder)
+        masks = self._masks(name)
         return None if masks is None else masks.of(name, shape)
 
     def check_names(self, names: tuple[str, ...]) -> None:
         """Check that no two images share the mask of a folder.
 
         Raises:
-            DatasetError: two images of different folders have one name.
+            DatasetError: two images have one mask.
         """
         if not self._place.is_dir():
             return
-        known: dict[tuple[PurePosixPath, str], str] = {}
+        known: dict[Path, str] = {}
         for name in names:
-            first = known.setdefault((self._folder(name), PurePosixPath(name).name), name)
+            masks = self._masks(name)
+            file = None if masks is None else masks.file_of(name)
+            first = name if file is None else known.setdefault(file, name)
             if first != name:
                 raise DatasetError(
-                    f"{first} and {name} would share a mask of {self._place}: put masks into "
-                    "subfolders like those of the images"
+                    f"{first} and {name} would share the mask {file}: put masks into subfolders "
+                    "like those of the images"
                 )
+
+    def _masks(self, name: str) -> PictureMasks | None:
+        """Return the masks of the folder in which an image's mask lies."""
+        folder = self._folder(name)
+        masks = self._folders.get(folder)
+        if masks is None and folder != PurePosixPath():
+            masks = self._folders[folder] = self._make(self._place / folder, paired=False)
+        return masks
 
     def _folder(self, name: str) -> PurePosixPath:
         """Return the folder of an image's mask, relative to the place."""

@@ -88,13 +88,37 @@ def test_each_image_has_the_mask_of_its_name_and_folder(photos: Path, tmp_path: 
     assert whole.min() < 60 and whole.max() > 100
 
 
+def test_left_and_right_are_names_like_others(photos: Path, tmp_path: Path) -> None:
+    """They are not those of a stereo pair."""
+    images = tmp_path / "pair"
+    images.mkdir()
+    for name, source in (("left.png", "back/0.png"), ("right.png", "front/1.png")):
+        (images / name).write_bytes((photos / source).read_bytes())
+    masks = tmp_path / "masks"
+    write_mask(masks / "left.png", slice(0, 80))
+    write_mask(masks / "right.png", slice(80, 160))
+    extract(images, tmp_path / "f.h5", masks)
+    assert columns_of(tmp_path / "f.h5", "left.png").min() > 80
+    assert columns_of(tmp_path / "f.h5", "right.png").max() < 80
+
+
+def test_images_of_one_number_do_not_share_a_mask(photos: Path, tmp_path: Path) -> None:
+    images = tmp_path / "numbers"
+    for name in ("x/frame1.png", "y/shot1.png"):
+        (images / name).parent.mkdir(parents=True)
+        (images / name).write_bytes((photos / "back/0.png").read_bytes())
+    write_mask(tmp_path / "masks" / "000001.png", slice(0, 80))
+    with pytest.raises(DatasetError, match=r"would share the mask .*000001\.png"):
+        extract(images, tmp_path / "f.h5", tmp_path / "masks")
+
+
 def test_masks_of_all_folders_may_lie_in_one(photos: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
     for number in range(4):
         write_mask(masks / f"{number}.png", slice(0, 80))
     assert len(extract(photos, tmp_path / "f.h5", masks).masked) == 4
     (photos / "front" / "0.png").write_bytes((photos / "front" / "1.png").read_bytes())
-    with pytest.raises(DatasetError, match=r"back/0\.png and front/0\.png would share a mask"):
+    with pytest.raises(DatasetError, match=r"back/0\.png and front/0\.png would share the mask"):
         extract(photos, tmp_path / "other.h5", masks)
 
 
@@ -185,10 +209,13 @@ def test_auto_finds_what_is_fixed_to_the_camera(
 def test_auto_finds_nothing_in_a_few_pictures(
     photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # A mask of an earlier file of this name.
+    write_mask(auto_mask_file(tmp_path / "f.h5"), slice(0, 80))
     summary = extract(photos, tmp_path / "f.h5", "auto")
     assert summary.masked == [] and summary.done == 4
     assert "--mask auto masks nothing" in caplog.text
     assert not auto_mask_file(tmp_path / "f.h5").exists()
+    assert extract(photos, tmp_path / "f.h5", "auto").done == 0
 
 
 def test_auto_needs_images_of_one_size(tmp_path: Path) -> None:

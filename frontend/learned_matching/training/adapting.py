@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def adapted_matcher_config(weights: Path, initial: Path | None, minutes: float) 
     return load_matcher_config(
         "default",
         [
-            f"views.weights={weights.absolute()}",
+            # Quoted: the value is read as YAML.
+            f"views.weights={json.dumps(str(weights.absolute()))}",
             f"worlds.spots={_SPOTS}",
             f"worlds.held_out_spots={_VALIDATION_SPOTS}",
             f"schedule.minutes={minutes}",

@@ -150,10 +150,6 @@ class MatcherConfig(Stage):
     def _consistent(self) -> MatcherConfig:
         if self.pairs.negative_px < self.pairs.positive_px:
             raise ValueError("pairs.negative_px must not be smaller than pairs.positive_px")
-        if self.pairs.world_fraction + self.pairs.map_fraction > 1:
-            raise ValueError(
-                "pairs.world_fraction and pairs.map_fraction together must not exceed 1"
-            )
         return self
 
 

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spslam.errors import DatasetError, TrainingError
+
 from ..network import normalised_positions
 from ..torch_matching import UNMATCHED
 from .configuration import PairConfig
@@ -20,6 +22,8 @@ from .view_store import ViewStore
 _LEAST_KEYPOINTS = 32
 # Batches are padded to a multiple of this many points, so that few sizes occur.
 _PADDED_TO = 32
+# Name of the groups of saved maps.
+_KEYFRAMES = "keyframes"
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class PairSampler:
         seed: seed of the choice.
         device: device of the batches.
         maps: views of saved maps; None: none.
+
+    Raises:
+        DatasetError: a store has no group whose views all have enough keypoints.
+        TrainingError: the fractions of worlds and maps exceed 1 together.
     """
 
     def __init__(
@@ -77,13 +85,24 @@ class PairSampler:
         self._names, self._stores, self._limits = ["photographs"], [photos], [0.0]
         for name, store, fraction in (
             ("spots", worlds, config.world_fraction),
-            ("keyframes", maps, config.map_fraction),
+            (_KEYFRAMES, maps, config.map_fraction),
         ):
             if store is not None:
                 self._names.append(name)
                 self._stores.append(store)
                 self._limits.append(self._limits[-1] + fraction)
+        if self._limits[-1] > 1:
+            raise TrainingError(
+                "pairs.world_fraction and pairs.map_fraction are more than 1 together, found "
+                f"{config.world_fraction:g} and {config.map_fraction:g}: make one smaller"
+            )
         self._groups = [store.usable(_LEAST_KEYPOINTS) for store in self._stores]
+        for name, groups in zip(self._names, self._groups, strict=True):
+            if len(groups) == 0:
+                raise DatasetError(
+                    f"no group of {name} has {_LEAST_KEYPOINTS} keypoints in each view: give "
+                    "images with more texture"
+                )
         self._size, self._config, self._seed, self._device = size, config, seed, device
 
     @property
@@ -132,7 +151,12 @@ class PairSampler:
         rng = np.random.default_rng([self._seed, pair])
         number = self._kind(rng.random()) if len(self._stores) > 1 else 0
         store, groups = self._stores[number], self._groups[number]
-        foreign = len(groups) > 1 and rng.random() < self._config.foreign_fraction
+        # Groups of a map often share places or keyframes: none is foreign to another.
+        foreign = (
+            self._names[number] != _KEYFRAMES
+            and len(groups) > 1
+            and rng.random() < self._config.foreign_fraction
+        )
         places = (
             rng.choice(groups, 2, replace=False) if foreign else np.repeat(rng.choice(groups), 2)
         )

@@ -152,6 +152,7 @@ def train_matcher(
         extractor.identity,
         LoopOptions(inputs.out, processes, inputs.overfit, report, stopped),
         initial="" if initial is None else MatcherWeights.of(initial).digest,
+        maps="" if maps is None else maps.digest,
     )
     result = trainer.train()
     path = inputs.out / WEIGHTS

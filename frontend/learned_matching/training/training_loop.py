@@ -96,6 +96,7 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
         options: folder, processes, reports.
         initial: hash of the matcher that the training starts from; a training from another is
             refused. Empty: nearest neighbours.
+        maps: hash of the saved maps trained with; a training with others is refused.
 
     Raises:
         TrainingError: the folder has another configuration, or the batch cannot be split.
@@ -110,10 +111,11 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
         origin: str,
         options: LoopOptions,
         initial: str = "",
+        maps: str = "",
     ) -> None:
         processes = options.processes
         self._batch, self._sampler, self._origin = config.optimizer.batch, sampler, origin
-        self._initial = initial
+        self._initial, self._maps = initial, maps
         if self._batch % processes.count:
             raise TrainingError(
                 f"{processes.count} processes cannot share a step of "
@@ -122,7 +124,7 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
             )
         network = network.to(processes.device)
         super().__init__(
-            {"stage": STAGE, "origin": origin, "initial": initial},
+            {"stage": STAGE, "origin": origin, "initial": initial, "maps": maps},
             "the loss of the matcher",
             config,
             MatcherLossModel(network, config),
@@ -161,6 +163,8 @@ class MatcherTrainer(TrainingLoop[MatcherNetwork, PairBatch]):
             differences.append(f"features of {state.get('origin')} instead of {self._origin}")
         elif state.get("initial", "") != self._initial:
             differences.append("another initial matcher")
+        elif state.get("maps", "") != self._maps:
+            differences.append("other saved maps")
         return differences
 
 

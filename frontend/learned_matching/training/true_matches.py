@@ -44,7 +44,8 @@ def true_matches(
 
     Two points match if each is projected within `positive_px` of the other and each is the other's
     nearest. A point has no match if no point of the other view is within `negative_px` of its
-    projection, or if all of them lie at another depth (occlusion).
+    projection, or if all of them lie at another depth (occlusion). A point there whose place is
+    unknown may be its match: then it is not judged.
 
     Returns:
         (B, N) and (B, M) int64: the index in the other view, `UNMATCHED` or `IGNORED`.
@@ -53,6 +54,8 @@ def true_matches(
     distance1, same1 = _distances(view1, view0)
     distance1, same1 = distance1.transpose(1, 2), same1.transpose(1, 2)
     other = ~(same0 & same1 & view0.exist[:, :, None] & view1.exist[:, None])
+    near0 = distance0.masked_fill(other & ~_unknown(view1)[:, None], torch.inf)
+    near1 = distance1.masked_fill(other & ~_unknown(view0)[:, :, None], torch.inf)
     distance0, distance1 = (
         distance0.masked_fill(other, torch.inf),
         distance1.masked_fill(other, torch.inf),
@@ -62,11 +65,16 @@ def true_matches(
     best1, index1 = both.min(dim=1)
     mutual0 = index1.gather(1, index0) == torch.arange(index0.shape[1], device=index0.device)
     mutual1 = index0.gather(1, index1) == torch.arange(index1.shape[1], device=index1.device)
-    far0, far1 = distance0.amin(2) > negative_px, distance1.amin(1) > negative_px
+    far0, far1 = near0.amin(2) > negative_px, near1.amin(1) > negative_px
     return (
         _labels(index0, mutual0 & (best0 <= positive_px), far0, view0),
         _labels(index1, mutual1 & (best1 <= positive_px), far1, view1),
     )
+
+
+def _unknown(view: ViewPoints) -> Tensor:
+    """Return which points (B, N) exist, but show an unknown place."""
+    return view.exist & ~view.places.isfinite().all(dim=-1)
 
 
 def _labels(index: Tensor, match: Tensor, far: Tensor, view: ViewPoints) -> Tensor:

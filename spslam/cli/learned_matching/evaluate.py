@@ -22,12 +22,11 @@ from spslam.cli.training.options import (
 from spslam.cli.training.posed_frames import posed_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
-    from spslam.frontend.learned_matching.evaluation.comparison import ComparisonData, Results
     from spslam.frontend.learned_matching.training.configuration import MatcherConfig
     from spslam.frontend.learned_matching.training.views import PosedImage
-    from spslam.frontend.training.evaluation.homography_metrics import Estimator
+    from spslam.interfaces import Extractor, Matcher
 
 
 class MatcherEngineName(StrEnum):
@@ -99,6 +98,7 @@ def evaluate_matcher(
     spslam train evaluate-matcher --matcher runs/matcher/matcher.safetensors --homography DIR
     """
     from spslam.config import FeatureConfig, MatchingConfig
+    from spslam.errors import DatasetError
     from spslam.frontend.extractors.registry import create_extractor
     from spslam.frontend.learned_matching.evaluation import comparison
     from spslam.frontend.learned_matching.matcher import create_matcher
@@ -114,9 +114,7 @@ def evaluate_matcher(
     matchers = comparison.nearest_neighbours(extractor)
     for path in matcher or []:
         chosen = MatchingConfig(learned="on", weights=str(path), engine=engine.value)
-        matchers[f"learned {path.parent.name}/{path.stem}"] = create_matcher(
-            chosen, extractor.identity
-        )
+        matchers[_label(path, matchers)] = create_matcher(chosen, extractor.identity)
     data = comparison.ComparisonData(
         photos=_unseen(photos, all_photos, settings) if photos else (),
         limit=limit,
@@ -125,9 +123,15 @@ def evaluate_matcher(
         frames=list(posed_frames(pose)) if pose else (),
         views=settings.views,
     )
+    # Before any work, because a wheel may be missing.
+    peers = [_peer(name.value, keypoints) for name in dict.fromkeys(peer or [])]
     results = comparison.compare_matchers(matchers, extractor, data, estimator.value)
-    for name in peer or []:
-        results |= _compare_peer(name.value, keypoints, data, estimator.value)
+    for other, others in peers:
+        results |= comparison.compare_matchers(others, other, data, estimator.value)
+    if not any(results.values()):
+        raise DatasetError(
+            "no pair to evaluate on: frames of --pose must be 15 to 45 degrees and 0.2 m apart"
+        )
     if json_file is not None:
         write_atomic(json_file, json.dumps(results, indent=1, allow_nan=True) + "\n")
     typer.echo(comparison.comparison_table(results))
@@ -138,17 +142,28 @@ def evaluate_matcher(
     )
 
 
-def _compare_peer(name: str, keypoints: int, data: ComparisonData, estimator: Estimator) -> Results:
-    """Evaluate another network with nearest neighbours and with its LightGlue."""
+def _label(path: Path, taken: Collection[str]) -> str:
+    """Return a name for the table: the end of the path that no other matcher has."""
+    parts = path.parts if path.suffix else (path.name,)
+    for count in range(min(2, len(parts)), len(parts) + 1):
+        label = f"learned {Path(*parts[-count:]).with_suffix('')}"
+        if label not in taken:
+            break
+    return label
+
+
+def _peer(name: str, keypoints: int) -> tuple[Extractor, dict[str, Matcher]]:
+    """Return another network, and its matchers by nearest neighbours and by its LightGlue."""
     from spslam.config import FeatureConfig
     from spslam.frontend.extractors.registry import create_extractor
-    from spslam.frontend.learned_matching.evaluation.comparison import compare_matchers
     from spslam.frontend.learned_matching.evaluation.peer_matcher import PeerLightGlue
     from spslam.frontend.matching.matching import DescriptorMatcher
 
     extractor = create_extractor(FeatureConfig(extractor=name, max_keypoints=keypoints))
-    matchers = {f"{name}, nn": DescriptorMatcher(), f"{name}, LightGlue": PeerLightGlue(name)}
-    return compare_matchers(matchers, extractor, data, estimator)
+    return extractor, {
+        f"{name}, nn": DescriptorMatcher(),
+        f"{name}, LightGlue": PeerLightGlue(name),
+    }
 
 
 def _unseen(folder: Path, take_all: bool, settings: MatcherConfig) -> list[Path]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from spslam.cli.app import main
+from spslam.cli.learned_matching.evaluate import _label
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
     read_matcher,
@@ -164,6 +165,13 @@ def test_the_printed_lines_say_how_the_file_is_loaded(
         "0.3",
         "superpoint other",
     )
+
+
+def test_matchers_of_one_name_keep_rows_of_their_own() -> None:
+    taken: list[str] = []
+    for path in ("a/x/matcher.safetensors", "b/x/matcher.safetensors", "superpoint_lite"):
+        taken.append(_label(Path(path), taken))
+    assert taken == ["learned x/matcher", "learned b/x/matcher", "learned superpoint_lite"]
 
 
 def test_a_matcher_of_other_weights_is_refused(

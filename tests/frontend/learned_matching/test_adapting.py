@@ -78,3 +78,11 @@ def test_a_matcher_is_retrained_beside_adapted_weights(
     # Its first layer is still near that of the matcher it started from.
     difference = (made.input.weight - network.input.weight).norm() / network.input.weight.norm()
     assert difference < 0.3
+
+
+def test_any_path_of_weights_is_kept(tmp_path: Path) -> None:
+    """The value is read as YAML, where # begins a comment."""
+    weights = tmp_path / "a: b #1" / "w.safetensors"
+    config = adapting.adapted_matcher_config(weights, None, 3.0)
+    assert config.views.weights == str(weights)
+    assert config.schedule.minutes == 3.0

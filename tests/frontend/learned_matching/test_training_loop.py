@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spslam.config import MatchingConfig
-from spslam.errors import ConfigError, TrainingError, WeightsError
+from spslam.errors import ConfigError, DatasetError, TrainingError, WeightsError
 from spslam.frame import Features
 from spslam.frontend.learned_matching.matcher import LearnedMatcher, create_matcher
 from spslam.frontend.learned_matching.matcher_file import (
@@ -87,6 +87,7 @@ def train(
     stop_after: int | None = None,
     overfit: bool = False,
     origin: str = "test",
+    maps: str = "",
 ) -> TrainingResult[MatcherNetwork]:
     config = settings(*overrides)
     torch.manual_seed(config.seed)
@@ -104,6 +105,7 @@ def train(
             overfit=overfit,
             stopped=lambda: stop_after is not None and next(calls) + 1 >= stop_after,
         ),
+        maps=maps,
     ).train()
 
 
@@ -147,6 +149,8 @@ def test_other_settings_or_features_are_refused(store: ViewStore, tmp_path: Path
         train(store, tmp_path / "out", "optimizer.steps=2")
     with pytest.raises(TrainingError, match="features of test instead of another"):
         train(store, tmp_path / "out", "optimizer.steps=1", origin="another")
+    with pytest.raises(TrainingError, match="other saved maps"):
+        train(store, tmp_path / "out", "optimizer.steps=1", maps="abc")
     with pytest.raises(TrainingError, match="views of other settings"):
         ViewStore(store.folder, {"of": "others"}, 6, 3, POINTS, DIM)
 
@@ -170,6 +174,21 @@ def test_points_of_other_places_have_no_match(store: ViewStore) -> None:
     real = batch.view0.points.exist
     assert (batch.true.index0[real] == UNMATCHED).all()
     assert (batch.true.index0[~real] == IGNORED).all()
+
+
+def test_keyframes_of_maps_are_never_foreign(store: ViewStore, tmp_path: Path) -> None:
+    """Groups of a map often show the same place."""
+    pairs = settings("pairs.map_fraction=1.0", "pairs.foreign_fraction=1.0").pairs
+    pairs = pairs.model_copy(update={"world_fraction": 0.0})
+    batch = PairSampler(store, None, SIZE, pairs, 0, maps=store).batch(0, range(4), 4)
+    assert (batch.true.index0 >= 0).any(dim=1).all()
+    empty = ViewStore(tmp_path / "empty", {"of": "nothing"}, 2, 3, POINTS, DIM)
+    with pytest.raises(DatasetError, match="no group of keyframes has 32 keypoints"):
+        PairSampler(store, None, SIZE, pairs, 0, maps=empty)
+    with pytest.raises(TrainingError, match="more than 1 together"):
+        PairSampler(
+            store, store, SIZE, pairs.model_copy(update={"world_fraction": 0.5}), 0, maps=store
+        )
 
 
 def test_an_interrupted_extraction_continues(tmp_path: Path) -> None:

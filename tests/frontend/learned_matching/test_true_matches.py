@@ -49,6 +49,16 @@ def test_near_points_match_and_far_points_do_not() -> None:
     assert index1[0].tolist() == [3, 0, IGNORED, IGNORED]
 
 
+def test_a_point_of_unknown_place_may_be_the_match() -> None:
+    first = plane_view(np.array([[10.0, 10], [50, 50], [90, 20]]), np.eye(3))
+    second = plane_view(np.array([[11.0, 10], [50, 50], [150, 90]]), np.eye(3))
+    second.places[0, 0] = torch.nan
+    index0, index1 = true_matches(first, second, 3.0, 4.0)
+    # Beside the first point lies one of unknown place; nothing lies beside the last one.
+    assert index0[0].tolist() == [IGNORED, 1, UNMATCHED]
+    assert index1[0].tolist() == [IGNORED, 1, UNMATCHED]
+
+
 def test_an_error_counts_in_the_larger_view() -> None:
     twice = np.diag([2.0, 2.0, 1.0])
     first = plane_view(np.array([[10.0, 10], [50, 50]]), np.eye(3))
