@@ -208,12 +208,14 @@ def test_engines_give_the_same_matches_and_the_same_bytes_again() -> None:
         first = points(size[0], 1)
         second = points(size[1], 2, first) if size[1] <= size[0] else points(size[1], 3)
         sides = [
-            KeypointView(one.keypoints.astype(np.float64), one.descriptors, extent)
+            KeypointView(
+                one.keypoints.astype(np.float64), one.descriptors.astype(np.float32), extent
+            )
             for one, extent in ((first, SIZE), (second, other))
         ]
 
         def probabilities(matcher: LearnedMatcher, sides: list[KeypointView]) -> ViewMatches:
-            return matcher.match_views(*sides, np.inf, stage=WideStage.LOOPS)
+            return matcher.match_views(sides[0], sides[1], np.inf, stage=WideStage.LOOPS)
 
         expected = probabilities(LearnedMatcher(weights, "torch", 0.0, adaptive=False), sides)
         assert np.count_nonzero(expected.matches0 >= 0) >= 5
