@@ -6,6 +6,7 @@ import yaml
 from pydantic import BaseModel
 
 from spslam.config import RENAMED_KEYS, Config, config_names, load_config, with_new_names
+from spslam.config.stage import Stage
 from spslam.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -320,3 +321,24 @@ def test_a_large_number_is_accepted_for_never() -> None:
         ["keyframes.max_interval=1000000000", "tracking.new_submap_after_s=1e9", "seed=1000000000"],
     )
     assert config.keyframes.max_interval == config.seed == 10**9
+
+
+def test_a_key_of_an_inner_section_leaves_its_others_as_they_are() -> None:
+    """Also where a section has other defaults than the class of the inner one."""
+
+    class Inner(Stage):
+        one: int = 1
+        two: int = 2
+
+    class Middle(Stage):
+        inner: Inner = Inner(one=10)
+        three: int = 3
+
+    class Outer(Stage):
+        middle: Middle = Middle(inner=Inner(two=20), three=30)
+
+    changed = Outer.model_validate({"middle": {"inner": {"one": 5}}})
+    assert changed.middle == Middle(inner=Inner(one=5, two=20), three=30)
+    assert Outer.model_validate({"middle": {}}) == Outer()
+    assert Middle.model_validate({"inner": {"two": 7}}).inner == Inner(one=10, two=7)
+    assert Outer(middle=Middle()).middle.three == 3, "a whole section replaces the default"
