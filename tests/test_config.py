@@ -5,7 +5,14 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from spslam.config import RENAMED_KEYS, Config, config_names, load_config, with_new_names
+from spslam.config import (
+    RENAMED_KEYS,
+    Config,
+    config_names,
+    load_config,
+    load_settings,
+    with_new_names,
+)
 from spslam.config.stage import Stage
 from spslam.errors import ConfigError
 
@@ -323,7 +330,7 @@ def test_a_large_number_is_accepted_for_never() -> None:
     assert config.keyframes.max_interval == config.seed == 10**9
 
 
-def test_a_key_of_an_inner_section_leaves_its_others_as_they_are() -> None:
+def test_a_key_of_an_inner_section_leaves_its_others_as_they_are(tmp_path: Path) -> None:
     """Also where a section has other defaults than the class of the inner one."""
 
     class Inner(Stage):
@@ -337,8 +344,12 @@ def test_a_key_of_an_inner_section_leaves_its_others_as_they_are() -> None:
     class Outer(Stage):
         middle: Middle = Middle(inner=Inner(two=20), three=30)
 
-    changed = Outer.model_validate({"middle": {"inner": {"one": 5}}})
-    assert changed.middle == Middle(inner=Inner(one=5, two=20), three=30)
-    assert Outer.model_validate({"middle": {}}) == Outer()
-    assert Middle.model_validate({"inner": {"two": 7}}).inner == Inner(one=10, two=7)
-    assert Outer(middle=Middle()).middle.three == 3, "a whole section replaces the default"
+    file = tmp_path / "outer.yaml"
+    file.write_text("middle: {three: 33}\n")
+    changed = load_settings(Outer, file, ["middle.inner.one=5"])
+    assert changed.middle == Middle(inner=Inner(one=5, two=20), three=33)
+    file.write_text("{}\n")
+    assert load_settings(Outer, file) == Outer()
+    assert load_settings(Outer, file, ["middle.inner.two=7"]).middle.inner == Inner(one=1, two=7)
+    with pytest.raises(ConfigError, match=r"middle\.inner\.four"):
+        load_settings(Outer, file, ["middle.inner.four=5"])

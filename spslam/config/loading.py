@@ -113,7 +113,7 @@ def load_settings(
     """
     values = load_values(str(name_or_path), overrides, folder)
     try:
-        return model.model_validate(values)
+        return model.model_validate(_with_defaults(model, values))
     except ValidationError as error:
         raise ConfigError(f"{kind} {name_or_path}: {describe_errors(error)}") from None
 
@@ -227,6 +227,20 @@ def _load_chain(name_or_path: str, chain: tuple[str, ...], folder: str) -> dict[
     if path is not None and parent.endswith((".yaml", ".yml")):
         parent = str((path.parent / parent).resolve())
     return _merge(_load_chain(parent, (*chain, name_or_path), folder), values)
+
+
+def _with_defaults(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what a section sets in a section inside it, where only other keys of it are given.
+
+    Pydantic would make the inner section from the defaults of its class.
+    """
+    whole = dict(values)
+    for name, field in model.model_fields.items():
+        given = whole.get(name)
+        if isinstance(field.default, BaseModel) and isinstance(given, dict):
+            # A wrong value stays for the validation to name.
+            whole[name] = _merge(field.default.model_dump(), given)
+    return whole
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 # Maximum and minimum magnitude of every number; 0 is allowed, too. Arithmetic with larger or
 # smaller numbers could overflow.
@@ -18,21 +17,6 @@ class Stage(BaseModel):
     """One section: frozen, without unknown keys, with finite numbers of a usable size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_defaults(cls, values: Any) -> Any:
-        """Keep what this section sets in a section inside it, if only other keys of it are given.
-
-        Pydantic would make the inner section from the defaults of its class.
-        """
-        if not isinstance(values, Mapping):
-            return values
-        whole = dict(values)
-        for name, field in cls.model_fields.items():
-            if isinstance(field.default, Stage) and isinstance(whole.get(name), Mapping):
-                whole[name] = _joined(field.default.model_dump(), whole[name])
-        return whole
 
     @field_validator("*")
     @classmethod
@@ -49,12 +33,3 @@ class Stage(BaseModel):
     def to_yaml(self) -> str:
         """Return all values as YAML, in the order of their declaration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def _joined(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with those given in place of the defaults."""
-    joined = {**defaults, **given}
-    for name in defaults.keys() & given.keys():
-        if isinstance(defaults[name], Mapping) and isinstance(given[name], Mapping):
-            joined[name] = _joined(defaults[name], given[name])
-    return joined
