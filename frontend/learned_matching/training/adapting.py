@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,8 @@ def adapt_matcher(
     """Train a matcher for adapted weights with the images of the adaptation.
 
     The training starts from the matcher of the former weights if there is one (see
-    `matcher_beside`). A stopped training is resumed by the same call.
+    `matcher_beside`). A stopped training is resumed by the same call. Weights that were adapted
+    longer since are others: their matcher is trained again.
 
     Args:
         weights: the adapted weights; their images are in the folder of the adaptation beside them.
@@ -85,12 +87,13 @@ def adapt_matcher(
     beside = matcher_beside(find_weights(former))
     initial = beside if beside.is_file() else None
     files = AdaptationFiles(weights)
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     reporter.say("matcher: features of the views")
     made, result = train_matcher(
         adapted_matcher_config(weights, initial, minutes),
         MatcherInputs(
             DomainImages(files.images, 0).train,
-            files.folder / "matcher",
+            files.folder / f"matcher-{digest}",
             initial=initial,
             commands=commands,
             name=f"{weights.stem} matcher",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,7 @@ from spslam.cli.training.options import (
 from spslam.cli.training.posed_frames import posed_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from spslam.frontend.learned_matching.training.configuration import MatcherConfig
     from spslam.frontend.learned_matching.training.views import PosedImage
@@ -133,13 +134,22 @@ def evaluate_matcher(
             "no pair to evaluate on: frames of --pose must be 15 to 45 degrees and 0.2 m apart"
         )
     if json_file is not None:
-        write_atomic(json_file, json.dumps(results, indent=1, allow_nan=True) + "\n")
+        known = {
+            name: {group: _known(metrics) for group, metrics in groups.items()}
+            for name, groups in results.items()
+        }
+        write_atomic(json_file, json.dumps(known, indent=1, allow_nan=False) + "\n")
     typer.echo(comparison.comparison_table(results))
     typer.echo(
         comparison.PROTOCOL.format(
             rotation=settings.views.homography.rotation_deg, estimator=estimator.value.upper()
         )
     )
+
+
+def _known(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Return metrics for JSON, which has no NaN: None for what cannot be judged."""
+    return {key: None if math.isnan(value) else value for key, value in metrics.items()}
 
 
 def _label(path: Path, taken: Collection[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spslam.cli.app import main
-from spslam.cli.learned_matching.evaluate import _label
+from spslam.cli.learned_matching.evaluate import _known, _label
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
     read_matcher,
@@ -165,6 +165,10 @@ def test_the_printed_lines_say_how_the_file_is_loaded(
         "0.3",
         "superpoint other",
     )
+
+
+def test_what_cannot_be_judged_is_null_in_json() -> None:
+    assert _known({"precision": float("nan"), "good": 0.5}) == {"precision": None, "good": 0.5}
 
 
 def test_matchers_of_one_name_keep_rows_of_their_own() -> None:

@@ -20,7 +20,12 @@ from spslam.frontend.learned_matching.training import adapting
 from spslam.frontend.learned_matching.training.run import SpotRenderer
 from spslam.frontend.learned_matching.training.views import PosedImage
 from spslam.frontend.learned_matching.weights import MatcherShape
-from spslam.frontend.superpoint.checkpoints import find_weights
+from spslam.frontend.superpoint.checkpoints import (
+    find_weights,
+    load_superpoint,
+    read_codebook,
+)
+from spslam.frontend.superpoint.weights_file import export_weights, read_card
 from spslam.frontend.training.adaptation.session import SilentReporter
 from spslam.frontend.training.processes import Processes
 
@@ -78,6 +83,18 @@ def test_a_matcher_is_retrained_beside_adapted_weights(
     # Its first layer is still near that of the matcher it started from.
     difference = (made.input.weight - network.input.weight).norm() / network.input.weight.norm()
     assert difference < 0.3
+
+    # Other weights in the same file, as after a longer adaptation: trained again.
+    changed = load_superpoint(weights)
+    with torch.no_grad():
+        next(changed.parameters()).add_(0.01)
+    before = read_card(weights)
+    assert before is not None
+    export_weights(changed, weights, before, read_codebook(weights))
+    adapting.adapt_matcher(
+        weights, former, 0.02, open_wall, Processes(), SilentReporter(), lambda: False
+    )
+    assert read_matcher(path)[1].extractor not in (about.extractor, card.extractor)
 
 
 def test_any_path_of_weights_is_kept(tmp_path: Path) -> None:
