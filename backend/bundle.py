@@ -149,12 +149,14 @@ class _Scene:
         self.order: IntArray = np.argsort(keys, kind="stable")
         self.cameras: IntArray = problem.camera_index[self.order]
         self.points: IntArray = problem.point_index[self.order]
+        sigma = problem.relative_sigma
         self.measured = Reprojection(
             problem.pixels[self.order],
             problem.u_right[self.order],
             camera,
             pixel_sigma,
             disparity_sigma,
+            None if sigma is None else sigma[self.order],
         )
         self.fixed: BoolArray = problem.fixed
 

@@ -11,7 +11,7 @@ import numpy as np
 from spslam.backend_interfaces import PoseEstimate
 from spslam.camera import Camera
 from spslam.geometry import orthonormalize
-from spslam.typing import BoolArray, FloatArray
+from spslam.typing import BoolArray, Float32Array, FloatArray
 
 from .damping import Damping, minimize
 from .residuals import Reprojection, chi_squared, huber_cost, huber_weight
@@ -75,6 +75,7 @@ class PnPSolver:
         u_right: FloatArray,
         camera: Camera,
         *,
+        relative_sigma: Float32Array | None = None,
         coarse: bool = False,
     ) -> PoseEstimate:
         """Refine a pose (4, 4) robustly; see `PoseSolver.refine`.
@@ -82,13 +83,20 @@ class PnPSolver:
         Points that are not finite or lie behind the camera are outliers. With fewer than four
         usable points, the pose is returned unchanged and without inliers.
         """
-        problem = self._problem(points, pixels, u_right, camera)
+        problem = self._problem(points, pixels, u_right, camera, relative_sigma)
         return self._refine(problem, T_cam_world, None, coarse)
 
     def _problem(
-        self, points: FloatArray, pixels: FloatArray, u_right: FloatArray, camera: Camera
+        self,
+        points: FloatArray,
+        pixels: FloatArray,
+        u_right: FloatArray,
+        camera: Camera,
+        relative_sigma: Float32Array | None,
     ) -> _Problem:
-        measured = Reprojection(pixels, u_right, camera, self.pixel_sigma, self.disparity_sigma)
+        measured = Reprojection(
+            pixels, u_right, camera, self.pixel_sigma, self.disparity_sigma, relative_sigma
+        )
         return _Problem(points, measured)
 
     def _refine(
@@ -124,10 +132,16 @@ class PnPSolver:
         return self._estimate(view, active, normal)
 
     def ransac(
-        self, points: FloatArray, pixels: FloatArray, u_right: FloatArray, camera: Camera
+        self,
+        points: FloatArray,
+        pixels: FloatArray,
+        u_right: FloatArray,
+        camera: Camera,
+        *,
+        relative_sigma: Float32Array | None = None,
     ) -> PoseEstimate | None:
         """Run PnP with RANSAC on the pixels, then refine on all points; see `PoseSolver.ransac`."""
-        problem = self._problem(points, pixels, u_right, camera)
+        problem = self._problem(points, pixels, u_right, camera, relative_sigma)
         if np.count_nonzero(problem.usable) < max(self.min_inliers, _MIN_POINTS):
             return None
         T = self._sample_consensus(points[problem.usable], pixels[problem.usable], camera)
@@ -174,7 +188,7 @@ class PnPSolver:
             covariance = np.asarray(np.linalg.inv(normal) * max(1.0, variance), dtype=np.float64)
         except np.linalg.LinAlgError:
             covariance = np.full((6, 6), np.nan)
-        error = self.pixel_sigma * np.hypot(view.residuals[0, inliers], view.residuals[1, inliers])
+        error = (measured.sigma * np.hypot(view.residuals[0], view.residuals[1]))[inliers]
         return PoseEstimate(orthonormalize(view.T), inliers, covariance, float(np.median(error)))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
-from spslam.typing import BoolArray, FloatArray
+from spslam.typing import BoolArray, Float32Array, FloatArray
 
 # 95 % quantiles of the χ² distribution with 2 and 3 degrees of freedom.
 CHI2_MONO = 5.991
@@ -38,6 +38,7 @@ class Reprojection:
         u_right: (N,) x in the right image, pixels; NaN where unknown.
         camera: the camera.
         pixel_sigma: standard deviation of a keypoint's position, pixels.
+        relative_sigma: (N,) factors on it; None: 1.
         disparity_sigma: standard deviation of a disparity, pixels; None: see above.
 
     Attributes:
@@ -46,6 +47,7 @@ class Reprojection:
         limit: (N,) χ² above which an observation is an outlier (95 %).
         any_stereo: whether any observation has u_right.
         everything: (N,) bool, True; `residuals` returns this array if all are valid.
+        sigma: (N,) or, if all are equal, (1,) standard deviations of the positions, pixels.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Reprojection:
         camera: Camera,
         pixel_sigma: float,
         disparity_sigma: float | None = None,
+        relative_sigma: Float32Array | None = None,
     ) -> None:
         self.finite: BoolArray = all_finite(pixels, axis=1)
         self.stereo: BoolArray = np.logical_and(self.finite, np.isfinite(u_right))
@@ -62,23 +65,21 @@ class Reprojection:
             self.stereo = np.zeros_like(self.finite)
         self.limit: FloatArray = np.where(self.stereo, CHI2_STEREO, CHI2_MONO)
         self._count_kinds()
+        self.sigma: FloatArray = np.array([pixel_sigma], dtype=np.float64)
+        if relative_sigma is not None:
+            self.sigma = pixel_sigma * relative_sigma.astype(np.float64)
         measured = np.column_stack([pixels, u_right]).T
         centre = np.array([[camera.cx], [camera.cy], [camera.cx]])
         self._measured: FloatArray = (
-            np.where(np.isfinite(measured), measured - centre, 0.0) / pixel_sigma
+            np.where(np.isfinite(measured), measured - centre, 0.0) / self.sigma
         )
         self._of_disparity = disparity_sigma is not None
-        third_sigma = pixel_sigma
+        self._bf: FloatArray = camera.bf / self.sigma
         if disparity_sigma is not None:
-            third_sigma = disparity_sigma
+            self._bf = np.array([camera.bf / disparity_sigma])
             disparity = pixels[:, 0] - u_right
             self._measured[2] = np.where(np.isfinite(disparity), disparity, 0.0) / disparity_sigma
-        self._fx, self._fy, self._bf = (
-            camera.fx / pixel_sigma,
-            camera.fy / pixel_sigma,
-            camera.bf / third_sigma,
-        )
-        self._focal = np.array([[self._fx], [self._fy]])
+        self._focal: FloatArray = np.array([[camera.fx], [camera.fy]]) / self.sigma
 
     def _count_kinds(self) -> None:
         """Note what holds for all observations: tracking computes residuals a hundred times."""
@@ -97,6 +98,10 @@ class Reprojection:
             self.limit[index],
         )
         chosen._measured = np.take(self._measured, index, axis=1)
+        if len(self.sigma) == len(self.finite):
+            chosen.sigma, chosen._focal = self.sigma[index], np.take(self._focal, index, axis=1)
+        if len(self._bf) == len(self.finite):
+            chosen._bf = self._bf[index]
         chosen._count_kinds()
         return chosen
 
@@ -137,9 +142,9 @@ class Reprojection:
             x_over_z, y_over_z = np.where(valid, points_cam[:2], 0.0) / z
         inverse_z = valid / z
         out = np.zeros((3, 3, len(z)))
-        fx_over_z = self._fx * inverse_z
+        fx_over_z, fy_over_z = self._focal * inverse_z
         out[0, 0] = fx_over_z
-        out[1, 1] = self._fy * inverse_z
+        out[1, 1] = fy_over_z
         out[2, 0] = -fx_over_z * x_over_z
         out[2, 1] = -out[1, 1] * y_over_z
         by_depth = self._bf * inverse_z * inverse_z

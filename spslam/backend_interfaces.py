@@ -44,6 +44,7 @@ class PoseSolver(Protocol):
         u_right: NDArray[np.float64],
         camera: Camera,
         *,
+        relative_sigma: NDArray[np.float32] | None = None,
         coarse: bool = False,
     ) -> PoseEstimate:
         """Refine a pose robustly.
@@ -54,6 +55,8 @@ class PoseSolver(Protocol):
             pixels: (N, 2) their undistorted pixels.
             u_right: (N,) x in the right image, pixels; NaN where unknown.
             camera: the camera.
+            relative_sigma: (N,) standard deviations of the pixels, divided by the extractor's
+                `pixel_sigma`; None: 1.
             coarse: refine faster, only precisely enough to search for more matches.
         """
         ...
@@ -64,6 +67,8 @@ class PoseSolver(Protocol):
         pixels: NDArray[np.float64],
         u_right: NDArray[np.float64],
         camera: Camera,
+        *,
+        relative_sigma: NDArray[np.float32] | None = None,
     ) -> PoseEstimate | None:
         """Estimate a pose by PnP in RANSAC, then `refine` it; deterministic.
 
@@ -148,6 +153,8 @@ class BundleProblem:
         camera_index, point_index: (O,) int64, rows of `T_cam_world` and `points`.
         pixels: (O, 2) float64, undistorted.
         u_right: (O,) float64, x in the right image, pixels; NaN where unknown.
+        relative_sigma: (O,) float32, standard deviations of the pixels, divided by the extractor's
+            `pixel_sigma`; None: 1.
     """
 
     T_cam_world: NDArray[np.float64]
@@ -157,6 +164,7 @@ class BundleProblem:
     point_index: NDArray[np.int64]
     pixels: NDArray[np.float64]
     u_right: NDArray[np.float64]
+    relative_sigma: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)

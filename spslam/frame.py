@@ -102,22 +102,28 @@ class Features:
         keypoints: (N, 2) float32, pixels (x, y) of the original, still distorted image.
         scores: (N,) float32, higher is better.
         descriptors: (N, D) float32 of unit length, or (N, B) uint8 packed bits.
+        relative_sigma: (N,) float32, standard deviation of each position, divided by the
+            extractor's `pixel_sigma`; None: 1 for all.
     """
 
     keypoints: NDArray[np.float32]
     scores: NDArray[np.float32]
     descriptors: NDArray[np.float32] | NDArray[np.uint8]
+    relative_sigma: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.keypoints)
+        sigma = self.relative_sigma
         if (
             self.keypoints.shape != (n, 2)
             or self.scores.shape != (n,)
             or len(self.descriptors) != n
+            or (sigma is not None and sigma.shape != (n,))
         ):
             raise ValueError(
                 f"features disagree in length: keypoints {self.keypoints.shape}, "
                 f"scores {self.scores.shape}, descriptors {self.descriptors.shape}"
+                + ("" if sigma is None else f", relative_sigma {sigma.shape}")
             )
 
     def __len__(self) -> int:
@@ -125,7 +131,13 @@ class Features:
 
     def select(self, index: NDArray[np.bool_] | NDArray[np.int64]) -> Features:
         """The features at `index` ((N,) bool or (M,) int64)."""
-        return Features(self.keypoints[index], self.scores[index], self.descriptors[index])
+        sigma = self.relative_sigma
+        return Features(
+            self.keypoints[index],
+            self.scores[index],
+            self.descriptors[index],
+            None if sigma is None else sigma[index],
+        )
 
     def inside(self, mask: NDArray[np.bool_]) -> Features:
         """The features whose nearest pixel is True in a mask (H, W) of their image."""
@@ -173,6 +185,8 @@ class Observations:
         pixels: (N, 2) float64, undistorted pixels.
         descriptors: (N, D) float32 unit vectors.
         scores: (N,) float32.
+        relative_sigma: (N,) float32, standard deviation of each position, divided by the
+            extractor's `pixel_sigma`.
         u_right: (N,) float64, x of the same point in the rectified right image, pixels (RGB-D: in a
             virtual right image); NaN where unknown.
         depth: (N,) float64, metres along z; NaN where unknown.
@@ -188,6 +202,7 @@ class Observations:
     pixels: NDArray[np.float64]
     descriptors: NDArray[np.float32]
     scores: NDArray[np.float32]
+    relative_sigma: NDArray[np.float32]
     u_right: NDArray[np.float64]
     depth: NDArray[np.float64]
     delays: NDArray[np.float64]
@@ -204,6 +219,7 @@ class Observations:
             pixels=self.pixels[index],
             descriptors=self.descriptors[index],
             scores=self.scores[index],
+            relative_sigma=self.relative_sigma[index],
             u_right=self.u_right[index],
             depth=self.depth[index],
             delays=self.delays[index],

@@ -159,6 +159,7 @@ class Landmarks:
             pixels=pixels,
             descriptors=descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
             scores=np.ones(len(seen), np.float32),
+            relative_sigma=np.ones(len(seen), np.float32),
             u_right=pixels[:, 0] - disparity if depth else unknown,
             depth=self.camera.bf / disparity if depth else unknown,
             delays=np.zeros(len(seen)),

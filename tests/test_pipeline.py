@@ -144,6 +144,7 @@ class FakeSlam:
             pixels=np.zeros((count, 2)),
             descriptors=np.full((count, 4), 0.5, dtype=np.float32),
             scores=np.ones(count, dtype=np.float32),
+            relative_sigma=np.ones(count, dtype=np.float32),
             u_right=np.full(count, np.nan),
             depth=np.ones(count),
             delays=np.zeros(count),

@@ -21,7 +21,7 @@ from spslam.io.sealed import SealError, read_sealed, write_sealed
 from .cache_key import describe
 
 # Format of the files; raise it whenever the format changes.
-_VERSION = 1
+_VERSION = 2
 # Length of the hashes in file names, bytes.
 _DIGEST_BYTES = 16
 
@@ -103,7 +103,9 @@ class CachedExtractor(Extractor):
         if not self._takes_files:
             return
         buffer = io.BytesIO()
-        for array in (features.keypoints, features.scores, features.descriptors):
+        sigma = features.relative_sigma
+        sigma = np.zeros(0, np.float32) if sigma is None else sigma
+        for array in (features.keypoints, features.scores, features.descriptors, sigma):
             np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
         try:
             write_sealed(path, buffer.getbuffer())
@@ -121,10 +123,12 @@ def _read(path: Path) -> Features | None:
     except SealError:
         _logger.warning("%s is damaged or of another image: its features are extracted again", path)
         return None
-    keypoints, scores, descriptors = (
-        np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(3)
+    keypoints, scores, descriptors, sigma = (
+        np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(4)
     )
-    return Features(keypoints, scores, descriptors)
+    return Features(
+        keypoints, scores, descriptors, sigma if len(sigma) == len(keypoints) else None
+    )
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

@@ -28,6 +28,12 @@ _ORB_LEVELS = 8
 _ORB_FAST_THRESHOLD = 10
 # Margin without keypoints, pixels: half the rotated patch of a descriptor. OpenCV's default is 31.
 _ORB_EDGE = 19
+# Standard deviation of a position on the finest level, pixels, and its exponent over the levels'
+# scales. Reprojection errors after bundle adjustment grow with the scale to the power of 1 on a
+# rendered world, of about 0.5 on KITTI and EuRoC.
+_ORB_SIGMA, _ORB_SIGMA_EXPONENT = 0.6, 0.7
+# The same for SIFT in units of its `pixel_sigma`, for a diameter of 2 pixels and over diameters.
+_SIFT_SIGMA, _SIFT_SIGMA_EXPONENT = 0.8, 0.4
 # Least width and height of an image, pixels; smaller images are too small for the pyramid.
 _ORB_LEAST_SIDE = 2 * _ORB_EDGE
 
@@ -84,7 +90,8 @@ class _OpenCvExtractor(Extractor):
         ranks = np.array([keypoint.class_id for keypoint in described], np.int64)
         order = np.argsort(ranks)
         index = kept[ranks[order]]
-        return Features(pixels[index], scores[index], descriptors[order])
+        sigma = self._relative_sigma([found[row] for row in index])
+        return Features(pixels[index], scores[index], descriptors[order], sigma)
 
     def describe(
         self, image: NDArray[np.uint8], keypoints: NDArray[np.float32]
@@ -128,6 +135,10 @@ class _OpenCvExtractor(Extractor):
         return np.array([keypoint.pt for keypoint in found], np.float32).reshape(-1, 2)
 
     @abstractmethod
+    def _relative_sigma(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+        """Return the standard deviations (N,) of positions, in units of `pixel_sigma`."""
+
+    @abstractmethod
     def _describe(
         self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
     ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32] | NDArray[np.uint8]]: ...
@@ -160,11 +171,15 @@ class OrbExtractor(_OpenCvExtractor):
 
     def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         # OpenCV only multiplies a level's positions by its scale; add the offset of pixel centres.
-        scales = _ORB_SCALE ** np.array([keypoint.octave for keypoint in found], np.float64)
+        scales = _orb_scales(found)
         pixels: NDArray[np.float32] = (
             super()._positions(found) + 0.5 * (scales[:, None] - 1.0)
         ).astype(np.float32)
         return pixels
+
+    def _relative_sigma(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+        sigma = _ORB_SIGMA * _orb_scales(found) ** _ORB_SIGMA_EXPONENT
+        return (sigma / self.pixel_sigma).astype(np.float32)
 
     def _describe(
         self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
@@ -195,6 +210,10 @@ class SiftExtractor(_OpenCvExtractor):
     ) -> list[cv2.KeyPoint]:
         return list(self._sift.detect(image, mask))
 
+    def _relative_sigma(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
+        diameters = np.array([keypoint.size for keypoint in found], np.float64)
+        return (_SIFT_SIGMA * (0.5 * diameters) ** _SIFT_SIGMA_EXPONENT).astype(np.float32)
+
     def _describe(
         self, image: NDArray[np.uint8], keypoints: list[cv2.KeyPoint]
     ) -> tuple[Sequence[cv2.KeyPoint], NDArray[np.float32]]:
@@ -215,6 +234,14 @@ def _orb(count: int) -> cv2.ORB:
         fastThreshold=_ORB_FAST_THRESHOLD,
         edgeThreshold=_ORB_EDGE,
     )
+
+
+def _orb_scales(found: Sequence[cv2.KeyPoint]) -> NDArray[np.float64]:
+    """Return the scale (N,) of each keypoint's level."""
+    scales: NDArray[np.float64] = _ORB_SCALE ** np.array(
+        [keypoint.octave for keypoint in found], np.float64
+    )
+    return scales
 
 
 def _rows_at(

@@ -22,6 +22,11 @@ from ..superpoint.keypoints import FAST
 if TYPE_CHECKING:
     from ..superpoint.superpoint import SuperPoint
 
+# Probabilities of the detector between which positions become more precise, and the standard
+# deviations there, in units of `pixel_sigma`.
+_WEAK_SCORE, _SURE_SCORE = 2.0**-8, 2.0**-0.5
+_WEAK_SIGMA, _SURE_SIGMA = 1.14, 0.63
+
 
 class SuperPointExtractor(Extractor):
     """Extracts keypoints and descriptors with SuperPoint (an `Extractor`).
@@ -124,4 +129,20 @@ class SuperPointExtractor(Extractor):
     ) -> Features:
         heat = heat[: image.shape[0], : image.shape[1]]
         chosen = {**self._selection, **selection}
-        return Features(*select(heat, descriptors, self._sampling, FAST, mask=mask, **chosen))
+        keypoints, scores, sampled = select(
+            heat, descriptors, self._sampling, FAST, mask=mask, **chosen
+        )
+        sigma = _relative_sigma(scores) if chosen["subpixel"] else None
+        return Features(keypoints, scores, sampled, sigma)
+
+
+def _relative_sigma(scores: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return standard deviations (N,) of refined positions, in units of `pixel_sigma`.
+
+    Reprojection errors after bundle adjustment fall with the logarithm of the probability of the
+    detector (KITTI, EuRoC, rendered worlds).
+    """
+    scores = scores.astype(np.float64)
+    doublings = np.log2(np.maximum(scores, _WEAK_SCORE) / _WEAK_SCORE)
+    fraction = np.minimum(doublings / np.log2(_SURE_SCORE / _WEAK_SCORE), 1.0)
+    return (_WEAK_SIGMA * (_SURE_SIGMA / _WEAK_SIGMA) ** fraction).astype(np.float32)

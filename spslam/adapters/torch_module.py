@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -101,7 +102,7 @@ class FrontEnd(nn.Module):
         else:
             allowed = boolean_mask((mask != 0).cpu().numpy().reshape(mask.shape[-2:]), grey.shape)
             found = self.extractor.extract_inside(grey, allowed)
-        return Features(found.keypoints, found.scores, unit_descriptors(found.descriptors))
+        return replace(found, descriptors=unit_descriptors(found.descriptors))
 
 
 class HostModel(nn.Module, metaclass=ABCMeta):

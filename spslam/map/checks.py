@@ -22,6 +22,8 @@ from spslam.notices import counted
 _LARGEST = 1e20
 # Largest entry of an inverse covariance, whose lengths can be as small as 1e-6.
 _MOST_INFORMATION = 1e60
+# Least standard deviation of a keypoint in units of the extractor's; the largest is its inverse.
+_LEAST_SIGMA = 0.01
 # Largest deviation of a rotation from orthonormal, of a scale from 1 and of a symmetric matrix,
 # relative. Maps stay within rounding errors, which are far smaller.
 _ROUNDING = 1e-3
@@ -158,6 +160,12 @@ def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
     observations = slam_map.observations
     _check_lengths(observations["pixel"], "keypoints")
     _check_lengths(observations["u_right"], "keypoints in the right image", nan=True)
+    sigma = observations["relative_sigma"]
+    if not ((sigma >= _LEAST_SIGMA) & (sigma <= 1 / _LEAST_SIGMA)).all():
+        raise ValueError(
+            f"relative standard deviations of keypoints are not within {_LEAST_SIGMA} to "
+            f"{1 / _LEAST_SIGMA:g}"
+        )
     # A depth can be infinite: with `stereo.min_disparity=0`, a disparity of 0 is valid.
     nearest = float(np.fmin.reduce(observations["depth"], initial=0))
     if nearest < 0:

@@ -30,11 +30,15 @@ from spslam.process.ownership import Claim, claim_file
 
 logger = logging.getLogger(__name__)
 
-# Number of the file format. Files of version 3 lack the colours; others are refused.
-FORMAT_VERSION = 4
-_WITHOUT_COLORS = 3
-# Columns of the colours, and the shape of a row's entry.
-_COLOR_COLUMNS = {"keyframes.channels": (), "observations.color": (3,)}
+# Number of the file format.
+FORMAT_VERSION = 5
+# Columns that older formats lack, with their value there: no colours, one precision of all
+# positions. Files of still older formats are refused.
+_LACKING: dict[int, dict[str, int]] = {
+    3: {"keyframes.channels": 0, "observations.color": 0, "observations.relative_sigma": 1},
+    4: {"observations.relative_sigma": 1},
+}
+_READABLE = (*_LACKING, FORMAT_VERSION)
 # Tables with descriptors.
 _DESCRIBED = ("points", "observations")
 # Prefix of the arrays of the place index.
@@ -168,8 +172,7 @@ def load_map(path: Path | str) -> SavedMap:
     archive = read_archive(Path(path))
     arrays = {_RENAMED_ARRAYS.get(name, name): values for name, values in archive.arrays.items()}
     version = arrays.get("format_version", np.array(0))
-    readable = (_WITHOUT_COLORS, FORMAT_VERSION)
-    if version.shape != () or version.dtype.kind != "i" or version not in readable:
+    if version.shape != () or version.dtype.kind != "i" or version not in _READABLE:
         found = (
             f"format version {version}"
             if "format_version" in arrays
@@ -177,12 +180,11 @@ def load_map(path: Path | str) -> SavedMap:
         )
         raise MapError(
             f"cannot read map {path}: expected a map of format version "
-            f"{' or '.join(map(str, readable))}, "
+            f"{' or '.join(map(str, _READABLE))}, "
             f"found {found:.200}"
         )
     try:
-        if version == _WITHOUT_COLORS:
-            _add_unknown_colors(arrays)
+        _add_lacking(arrays, int(version))
         slam_map = _map(arrays)
         places = {k.removeprefix(_PLACES): v for k, v in arrays.items() if k.startswith(_PLACES)}
         check_map(slam_map, places)
@@ -230,15 +232,15 @@ def fill_map(slam_map: Map, columns: dict[str, Arrays], next_ids: tuple[int, int
     slam_map.reindex(next_ids)
 
 
-def _add_unknown_colors(arrays: Arrays) -> None:
-    """Add the columns that version 3 lacks."""
-    for name, shape in _COLOR_COLUMNS.items():
+def _add_lacking(arrays: Arrays, version: int) -> None:
+    """Add the columns that a format lacks."""
+    for name, value in _LACKING.get(version, {}).items():
         if name in arrays:
             raise ValueError(f"it has {name!r}, which is unknown")
         table, _ = name.split(".")
         column = Map(0).tables()[table][name.removeprefix(f"{table}.")]
         rows = len(np.atleast_1d(arrays[f"{table}.{'id' if table == 'keyframes' else 'keyframe'}"]))
-        arrays[name] = np.zeros((rows, *shape), column.dtype)
+        arrays[name] = np.full((rows, *column.shape[1:]), value, column.dtype)
 
 
 def _map(arrays: Arrays) -> Map:

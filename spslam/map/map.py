@@ -66,7 +66,7 @@ class Map:
             `channels` (of the image whose colours its observations have: 3, for grey 1; 0:
             unknown).
         observations: One row per keypoint of a keyframe, sorted by `keyframe` (id): `pixel` (2,)
-            undistorted, `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT),
+            undistorted, `relative_sigma` (see `Observations`), `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT),
             `color` (3,) uint8, red green blue of the image at the keypoint.
         loops: Confirmed loop edges: keyframe ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps
             coordinates of `j` to those of `i`, its `information` (7, 7) (see `PoseGraphEdges`) and
@@ -113,6 +113,7 @@ class Map:
         self.observations = Table(
             keyframe=(np.int64, ()),
             pixel=(np.float64, (2,)),
+            relative_sigma=(np.float32, ()),
             u_right=(np.float64, ()),
             depth=(np.float64, ()),
             descriptor=(np.float16, (descriptor_size,)),
@@ -177,6 +178,7 @@ class Map:
             pixels=column["pixel"][rows].copy(),
             descriptors=column["descriptor"][rows].astype(np.float32),
             scores=np.ones(rows.stop - rows.start, dtype=np.float32),
+            relative_sigma=column["relative_sigma"][rows].copy(),
             u_right=column["u_right"][rows].copy(),
             depth=column["depth"][rows].copy(),
             delays=np.zeros(rows.stop - rows.start),
@@ -271,6 +273,7 @@ class Map:
             len(observations),
             keyframe=keyframe_id,
             pixel=observations.pixels,
+            relative_sigma=observations.relative_sigma,
             u_right=observations.u_right,
             depth=observations.depth,
             descriptor=observations.descriptors,

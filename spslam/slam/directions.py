@@ -218,7 +218,8 @@ class DirectionTracker:
         for number in range(_FITS + 1):
             estimate = self._pose_solver.refine(
                 T, positions, observations.pixels[keypoints], observations.u_right[keypoints],
-                camera, coarse=number < _FITS,
+                camera, relative_sigma=observations.relative_sigma[keypoints],
+                coarse=number < _FITS,
             )  # fmt: skip
             T = estimate.T_cam_world
             if np.count_nonzero(estimate.inliers) < self._config.min_inliers:

@@ -532,6 +532,7 @@ def bundle_problem(
         point_index=np.searchsorted(point_ids, slam_map.observations["point"][rows]),
         pixels=slam_map.observations["pixel"][rows],
         u_right=slam_map.observations["u_right"][rows],
+        relative_sigma=slam_map.observations["relative_sigma"][rows],
     )
     return problem, rows
 

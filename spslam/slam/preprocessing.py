@@ -217,6 +217,8 @@ def _observations(
     descriptors = unit_descriptors(features.descriptors)
     delays = readout_delays(rows_at(frame, features.keypoints), frame.camera)
     colors = colors_at(frame, features.keypoints)
+    sigma = features.relative_sigma
+    sigma = np.ones(len(features), dtype=np.float32) if sigma is None else sigma
     finite = np.isfinite(pixels).all(axis=1)
     if not finite.all():
         # Strong fisheye lenses have pixels outside the view of any pinhole camera.
@@ -226,13 +228,14 @@ def _observations(
             u_right[finite],
             depth[finite],
         )
-        delays, colors = delays[finite], colors[finite]
+        delays, colors, sigma = delays[finite], colors[finite], sigma[finite]
     return Observations(
         index=frame.index,
         timestamp=frame.timestamp,
         pixels=pixels,
         descriptors=descriptors,
         scores=features.scores[finite],
+        relative_sigma=sigma,
         u_right=u_right,
         depth=depth,
         delays=delays,

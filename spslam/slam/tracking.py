@@ -275,7 +275,11 @@ class Tracker:
             return None
         points = slam_map.positions[slam_map.point_rows(matched[seen])]
         estimate = self._pose_solver.ransac(
-            points, observations.pixels[seen], observations.u_right[seen], camera
+            points,
+            observations.pixels[seen],
+            observations.u_right[seen],
+            camera,
+            relative_sigma=observations.relative_sigma[seen],
         )
         if estimate is None or np.count_nonzero(estimate.inliers) < self._config.min_inliers:
             return None
@@ -330,6 +334,7 @@ class Tracker:
             observations.pixels[keypoints],
             observations.u_right[keypoints],
             camera,
+            relative_sigma=observations.relative_sigma[keypoints],
         )
         least = self._config.min_inliers if tracked is None else tracked.inliers
         if np.count_nonzero(estimate.inliers) < least:
@@ -417,6 +422,7 @@ class Tracker:
             observations.pixels[keypoints],
             observations.u_right[keypoints],
             camera,
+            relative_sigma=observations.relative_sigma[keypoints],
             coarse=coarse,
         )
         if np.count_nonzero(estimate.inliers) < self._config.min_inliers:

@@ -15,7 +15,7 @@ from map_files import arrays_of, place_arrays, same_map, seal
 
 from spslam.camera import Camera
 from spslam.errors import MapError, OutputError
-from spslam.map.io import load_map, save_map
+from spslam.map.io import _LACKING, load_map, save_map
 from spslam.map.map import Map, Origin
 from spslam.map.submaps import begin_submap
 
@@ -76,7 +76,7 @@ def test_binary_descriptors_are_restored_exactly(tmp_path: Path) -> None:
     slam_map = Map(256)
     bits = np.where(np.random.default_rng(0).random((5, 256)) > 0.5, 1.0, -1.0) / 16
     slam_map.observations.append(
-        5, keyframe=0, pixel=0.0, u_right=0.0, depth=0.0, descriptor=bits, point=-1, color=0
+        5, keyframe=0, pixel=0.0, relative_sigma=1.0, u_right=0.0, depth=0.0, descriptor=bits, point=-1, color=0
     )
     slam_map.keyframes.append(
         1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), submap=0, session=0, channels=0
@@ -208,38 +208,44 @@ def test_a_kill_while_saving_leaves_a_complete_map(slam_map: Map, tmp_path: Path
         assert np.ptp(shift) < 1e-9, "the file is a mixture of two maps"
 
 
-def as_version_3(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a map file as versions without colours wrote them."""
-    arrays = arrays_of(path)
-    del arrays["keyframes.channels"], arrays["observations.color"]
-    return arrays | {"format_version": np.array(3)}
+def as_version(version: int, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a map file as an earlier version wrote them."""
+    lacking = _LACKING[version]
+    arrays = {name: values for name, values in arrays_of(path).items() if name not in lacking}
+    return arrays | {"format_version": np.array(version)}
 
 
-def test_maps_without_colours_of_version_3_are_read(landmarks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [3, 4])
+def test_maps_of_earlier_versions_are_read(landmarks, tmp_path: Path, version: int) -> None:
     scene = landmarks.box(50)
     slam_map = scene.map_of([scene.pose(), scene.pose(0.1)])
     slam_map.origin = Origin("stereo", scene.camera, "orb", "baseline")
     slam_map.keyframes["channels"][:] = 3
     slam_map.observations["color"][:] = 200
+    slam_map.observations["relative_sigma"][:] = 2.0
     save_map(tmp_path / "map.npz", slam_map)
-    arrays = as_version_3(tmp_path / "map.npz")
-    seal(tmp_path / "old.npz", arrays)
+    seal(tmp_path / "old.npz", as_version(version, tmp_path / "map.npz"))
     found = load_map(tmp_path / "old.npz").map
-    assert not found.keyframes["channels"].any() and not found.observations["color"].any()
+    colored = version > 3
+    assert (found.observations["relative_sigma"] == 1).all()
+    assert found.keyframes["channels"].any() == found.observations["color"].any() == colored
+    found.observations["relative_sigma"][:] = 2.0
     found.keyframes["channels"][:] = 3
     found.observations["color"][:] = 200
     assert same_map(found, load_map(tmp_path / "map.npz").map), "all the rest is the same"
 
 
-@pytest.mark.parametrize("name", ["keyframes.channels", "observations.color"])
-def test_colours_belong_to_version_4(landmarks, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("version, name", [(v, name) for v in _LACKING for name in _LACKING[v]])
+def test_columns_belong_to_their_version(
+    landmarks, tmp_path: Path, version: int, name: str
+) -> None:
     scene = landmarks.box(50)
     save_map(tmp_path / "map.npz", scene.map_of([scene.pose()]))
     whole = arrays_of(tmp_path / "map.npz")
     seal(tmp_path / "new.npz", {key: value for key, value in whole.items() if key != name})
     with pytest.raises(MapError, match=f"lacks {name}"):
         load_map(tmp_path / "new.npz")
-    seal(tmp_path / "old.npz", as_version_3(tmp_path / "map.npz") | {name: whole[name]})
+    seal(tmp_path / "old.npz", as_version(version, tmp_path / "map.npz") | {name: whole[name]})
     with pytest.raises(MapError, match="unknown"):
         load_map(tmp_path / "old.npz")
 

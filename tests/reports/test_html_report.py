@@ -38,6 +38,7 @@ NOTHING = Observations(
     np.zeros((0, 2)),
     np.zeros((0, 8), np.float32),
     np.zeros(0, np.float32),
+    np.ones(0, np.float32),
     *np.zeros((3, 0)),
 )
 CAMERA = Camera(64, 48, 50.0, 50.0, 32.0, 24.0)

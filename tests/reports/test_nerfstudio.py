@@ -53,6 +53,7 @@ def map_of(sequence: ColoredWorld, sensor: Sensor) -> Map:
             pixels=all_pixels,
             descriptors=np.eye(4, dtype=np.float32)[np.arange(len(raw)) % 4],
             scores=np.ones(len(raw), np.float32),
+            relative_sigma=np.ones(len(raw), np.float32),
             u_right=all_pixels[:, 0] - camera.bf / depths if camera.has_depth else depths * np.nan,
             depth=depths if camera.has_depth else depths * np.nan,
             delays=np.zeros(len(raw)),

@@ -81,6 +81,7 @@ def numbered(number: int) -> Observations:
         pixels=np.zeros((0, 2)),
         descriptors=np.zeros((0, 32), np.float32),
         scores=np.zeros(0, np.float32),
+        relative_sigma=np.ones(0, np.float32),
         u_right=none,
         depth=none,
         delays=none,

@@ -279,6 +279,7 @@ def moving_box(fraction: float) -> tuple[Observations, Observations, np.ndarray]
             pixels=pixels + rng.normal(0, 0.2, pixels.shape),
             descriptors=descriptors,
             scores=np.ones(len(pixels), dtype=np.float32),
+            relative_sigma=np.ones(len(pixels), dtype=np.float32),
             u_right=unknown,
             depth=unknown,
             delays=np.zeros(len(pixels)),

@@ -36,7 +36,7 @@ def assert_sees(tracked: TrackedFrame | None, scene, index: int, T_world_cam: np
 def blind(observations: Observations) -> Observations:
     return Observations(
         observations.index, observations.timestamp, *(getattr(observations, n)[:0] for n in
-        ("pixels", "descriptors", "scores", "u_right", "depth", "delays")),
+        ("pixels", "descriptors", "scores", "relative_sigma", "u_right", "depth", "delays")),
     )  # fmt: skip
 
 
@@ -177,6 +177,7 @@ def test_no_pose_from_matches_that_agree_with_none(scene, slam_map) -> None:
     scrambled = np.random.default_rng(0).permutation(observations.pixels)
     wrong = Observations(
         9, 0.9, scrambled, observations.descriptors, observations.scores,
+        observations.relative_sigma,
         np.full(len(scrambled), np.nan), np.full(len(scrambled), np.nan), np.zeros(len(scrambled)),
     )  # fmt: skip
     predicted = geometry.inverse(scene.pose(0.5))

@@ -18,6 +18,7 @@ def observations(count: int, index: int = 0) -> Observations:
         pixels=rng.uniform(0, 100, (count, 2)),
         descriptors=descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True),
         scores=np.ones(count, np.float32),
+        relative_sigma=np.ones(count, np.float32),
         u_right=np.full(count, np.nan),
         depth=np.full(count, np.nan),
         delays=np.zeros(count),

@@ -220,6 +220,7 @@ class LoopVerifier:
             observations.pixels[hit],
             observations.u_right[hit],
             camera,
+            relative_sigma=observations.relative_sigma[hit],
         )
         if estimate is None:
             return Refusal(f"no pose agrees with {counted(len(hit), 'match', 'matches')}")

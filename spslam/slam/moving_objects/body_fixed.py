@@ -406,7 +406,11 @@ class BodyFixed:
         before, now = before[known], now[known]
         world = camera.unproject(past.others.pixels[before], depth[known])
         estimate = self._pose_solver.ransac(
-            world, observations.pixels[now], observations.u_right[now], camera
+            world,
+            observations.pixels[now],
+            observations.u_right[now],
+            camera,
+            relative_sigma=observations.relative_sigma[now],
         )
         if estimate is None:
             return None

@@ -12,7 +12,7 @@ from spslam.camera import Camera
 from spslam.map.map import NO_POINT, Map
 from spslam.slam.moving_objects.two_motions import residuals
 from spslam.slam.track_results import TrackedFrame
-from spslam.typing import BoolArray, FloatArray, IntArray
+from spslam.typing import BoolArray, Float32Array, FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,7 @@ class MatchedPoints:
         inlier: (M,) which agree with the tracked pose.
         points: (M, 3) in the world.
         pixels, u_right: (M, 2), (M,) where they are seen.
+        relative_sigma: (M,) how precisely (see `Observations`).
     """
 
     keypoints: NDArray[np.int64]
@@ -32,6 +33,7 @@ class MatchedPoints:
     points: FloatArray
     pixels: FloatArray
     u_right: FloatArray
+    relative_sigma: Float32Array
 
     def select(self, kept: BoolArray) -> MatchedPoints:
         """Return a subset of the matches, given by a mask (M,)."""
@@ -42,6 +44,7 @@ class MatchedPoints:
             self.points[kept],
             self.pixels[kept],
             self.u_right[kept],
+            self.relative_sigma[kept],
         )
 
     def residuals(self, T_cam_world: FloatArray, camera: Camera) -> FloatArray:
@@ -61,6 +64,7 @@ class MatchedPoints:
             points=slam_map.positions[slam_map.point_rows(ids)],
             pixels=tracked.observations.pixels[keypoints],
             u_right=tracked.observations.u_right[keypoints],
+            relative_sigma=tracked.observations.relative_sigma[keypoints],
         )
 
     def at_pose(

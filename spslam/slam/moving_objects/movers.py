@@ -495,6 +495,7 @@ class Movers:
             matched.pixels[mask],
             matched.u_right[mask],
             camera,
+            relative_sigma=matched.relative_sigma[mask],
             coarse=coarse,
         )
 

@@ -60,6 +60,7 @@ class Body:
             pixels=pixels,
             descriptors=self.descriptors[seen],
             scores=np.ones(count, np.float32),
+            relative_sigma=np.ones(count, np.float32),
             u_right=pixels[:, 0] - self.disparity,
             depth=np.full(count, depth_scale / self.disparity),
             delays=np.zeros(count),
