@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from spslam.backend_interfaces import PoseEstimate
+from spslam.backend_interfaces import MEDIAN_LENGTH, PoseEstimate
 from spslam.camera import Camera
 from spslam.geometry import orthonormalize
 from spslam.typing import BoolArray, Float32Array, FloatArray
@@ -188,8 +188,14 @@ class PnPSolver:
             covariance = np.asarray(np.linalg.inv(normal) * max(1.0, variance), dtype=np.float64)
         except np.linalg.LinAlgError:
             covariance = np.full((6, 6), np.nan)
-        error = (measured.sigma * np.hypot(view.residuals[0], view.residuals[1]))[inliers]
-        return PoseEstimate(orthonormalize(view.T), inliers, covariance, float(np.median(error)))
+        lengths = np.hypot(view.residuals[0], view.residuals[1])
+        return PoseEstimate(
+            orthonormalize(view.T),
+            inliers,
+            covariance,
+            median_error_px=float(np.median((measured.sigma * lengths)[inliers])),
+            scatter=float(np.median(lengths[inliers])) / MEDIAN_LENGTH,
+        )
 
 
 class _Problem:
@@ -303,5 +309,6 @@ def _no_estimate(T_cam_world: FloatArray, count: int) -> PoseEstimate:
         np.array(T_cam_world, dtype=np.float64),
         np.zeros(count, dtype=bool),
         np.full((6, 6), np.nan),
-        float("nan"),
+        median_error_px=float("nan"),
+        scatter=float("nan"),
     )

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 from spslam.errors import Refusal
 
+# Median length of a 2D vector of standard normal deviates.
+MEDIAN_LENGTH = 1.1774
+
 
 @dataclass(frozen=True, eq=False)
 class PoseEstimate:
@@ -25,12 +28,15 @@ class PoseEstimate:
         covariance: (6, 6) float64 of a left perturbation [translation, rotation] of `T_cam_world`
             (metres, radians); NaN if it cannot be computed.
         median_error_px: median reprojection error of the inliers, pixels.
+        scatter: standard deviation of the inliers' residuals in units of the assumed one, by their
+            median.
     """
 
     T_cam_world: NDArray[np.float64]
     inliers: NDArray[np.bool_]
     covariance: NDArray[np.float64]
     median_error_px: float
+    scatter: float
 
 
 class PoseSolver(Protocol):

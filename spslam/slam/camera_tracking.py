@@ -19,7 +19,7 @@ from spslam.slam.loops.loop_closing import ScaleCorrection
 from spslam.slam.loops.similar_places import Departure, Place
 from spslam.slam.mapping import RemovedKeyframe
 from spslam.slam.motion import Motion, SteadyMotion
-from spslam.slam.moving_objects.movers import MEDIAN_LENGTH, Movers
+from spslam.slam.moving_objects.movers import Movers
 from spslam.slam.preprocessing import undo_rolling_shutter
 from spslam.slam.relocalization import Relocalizer
 from spslam.slam.track_results import TrackedFrame, TrackState
@@ -55,7 +55,6 @@ class CameraTracking:
         self._steady = SteadyMotion()
         # Id of a keyframe and the distance of the scene from it, map units.
         self._scene = (-1, 0.0)
-        self._pixel_sigma = components.extractor.pixel_sigma
         self.reference_id = -1
         self.seen: IntArray = np.zeros(0, dtype=np.int64)
         self._config = config.tracking
@@ -186,8 +185,8 @@ class CameraTracking:
     def _steadied(self, tracked: TrackedFrame, slam_map: Map) -> TrackedFrame:
         """Return the frame at a pose combined with its prediction if an object moved just now."""
         timestamp = tracked.observations.timestamp
-        # The covariance assumes the extractor's standard deviation at least.
-        scatter = tracked.estimate.median_error_px / (MEDIAN_LENGTH * self._pixel_sigma)
+        # The covariance assumes the extractor's standard deviations at least.
+        scatter = tracked.estimate.scatter
         T_cam_world, covariance = self._steady.combine(
             self.motion.last(slam_map),
             tracked.estimate.T_cam_world,

@@ -97,7 +97,7 @@ def tracked(
     observations = scene.observe(T_world_cam, 9, depth=depth)
     point_ids = scene.ids[scene.labels[9]].copy()
     point_ids[int(fraction * len(point_ids)) :] = NO_POINT
-    estimate = PoseEstimate(geometry.inverse(T_world_cam), point_ids >= 0, np.eye(6), 0.5)
+    estimate = PoseEstimate(geometry.inverse(T_world_cam), point_ids >= 0, np.eye(6), 0.5, 1.0)
     return TrackedFrame(
         observations, estimate, point_ids, np.full(len(point_ids), NO_POINT), "motion"
     )

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from spslam.backend_interfaces import PoseEstimate, PoseSolver
+from spslam.backend_interfaces import MEDIAN_LENGTH, PoseEstimate, PoseSolver
 from spslam.camera import Camera
 from spslam.config import Config
 from spslam.map.map import NO_POINT, Map
@@ -85,8 +85,6 @@ _MEMORY_FRAMES = 20
 _SURE_PROVEN = 30
 # Largest residual of a point that agrees with the predicted pose, pixels.
 _EXPECTED_PX = 4.0
-# Median length of a 2D vector of standard normal deviates.
-MEDIAN_LENGTH = 1.1774
 # Upper limit of the number of agreeing frames per point: prevents overflow.
 _MOST = np.int16(1000)
 
@@ -348,7 +346,7 @@ class Movers:
         estimate = self._refine(estimate.T_cam_world, matched, mask, camera)
         if np.count_nonzero(estimate.inliers) < _LEAST_PROVEN:
             return tracked
-        off = matched.residuals(estimate.T_cam_world, camera)
+        off = matched.weighed_residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
         inlier = mask.copy()
         inlier[mask] = estimate.inliers
@@ -407,11 +405,11 @@ class Movers:
         if np.count_nonzero(telling) < _LEAST_PROVEN:
             _count(self._agreed, matched.ids[agree])
             return tracked
-        off = matched.residuals(estimate.T_cam_world, camera)
+        off = matched.weighed_residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
         sigma = max(float(np.median(far[telling])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = new & ~(far <= self._contradiction(sigma))
-        moved = (off - matched.residuals(tracked.estimate.T_cam_world, camera))[telling]
+        moved = (off - matched.weighed_residuals(tracked.estimate.T_cam_world, camera))[telling]
         pull = float(np.sum(moved**2))
         new_points = int(np.count_nonzero(new))
         least = least_pull(
@@ -421,7 +419,7 @@ class Movers:
             _count(self._agreed, matched.ids[agree & ~against])
             return tracked
         estimate = self._refine(estimate.T_cam_world, matched, proven, camera)
-        far = np.hypot(*matched.residuals(estimate.T_cam_world, camera).T)
+        far = np.hypot(*matched.weighed_residuals(estimate.T_cam_world, camera).T)
         inlier = new & ~against & (far <= self._contradiction(sigma))
         _count(self._agreed, matched.ids[inlier])
         inlier[proven] = estimate.inliers
