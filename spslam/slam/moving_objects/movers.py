@@ -83,8 +83,12 @@ _NEIGHBOURHOOD = 1 / 16
 _MEMORY_FRAMES = 20
 # With fewer proven inliers, new points elsewhere take part in the pose.
 _SURE_PROVEN = 30
+# With fewer proven points, as many of those that agreed most often take their place.
+_ENOUGH = 45
 # Largest residual of a point that agrees with the predicted pose, pixels.
 _EXPECTED_PX = 4.0
+# Number of additional frames of probation of a point that is new while points move.
+_LONGER = np.int16(3)
 # Upper limit of the number of agreeing frames per point: prevents overflow.
 _MOST = np.int16(1000)
 
@@ -118,6 +122,7 @@ class Movers:
         # moves.
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
         self._moves: BoolArray = np.zeros(0, dtype=bool)
+        self._doubted: BoolArray = np.zeros(0, dtype=bool)
         self._proven_before = 0
         # (P, 3) first positions of the first points by id, number of frames checked against them,
         # and pixels in the first keyframe of the points that proved to move.
@@ -250,6 +255,7 @@ class Movers:
         self._reserve(slam_map)
         tracked = self._not_taken_over(tracked, camera, track_by_proven)
         matched = MatchedPoints.of(tracked, slam_map)
+        self._doubt_new(tracked.observations.index, matched.ids)
         suspect = self._are_suspect(tracked.observations.index, matched, camera)
         voters = self._voters(tracked, matched, suspect, predicted, camera)
         if voters is not None:
@@ -276,6 +282,13 @@ class Movers:
         return [pixels for frame, pixels in self._where if index - frame <= _MEMORY_FRAMES]
 
     # -- steps of `judge` --------------------------------------------------------------------------
+
+    def _doubt_new(self, index: int, ids: IntArray) -> None:
+        """Prolong the probation of new points (ids) if points moved in the last frames."""
+        if self.on_guard(index):
+            new = ids[~self._doubted[ids] & (self._agreed[ids] < self._config.probation_frames)]
+            self._doubted[new] = True
+            self._agreed[new] = -_LONGER
 
     def _not_taken_over(
         self,
@@ -333,6 +346,10 @@ class Movers:
         if predicted is None:
             return None
         expected = np.hypot(*matched.residuals(predicted, camera).T) <= _EXPECTED_PX
+        for least in range(self._config.probation_frames - 1, -_LONGER, -1):
+            longest = expected & (self._agreed[matched.ids] >= least)
+            if np.count_nonzero(longest) >= _ENOUGH and are_enough(longest):
+                return _Voters(longest, predicted)
         if np.mean(expected[matched.inlier]) < 0.5 and are_enough(expected):
             return _Voters(expected, predicted)
         return None
@@ -353,6 +370,7 @@ class Movers:
         sigma = max(float(np.median(far[inlier])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = ~mask & ~(far <= self._contradiction(sigma))
         inlier |= ~mask & ~against
+        self._agreed[matched.ids[against]] = -_LONGER
         if alignment(off[against]) >= self._config.min_alignment:
             self._note(tracked, matched, camera, against)
         return matched.at_pose(estimate, tracked, inlier)
@@ -515,9 +533,10 @@ class Movers:
         wanted = slam_map.next_ids[0]
         if len(self._agreed) < wanted:
             room = np.zeros(2 * wanted - len(self._agreed), dtype=np.int16)
-            self._agreed, self._moves = (
+            self._agreed, self._moves, self._doubted = (
                 np.append(self._agreed, room),
                 np.append(self._moves, room > 0),
+                np.append(self._doubted, room > 0),
             )
 
 
