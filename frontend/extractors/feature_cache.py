@@ -126,9 +126,7 @@ def _read(path: Path) -> Features | None:
     keypoints, scores, descriptors, sigma = (
         np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(4)
     )
-    return Features(
-        keypoints, scores, descriptors, sigma if len(sigma) == len(keypoints) else None
-    )
+    return Features(keypoints, scores, descriptors, sigma if len(sigma) == len(keypoints) else None)
 
 
 def _digest(*parts: bytes | memoryview) -> bytes:

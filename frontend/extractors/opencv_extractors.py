@@ -31,7 +31,7 @@ _ORB_EDGE = 19
 # Standard deviation of a position on the finest level, pixels, and its exponent over the levels'
 # scales. Reprojection errors after bundle adjustment grow with the scale to the power of 1 on a
 # rendered world, of about 0.5 on KITTI and EuRoC.
-_ORB_SIGMA, _ORB_SIGMA_EXPONENT = 0.8, 0.7
+_ORB_SIGMA, _ORB_SIGMA_EXPONENT = 0.7, 0.7
 # The same for SIFT in units of its `pixel_sigma`, for a diameter of 2 pixels and over diameters.
 _SIFT_SIGMA, _SIFT_SIGMA_EXPONENT = 0.8, 0.4
 # Least width and height of an image, pixels; smaller images are too small for the pyramid.

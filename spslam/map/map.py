@@ -66,8 +66,9 @@ class Map:
             `channels` (of the image whose colours its observations have: 3, for grey 1; 0:
             unknown).
         observations: One row per keypoint of a keyframe, sorted by `keyframe` (id): `pixel` (2,)
-            undistorted, `relative_sigma` (see `Observations`), `u_right`, `depth` m, `descriptor` (D,) float16, `point` (id or NO_POINT),
-            `color` (3,) uint8, red green blue of the image at the keypoint.
+            undistorted, `relative_sigma` (see `Observations`), `u_right`, `depth` m, `descriptor`
+            (D,) float16, `point` (id or NO_POINT), `color` (3,) uint8, red green blue of the image
+            at the keypoint.
         loops: Confirmed loop edges: keyframe ids `i`, `j`, the similarity `S_i_j` (4, 4) that maps
             coordinates of `j` to those of `i`, its `information` (7, 7) (see `PoseGraphEdges`) and
             its number of `inliers`.

@@ -60,7 +60,7 @@ def test_info_prints_a_short_table(
     assert len(lines) == 11
     text = "\n".join(lines)
     for submap in (
-        map_file, "format version 4", "stereo, superpoint 0123456789ab", "640x480, fx 400",
+        map_file, "format version 5", "stereo, superpoint 0123456789ab", "640x480, fx 400",
         "baseline 0.12 m",
         "6 of 2 sessions", "see a point", "4 keyframes", "2 keyframes", " m\n", "stored",
     ):  # fmt: skip

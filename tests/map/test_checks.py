@@ -225,7 +225,15 @@ def test_descriptors_of_odd_length_are_read(tmp_path: Path) -> None:
     slam_map = Map(3)
     rows = np.eye(3)
     slam_map.observations.append(
-        3, keyframe=0, pixel=0.0, relative_sigma=1.0, u_right=0.0, depth=1.0, descriptor=rows, point=-1, color=0
+        3,
+        keyframe=0,
+        pixel=0.0,
+        relative_sigma=1,
+        u_right=0.0,
+        depth=1.0,
+        descriptor=rows,
+        point=-1,
+        color=0,
     )
     slam_map.keyframes.append(
         1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), submap=0, session=0, channels=0

@@ -76,7 +76,15 @@ def test_binary_descriptors_are_restored_exactly(tmp_path: Path) -> None:
     slam_map = Map(256)
     bits = np.where(np.random.default_rng(0).random((5, 256)) > 0.5, 1.0, -1.0) / 16
     slam_map.observations.append(
-        5, keyframe=0, pixel=0.0, relative_sigma=1.0, u_right=0.0, depth=0.0, descriptor=bits, point=-1, color=0
+        5,
+        keyframe=0,
+        pixel=0.0,
+        relative_sigma=1,
+        u_right=0.0,
+        depth=0.0,
+        descriptor=bits,
+        point=-1,
+        color=0,
     )
     slam_map.keyframes.append(
         1, id=0, frame=0, timestamp=0.0, T_world_cam=np.eye(4), submap=0, session=0, channels=0

@@ -34,7 +34,7 @@ def scene(landmarks):
 
 
 def empty(observations: Observations) -> Observations:
-    names = ("pixels", "descriptors", "scores", "u_right", "depth")
+    names = ("pixels", "descriptors", "scores", "relative_sigma", "u_right", "depth")
     return replace(observations, **{name: getattr(observations, name)[:0] for name in names})
 
 

@@ -105,7 +105,7 @@ def test_rivals_follow_the_configuration(landmarks) -> None:
 
     def place(x: float, inliers: int) -> Place:
         pose = PoseEstimate(
-            geometry.inverse(look(x, 0.0, 0.0, 0.0)), np.ones(inliers, bool), np.eye(6), 0.5
+            geometry.inverse(look(x, 0.0, 0.0, 0.0)), np.ones(inliers, bool), np.eye(6), 0.5, 1.0
         )
         ids = np.zeros(inliers, dtype=np.int64)
         tracked = TrackedFrame(
