@@ -145,4 +145,5 @@ def _relative_sigma(scores: NDArray[np.floating]) -> NDArray[np.float32]:
     scores = scores.astype(np.float64)
     doublings = np.log2(np.maximum(scores, _WEAK_SCORE) / _WEAK_SCORE)
     fraction = np.minimum(doublings / np.log2(_SURE_SCORE / _WEAK_SCORE), 1.0)
-    return (_WEAK_SIGMA * (_SURE_SIGMA / _WEAK_SIGMA) ** fraction).astype(np.float32)
+    sigma: NDArray[np.float64] = _WEAK_SIGMA * (_SURE_SIGMA / _WEAK_SIGMA) ** fraction
+    return sigma.astype(np.float32)

@@ -24,7 +24,8 @@ def seen(points: np.ndarray, delays: np.ndarray, *, depth: bool) -> Observations
     pixels = CAMERA.project(points)
     unknown = np.full(count, np.nan)
     return Observations(
-        0, 0.0, pixels, np.zeros((count, 8), np.float32), *np.ones((2, count), np.float32),
+        0, 0.0, pixels, np.zeros((count, 8), np.float32), np.ones(count, np.float32),
+        np.ones(count, np.float32),
         pixels[:, 0] - CAMERA.bf / z if depth else unknown, z if depth else unknown, delays,
     )  # fmt: skip
 

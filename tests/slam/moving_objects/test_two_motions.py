@@ -174,7 +174,8 @@ def judged(movers: Movers, index: int, points: np.ndarray, pixels: np.ndarray, T
     unknown = np.full(count, np.nan)
     seen = Observations(
         index, 0.05 * index, pixels, np.zeros((count, 8), np.float32),
-        *np.ones((2, count), np.float32), unknown, unknown, np.zeros(count),
+        np.ones(count, np.float32),
+        np.ones(count, np.float32), unknown, unknown, np.zeros(count),
     )  # fmt: skip
     estimate = replace(refined(T, points, pixels), T_cam_world=T, inliers=np.ones(count, bool))
     none = np.full(count, -1)
