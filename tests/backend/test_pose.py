@@ -88,6 +88,27 @@ def test_error_agrees_with_the_covariance(stereo):
     assert 4.5 < np.mean(nees) < 9.0
 
 
+def test_precise_positions_decide_about_the_pose():
+    errors, nees, scatters = [], [], []
+    for seed in range(40):
+        T, points, _, u_right, _ = make_scene(seed, count=120, stereo=0.0)
+        relative = np.where(np.arange(120) % 3, 2.5, 0.4).astype(np.float32)
+        noise = np.random.default_rng(seed).normal(0, relative[:, None], (120, 2))
+        pixels = CAMERA.project(apply(T, points)) + noise
+        start = disturb(T, seed)
+        for sigma in (None, relative):
+            estimate = PnPSolver().refine(
+                start, points, pixels, u_right, CAMERA, relative_sigma=sigma
+            )
+            errors.append(pose_error(T, estimate.T_cam_world)[0])
+        error = se3_log(T @ inverse(estimate.T_cam_world))
+        nees.append(error @ np.linalg.solve(estimate.covariance, error))
+        scatters.append(estimate.scatter)
+    assert np.median(errors[1::2]) < 0.5 * np.median(errors[::2])
+    assert 4.5 < np.mean(nees) < 9.0
+    assert 0.85 < np.mean(scatters) < 1.05
+
+
 @pytest.mark.parametrize("huber", [True, False])
 def test_refine_classifies_outliers(huber):
     T, points, pixels, u_right, right = make_scene(3, outliers=0.1 if not huber else 0.4, sigma=0.7)

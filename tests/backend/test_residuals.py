@@ -64,6 +64,52 @@ def test_an_error_of_the_keypoint_does_not_change_the_disparity() -> None:
     np.testing.assert_allclose(residuals, [[-2.0], [0.0], [0.0]] * np.ones(20), atol=1e-9)
 
 
+@pytest.mark.parametrize("disparity_sigma", [None, 0.2])
+def test_each_position_has_its_own_standard_deviation(disparity_sigma: float | None) -> None:
+    points = street_points(20)
+    pixels = CAMERA.project(points)
+    u_right = pixels[:, 0] - CAMERA.bf / points[:, 2] + 0.1
+    relative = np.linspace(0.5, 2.0, 20).astype(np.float32)
+
+    def of(pixel_sigma: float, relative_sigma: np.ndarray | None) -> Reprojection:
+        return Reprojection(
+            pixels + 1.4, u_right, CAMERA, pixel_sigma, disparity_sigma, relative_sigma
+        )
+
+    own = of(0.7, relative)
+    residuals, valid = own.residuals(points.T)
+    np.testing.assert_allclose(residuals[:2], [-2.0 / relative] * 2, rtol=1e-6)
+    jacobian = own.pose_jacobian(points.T, valid)
+    few = np.array([3, 17, 4])
+    np.testing.assert_array_equal(own.select(few).residuals(points[few].T)[0], residuals[:, few])
+    for row in few:
+        alone = of(0.7 * float(relative[row]), None).select(np.array([row]))
+        at = points[[row]].T
+        np.testing.assert_allclose(alone.residuals(at)[0], residuals[:, [row]], rtol=1e-6)
+        np.testing.assert_allclose(
+            alone.pose_jacobian(at, alone.everything), jacobian[:, :, [row]], rtol=1e-6
+        )
+
+
+def test_bundle_adjustment_follows_precise_positions() -> None:
+    points, rng = street_points(200), np.random.default_rng(4)
+    T = np.stack([np.eye(4)] * 4)
+    T[:, 2, 3] = -np.arange(4) * 0.8
+    camera_index, point_index = (a.ravel() for a in np.indices((4, len(points))))
+    exact = CAMERA.project(points[point_index] + T[camera_index, :3, 3])
+    relative = np.where(camera_index % 2, 3.0, 0.3).astype(np.float32)
+    pixels = exact + rng.normal(0.0, 0.5, exact.shape) * relative[:, None]
+    unknown = np.full(len(pixels), np.nan)
+    errors = []
+    for sigma in (None, relative):
+        problem = BundleProblem(
+            T, np.ones(4, bool), points * 1.01, camera_index, point_index, pixels, unknown, sigma
+        )
+        found = SchurBundleAdjuster(0.5, 12).adjust(problem, CAMERA).points
+        errors.append(np.median(np.abs(1 / found[:, 2] - 1 / points[:, 2])))
+    assert errors[1] < 0.5 * errors[0]
+
+
 def test_depth_is_better_where_both_images_have_the_same_error() -> None:
     """Keypoints err by 0.7 px, disparities by 0.15 px, as measured on `demo-street`."""
     points, rng = street_points(400), np.random.default_rng(8)
