@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from spslam.camera import Camera
 
 Sensor = Literal["mono", "stereo", "rgbd"]
+# Least and largest relative standard deviation of a position.
+SIGMA_RANGE = (0.01, 100.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +105,7 @@ class Features:
         scores: (N,) float32, higher is better.
         descriptors: (N, D) float32 of unit length, or (N, B) uint8 packed bits.
         relative_sigma: (N,) float32, standard deviation of each position, divided by the
-            extractor's `pixel_sigma`; None: 1 for all.
+            extractor's `pixel_sigma`, within `SIGMA_RANGE`; None: 1 for all.
     """
 
     keypoints: NDArray[np.float32]
@@ -124,6 +126,12 @@ class Features:
                 f"features disagree in length: keypoints {self.keypoints.shape}, "
                 f"scores {self.scores.shape}, descriptors {self.descriptors.shape}"
                 + ("" if sigma is None else f", relative_sigma {sigma.shape}")
+            )
+        if sigma is not None and not are_sigmas(sigma):
+            raise ValueError(
+                "relative_sigma must be within {:g} to {:g}, found {:g} to {:g}".format(
+                    *SIGMA_RANGE, sigma.min(), sigma.max()
+                )
             )
 
     def __len__(self) -> int:
@@ -161,6 +169,12 @@ class KeypointView:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+
+def are_sigmas(values: NDArray[np.floating]) -> bool:
+    """Whether all values (N,) can be relative standard deviations of positions."""
+    least, largest = SIGMA_RANGE
+    return bool(((values >= least) & (values <= largest)).all())
 
 
 def unit_descriptors(descriptors: NDArray[np.float32] | NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from spslam import geometry
 from spslam.camera import Camera
 from spslam.codebook import KEY_PREFIX
-from spslam.frame import Sensor
+from spslam.frame import SIGMA_RANGE, Sensor, are_sigmas
 from spslam.map.map import NO_POINT, Map, Origin
 from spslam.notices import counted
 
@@ -22,8 +22,6 @@ from spslam.notices import counted
 _LARGEST = 1e20
 # Largest entry of an inverse covariance, whose lengths can be as small as 1e-6.
 _MOST_INFORMATION = 1e60
-# Least standard deviation of a keypoint in units of the extractor's; the largest is its inverse.
-_LEAST_SIGMA = 0.01
 # Largest deviation of a rotation from orthonormal, of a scale from 1 and of a symmetric matrix,
 # relative. Maps stay within rounding errors, which are far smaller.
 _ROUNDING = 1e-3
@@ -160,11 +158,11 @@ def check_map(slam_map: Map, places: dict[str, NDArray[Any]]) -> None:
     observations = slam_map.observations
     _check_lengths(observations["pixel"], "keypoints")
     _check_lengths(observations["u_right"], "keypoints in the right image", nan=True)
-    sigma = observations["relative_sigma"]
-    if not ((sigma >= _LEAST_SIGMA) & (sigma <= 1 / _LEAST_SIGMA)).all():
+    if not are_sigmas(observations["relative_sigma"]):
+        least, largest = SIGMA_RANGE
         raise ValueError(
-            f"relative standard deviations of keypoints are not within {_LEAST_SIGMA} to "
-            f"{1 / _LEAST_SIGMA:g}"
+            "relative standard deviations of keypoints that are not within "
+            f"{least:g} to {largest:g}"
         )
     # A depth can be infinite: with `stereo.min_disparity=0`, a disparity of 0 is valid.
     nearest = float(np.fmin.reduce(observations["depth"], initial=0))

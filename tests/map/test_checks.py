@@ -137,6 +137,8 @@ IMPOSSIBLE: list[tuple[str, Change, str]] = [
         "32 numbers, those of observations 64",
     ),
     ("observations.pixel", entry((0, 1), np.nan), "keypoints"),
+    ("observations.relative_sigma", entry(0, 0.0), "within 0.01 to 100"),
+    ("observations.relative_sigma", entry(1, np.nan), "within 0.01 to 100"),
     ("observations.u_right", entry(0, np.inf), "right image"),
     ("observations.depth", entry(0, -2.0), "a depth of -2 m"),
     ("observations.point", entry(0, 10**6), "not there"),

@@ -53,7 +53,7 @@ def test_sure_maxima_of_superpoint_are_more_precise(image: np.ndarray) -> None:
     assert np.all(np.diff(sigma[order]) <= 0)
     assert sigma.max() == pytest.approx(1.14) and 0.63 <= sigma.min() < 0.8
     whole = create_extractor(FeatureConfig(subpixel=False)).extract(image)
-    assert whole.relative_sigma is None, "the grid of pixels limits all positions alike"
+    assert whole.relative_sigma is None, "the grid of pixels limits all positions equally"
 
 
 @pytest.mark.parametrize("extractor", ["orb", "superpoint"])
@@ -75,5 +75,8 @@ def test_it_has_one_value_for_each_keypoint() -> None:
     keypoints, scores, descriptors = np.zeros((3, 2)), np.zeros(3), np.zeros((3, 8))
     with pytest.raises(ValueError, match=r"relative_sigma \(2,\)"):
         Features(keypoints, scores, descriptors, np.ones(2, np.float32))
-    some = Features(keypoints, scores, descriptors, np.arange(3, dtype=np.float32))
-    np.testing.assert_array_equal(sigma_of(some.select(np.array([2, 0]))), [2, 0])
+    for wrong in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="within 0.01 to 100"):
+            Features(keypoints, scores, descriptors, np.array([1, wrong, 1], np.float32))
+    some = Features(keypoints, scores, descriptors, np.arange(1, 4, dtype=np.float32))
+    np.testing.assert_array_equal(sigma_of(some.select(np.array([2, 0]))), [3, 1])
