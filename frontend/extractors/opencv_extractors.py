@@ -64,7 +64,7 @@ class _OpenCvExtractor(Extractor):
     def _extract(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None) -> Features:
         height, width = check_image(image)
         found = self._detect(image, None if mask is None else mask.astype(np.uint8))
-        pixels = self._positions(found)
+        pixels = self._positions(found, image.shape)
         scores = np.array([keypoint.response for keypoint in found], np.float32)
         border = self._config.border
         inside = np.all(
@@ -108,7 +108,7 @@ class _OpenCvExtractor(Extractor):
         wanted = np.asarray(keypoints, np.float32).reshape(-1, 2)
         found = self._detect_all(image)
         scores = np.array([keypoint.response for keypoint in found], np.float32)
-        rows = _rows_at(wanted, self._positions(found), scores)
+        rows = _rows_at(wanted, self._positions(found, image.shape), scores)
         given = [_ranked(found[row], rank) for rank, row in enumerate(rows) if row >= 0]
         described, descriptors = self._describe(image, given)
         if len(described) < len(wanted):
@@ -130,8 +130,10 @@ class _OpenCvExtractor(Extractor):
         """Detect at least the keypoints that `_detect` finds with any mask."""
         return self._detect(image, None)
 
-    def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
-        """Return the positions (N, 2) x y of keypoints, pixels."""
+    def _positions(
+        self, found: Sequence[cv2.KeyPoint], shape: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        """Return the positions (N, 2) x y of keypoints of an image of this shape, pixels."""
         return np.array([keypoint.pt for keypoint in found], np.float32).reshape(-1, 2)
 
     @abstractmethod
@@ -169,13 +171,18 @@ class OrbExtractor(_OpenCvExtractor):
         every = _orb(_ORB_ALL)
         return list(every.detect(image, None)) if min(image.shape) >= _ORB_LEAST_SIDE else []
 
-    def _positions(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
-        # OpenCV only multiplies a level's positions by its scale; add the offset of pixel centres.
-        scales = _orb_scales(found)
-        pixels: NDArray[np.float32] = (
-            super()._positions(found) + 0.5 * (scales[:, None] - 1.0)
-        ).astype(np.float32)
-        return pixels
+    def _positions(
+        self, found: Sequence[cv2.KeyPoint], shape: tuple[int, ...]
+    ) -> NDArray[np.float32]:
+        # OpenCV only multiplies a level's positions by its nominal scale. The level has a whole
+        # number of pixels, though, and its border is aligned with the image's
+        # (findings/opencv_orb_coarse_levels_off.sh).
+        nominal = _orb_scales(found)[:, None]
+        size = np.array([shape[1], shape[0]], np.float64)
+        scales = size / np.rint(size / nominal)
+        on_level = super()._positions(found, shape) / nominal
+        pixels: NDArray[np.float64] = (on_level + 0.5) * scales - 0.5
+        return pixels.astype(np.float32)
 
     def _relative_sigma(self, found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
         sigma = _ORB_SIGMA * _orb_scales(found) ** _ORB_SIGMA_EXPONENT

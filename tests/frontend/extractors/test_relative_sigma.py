@@ -76,7 +76,7 @@ def test_it_has_one_value_for_each_keypoint() -> None:
     with pytest.raises(ValueError, match=r"relative_sigma \(2,\)"):
         Features(keypoints, scores, descriptors, np.ones(2, np.float32))
     for wrong in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match="within 0.01 to 100"):
+        with pytest.raises(ValueError, match=r"within 0\.01 to 100"):
             Features(keypoints, scores, descriptors, np.array([1, wrong, 1], np.float32))
     some = Features(keypoints, scores, descriptors, np.arange(1, 4, dtype=np.float32))
     np.testing.assert_array_equal(sigma_of(some.select(np.array([2, 0]))), [3, 1])
