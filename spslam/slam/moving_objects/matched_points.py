@@ -51,7 +51,7 @@ class MatchedPoints:
         """(M, 2) residuals of a pose, pixels."""
         return residuals(T_cam_world, self.points, self.pixels, camera)
 
-    def weighed_residuals(self, T_cam_world: FloatArray, camera: Camera) -> FloatArray:
+    def weighted_residuals(self, T_cam_world: FloatArray, camera: Camera) -> FloatArray:
         """(M, 2) residuals of a pose, divided by `relative_sigma`, pixels."""
         return self.residuals(T_cam_world, camera) / self.relative_sigma[:, None]
 

@@ -13,8 +13,9 @@ along. Three checks, in this order for each frame:
 3. Consensus over the image, for objects whose points are proven or when all points are new: see
    `spslam.slam.moving_objects.two_motions`.
 
-Where points moved a moment ago, new points do not take part in the pose until they are proven: a
-few static points on a distant wall cannot tell a step of the camera from the motion of an object.
+Where points moved a moment ago, new points do not take part in the pose until they are proven, and
+that takes longer: a few static points on a distant wall cannot tell a step of the camera from the
+motion of an object.
 
 An object that is there from the first frame on is part of the first map. In the first frames after
 it, another motion of more of the image outvotes the pose, and the map starts again without the
@@ -118,8 +119,8 @@ class Movers:
         self._config = config.movers
         self._pose_solver = pose_solver
         self.moving = MovingPoints()
-        # By id of the point, with spare room: number of frames in which it agreed, and whether it
-        # moves.
+        # By id of the point, with spare room: number of frames in which it agreed (negative at the
+        # start of a longer probation), whether it moves, and whether its probation was prolonged.
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
         self._moves: BoolArray = np.zeros(0, dtype=bool)
         self._doubted: BoolArray = np.zeros(0, dtype=bool)
@@ -363,7 +364,7 @@ class Movers:
         estimate = self._refine(estimate.T_cam_world, matched, mask, camera)
         if np.count_nonzero(estimate.inliers) < _LEAST_PROVEN:
             return tracked
-        off = matched.weighed_residuals(estimate.T_cam_world, camera)
+        off = matched.weighted_residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
         inlier = mask.copy()
         inlier[mask] = estimate.inliers
@@ -423,11 +424,11 @@ class Movers:
         if np.count_nonzero(telling) < _LEAST_PROVEN:
             _count(self._agreed, matched.ids[agree])
             return tracked
-        off = matched.weighed_residuals(estimate.T_cam_world, camera)
+        off = matched.weighted_residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
         sigma = max(float(np.median(far[telling])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
         against = new & ~(far <= self._contradiction(sigma))
-        moved = (off - matched.weighed_residuals(tracked.estimate.T_cam_world, camera))[telling]
+        moved = (off - matched.weighted_residuals(tracked.estimate.T_cam_world, camera))[telling]
         pull = float(np.sum(moved**2))
         new_points = int(np.count_nonzero(new))
         least = least_pull(
@@ -437,7 +438,7 @@ class Movers:
             _count(self._agreed, matched.ids[agree & ~against])
             return tracked
         estimate = self._refine(estimate.T_cam_world, matched, proven, camera)
-        far = np.hypot(*matched.weighed_residuals(estimate.T_cam_world, camera).T)
+        far = np.hypot(*matched.weighted_residuals(estimate.T_cam_world, camera).T)
         inlier = new & ~against & (far <= self._contradiction(sigma))
         _count(self._agreed, matched.ids[inlier])
         inlier[proven] = estimate.inliers

@@ -13,20 +13,21 @@ from spslam.datasets.factory import open_sequence
 from spslam.frame import Features
 from spslam.frontend.extractors.feature_cache import CachedExtractor
 from spslam.frontend.extractors.registry import create_extractor
+from spslam.typing import Float32Array, UInt8Array
 
 
 @pytest.fixture(scope="module")
-def image() -> np.ndarray:
+def image() -> UInt8Array:
     return open_sequence("demo-small", sensor="mono")[0].image
 
 
-def sigma_of(features: Features) -> np.ndarray:
+def sigma_of(features: Features) -> Float32Array:
     assert features.relative_sigma is not None
     assert features.relative_sigma.dtype == np.float32
     return features.relative_sigma
 
 
-def test_coarse_corners_are_less_precise(image: np.ndarray) -> None:
+def test_coarse_corners_are_less_precise(image: UInt8Array) -> None:
     sigma = sigma_of(create_extractor(FeatureConfig(extractor="orb")).extract(image))
     levels = 0.7 * 1.2 ** (0.7 * np.arange(8))
     assert np.abs(sigma[:, None] - levels).min(axis=1).max() < 1e-5
@@ -46,7 +47,7 @@ def test_large_blobs_are_less_precise() -> None:
     assert large > 1.5 * small
 
 
-def test_sure_maxima_of_superpoint_are_more_precise(image: np.ndarray) -> None:
+def test_sure_maxima_of_superpoint_are_more_precise(image: UInt8Array) -> None:
     found = create_extractor(FeatureConfig()).extract(image)
     sigma = sigma_of(found)
     order = np.argsort(found.scores)
@@ -59,7 +60,7 @@ def test_sure_maxima_of_superpoint_are_more_precise(image: np.ndarray) -> None:
 @pytest.mark.parametrize("extractor", ["orb", "superpoint"])
 @pytest.mark.parametrize("subpixel", [True, False])
 def test_the_cache_keeps_it(
-    extractor: str, subpixel: bool, image: np.ndarray, tmp_path: Path
+    extractor: str, subpixel: bool, image: UInt8Array, tmp_path: Path
 ) -> None:
     config = FeatureConfig(extractor=extractor, subpixel=subpixel)
     wrapped = create_extractor(config)
@@ -72,7 +73,7 @@ def test_the_cache_keeps_it(
 
 
 def test_it_has_one_value_for_each_keypoint() -> None:
-    keypoints, scores, descriptors = np.zeros((3, 2)), np.zeros(3), np.zeros((3, 8))
+    keypoints, scores, descriptors = (np.zeros(shape, np.float32) for shape in ((3, 2), 3, (3, 8)))
     with pytest.raises(ValueError, match=r"relative_sigma \(2,\)"):
         Features(keypoints, scores, descriptors, np.ones(2, np.float32))
     for wrong in (0.0, -1.0, np.nan, np.inf):
