@@ -89,7 +89,7 @@ _ENOUGH = 45
 # Largest residual of a point that agrees with the predicted pose, pixels.
 _EXPECTED_PX = 4.0
 # Number of additional frames of probation of a point that is new while points move.
-_LONGER = np.int16(3)
+_LONGER = 3
 # Upper limit of the number of agreeing frames per point: prevents overflow.
 _MOST = np.int16(1000)
 
