@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -43,6 +44,22 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool]) -> N
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until, "the condition was not reached in time"
         time.sleep(0.02)
+
+
+def wait_for_a_reader(process: subprocess.Popen[str], pipe: Path) -> int:
+    """Open a pipe for writing once the process reads it, so that it waits for what is written."""
+    opened = list[int]()
+
+    def has_reader() -> bool:
+        try:
+            opened.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        return bool(opened)
+
+    wait_for(process, has_reader)
+    return opened[0]
 
 
 def logged(folder: Path, pattern: str) -> Callable[[], bool]:
@@ -127,11 +144,11 @@ def test_a_signal_ends_waiting_for_a_calibration(blocked: Path, tmp_path: Path) 
         "--out",
         str(tmp_path / "out"),
     )
-    # Whether it still imports or already waits, it must end in the same way.
-    time.sleep(1.5)
+    writer = wait_for_a_reader(process, tmp_path / "pipe.yaml")
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
     code, out, err = ended(process)
+    os.close(writer)
     assert (code, out, err) == (130, "", "stopped by ^C\n")
     assert time.monotonic() - begun < 10
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "pipe.yaml"]
