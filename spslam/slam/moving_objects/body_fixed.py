@@ -69,9 +69,9 @@ _AGREE_FRACTION = 0.1
 _FAR_M = 1e6
 # The convex hull of the agreeing points must cover at least this fraction of the image ...
 _LEAST_HULL = 0.25
-# ... and this multiple of the candidates' hull. Otherwise the agreeing points may be an object that
-# moves while the camera stands still.
-_HULL_RATIO = 0.8
+# ... and this multiple of the hull of what keeps its place. Otherwise the agreeing points may be an
+# object that moves while the camera stands still.
+_HULL_RATIO = 1.0
 # Least fraction of the tested candidates that contradict the motion; fewer have a wrong depth.
 _AGAINST = 0.2
 # Processed frames between two tests: initially and after a contradiction.
@@ -377,10 +377,23 @@ class BodyFixed:
         if np.count_nonzero(agree) < max(_LEAST_OTHERS, _AGREE * len(agree)):
             return None
         hull = hull_fraction(observations.pixels[now[agree]], camera)
-        if hull < max(_LEAST_HULL, _HULL_RATIO * hull_fraction(points["pixel"][old], camera)):
+        if hull < max(_LEAST_HULL, _HULL_RATIO * hull_fraction(self._in_place(old), camera)):
             return None
         self._count_moving(observations.pixels[now[agree]], camera)
         return distance
+
+    def _in_place(self, old: IntArray) -> FloatArray:
+        """Pixels (K, 2) of what keeps its place: tested candidates (rows), and others that do.
+
+        Until the first points are known to be fixed, they are all candidates, however young: a wall
+        behind a moving object has few corners that last. Later, points of the world last, too,
+        whenever the camera stops.
+        """
+        points = self._points
+        assert points is not None
+        fixed = np.flatnonzero(points["fixed"])
+        others = fixed if len(fixed) else self._candidates()
+        return np.asarray(points["pixel"][np.union1d(old, others)])
 
     def _by_depth(
         self,

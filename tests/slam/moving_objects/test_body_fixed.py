@@ -201,6 +201,34 @@ def test_nothing_is_left_out_when_an_object_moves_before_a_standing_camera(
     assert 0.2 < np.mean(inner) < 0.6
 
 
+def turn(yaw: float) -> np.ndarray:
+    """A rotation about the vertical axis 4.5 m ahead."""
+    R, centre = geometry.so3_exp(np.array([0.0, yaw, 0.0])), np.array([0.0, 0.0, 4.5])
+    return geometry.make_transform(R, centre - R @ centre)
+
+
+def test_a_wall_whose_corners_come_and_go_behind_an_object_stays_in_the_map(landmarks) -> None:
+    """Corners that last are beside the object only, so that their hull is smaller than its."""
+    scene, fixed = landmarks.box(4000), detector()
+    x, y = scene.points[:, :2].T / scene.points[:, 2]
+    inner = np.maximum(np.abs(x), np.abs(y)) < 0.45
+    beside = ~inner & (np.abs(y) < 0.3) & (x < 0.6) & (x > 0.45)
+    ids_of_all = np.arange(len(inner))
+    ids_of_few = ids_of_all % 5 == 0
+    rest = scene.points.copy()
+    for index in range(30):
+        scene.points = rest.copy()
+        # It turns, too: what stays in place could otherwise be far away.
+        scene.points[inner] = geometry.apply(turn(0.01 * index), rest[inner])
+        observations = scene.observe(landmarks.pose(), index, depth=False, noise_px=0.2)
+        ids = scene.labels[index]
+        # Each corner of the wall is there for five of thirty frames.
+        there = np.where(inner | beside, ids_of_few, (ids_of_all + index) % 30 < 5)[ids]
+        observations = observations.select(there)
+        fixed.update(observations, scene.mono)
+        assert not fixed.of(observations, scene.mono).any()
+
+
 def test_bad_frames_do_not_hide_the_body(landmarks) -> None:
     scene, body, fixed = landmarks.box(800), Body(BONNET), detector()
     for index, pose in enumerate(sway(landmarks, 36)):
