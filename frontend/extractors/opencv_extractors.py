@@ -45,6 +45,9 @@ class _OpenCvExtractor(Extractor):
         ConfigError: weights are given, which these extractors do not use.
     """
 
+    # Fraction of the keypoints that are spread evenly; the best scores are the rest.
+    _spread_fraction = 0.5
+
     def __init__(self, config: FeatureConfig) -> None:
         if config.weights is not None:
             raise ConfigError(
@@ -81,6 +84,7 @@ class _OpenCvExtractor(Extractor):
                 scores[candidates],
                 self._config.max_keypoints,
                 self._config.spread_cell,
+                self._spread_fraction,
             )
         ]
         for rank, index in enumerate(kept):
@@ -156,6 +160,8 @@ class OrbExtractor(_OpenCvExtractor):
     # L2 distance of unit descriptors; equals 58 of 256 different bits.
     max_descriptor_distance = 0.95
     pixel_sigma = 1.0
+    # Its scores are differences of brightness: the best of them crowd on the best textured object.
+    _spread_fraction = 1.0
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__(config)

@@ -349,7 +349,11 @@ def first_at_each_pixel(
 
 
 def spread_top_k(
-    keypoints: NDArray[np.float32], scores: NDArray[np.float32], count: int, cell: int
+    keypoints: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    count: int,
+    cell: int,
+    fraction: float = 0.5,
 ) -> NDArray[np.int64]:
     """Choose at most `count` points that are spread over the image.
 
@@ -363,6 +367,7 @@ def spread_top_k(
         scores: (N,).
         count: how many points to keep.
         cell: side of a cell, pixels; 0: keep the best scores, wherever they are.
+        fraction: fraction of `count` that the rounds choose, instead of half.
 
     Returns:
         Indices of the chosen points, best score first.
@@ -375,8 +380,9 @@ def spread_top_k(
         (row - row.min()) * (column.max() - column.min() + 1) + column - column.min()
     )
     chosen = np.zeros(len(order), np.bool_)
-    chosen[stable_order(round_of)[: count // 2]] = True
-    chosen[np.flatnonzero(~chosen)[: count - count // 2]] = True
+    by_rounds = int(fraction * count)
+    chosen[stable_order(round_of)[:by_rounds]] = True
+    chosen[np.flatnonzero(~chosen)[: count - by_rounds]] = True
     return order[chosen]
 
 

@@ -33,7 +33,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from spslam.backend_interfaces import MEDIAN_LENGTH, PoseEstimate, PoseSolver
 from spslam.camera import Camera
@@ -41,6 +40,7 @@ from spslam.config import Config
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import counted, notice
 from spslam.slam.moving_objects.matched_points import MatchedPoints
+from spslam.slam.moving_objects.moved_places import MovedPlaces
 from spslam.slam.moving_objects.pull import LEAST_TOGETHER, alignment, least_pull
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, rival
 from spslam.slam.track_results import TrackedFrame, hull_fraction
@@ -77,13 +77,10 @@ _NEAR_SIGMAS = 2.5
 _NEAR_PX = 0.5
 # A frame is doubtful if at least this fraction of the cells moves.
 _HALF = 0.45
-# Suspects: a new point is one if points moved within this distance of it, as a fraction of the
-# longer side of the image ...
-_NEIGHBOURHOOD = 1 / 16
-# ... in at least one of this number of frames before it.
-_MEMORY_FRAMES = 20
-# With fewer proven inliers, new points elsewhere take part in the pose.
-_SURE_PROVEN = 30
+# With fewer proven inliers, and measured depths, new points take part in the pose ...
+_MANY = 100
+# ... if they shift it by less than this χ².
+_SAME_POSE_CHI2 = 16.0
 # With fewer proven points, as many of those that agreed most often take their place.
 _ENOUGH = 45
 # Largest residual of a point that agrees with the predicted pose, pixels.
@@ -132,8 +129,7 @@ class Movers:
         self._began_moving: FloatArray | None = None
         # Timestamps and numbers of proven points of the last frames.
         self._recent: deque[tuple[float, int]] = deque(maxlen=_RECENT)
-        # Index of the frame and pixels (K, 2) of the points that moved, of the last frames.
-        self._where: deque[tuple[int, FloatArray]] = deque(maxlen=_MEMORY_FRAMES)
+        self._places = MovedPlaces()
 
     def trust(self, slam_map: Map) -> None:
         """Mark all points of the map as proven, because nothing can test them yet."""
@@ -257,7 +253,7 @@ class Movers:
         tracked = self._not_taken_over(tracked, camera, track_by_proven)
         matched = MatchedPoints.of(tracked, slam_map)
         self._doubt_new(tracked.observations.index, matched.ids)
-        suspect = self._are_suspect(tracked.observations.index, matched, camera)
+        suspect = self._are_suspect(tracked.observations.index, matched.ids)
         voters = self._voters(tracked, matched, suspect, predicted, camera)
         if voters is not None:
             tracked = self._at_pose_of(voters, tracked, matched, camera)
@@ -276,11 +272,7 @@ class Movers:
 
     def on_guard(self, index: int) -> bool:
         """Whether points moved in this frame (index) or in one of the last frames."""
-        return bool(self._moved_lately(index))
-
-    def _moved_lately(self, index: int) -> list[FloatArray]:
-        """Return the pixels (K, 2) of the points that moved in this frame and each of the last."""
-        return [pixels for frame, pixels in self._where if index - frame <= _MEMORY_FRAMES]
+        return self._places.any_lately(index)
 
     # -- steps of `judge` --------------------------------------------------------------------------
 
@@ -330,8 +322,9 @@ class Movers:
     ) -> _Voters | None:
         """Return the matches that decide about the pose; None: all of them.
 
-        Suspects (M,) do not vote. If too few others are left, those that agree with the predicted
-        pose do, where most do not: the camera does not follow an object at once.
+        Suspects (M,) do not vote. If too few others are left, those vote that agreed most often,
+        then those that are not where points moved. Last come those that agree with the predicted
+        pose, where most do not: the camera does not follow an object at once.
         """
 
         def are_enough(mask: BoolArray) -> bool:
@@ -343,15 +336,26 @@ class Movers:
         if not np.any(suspect & matched.inlier):
             return None
         if are_enough(~suspect & matched.inlier):
-            return _Voters(~suspect, tracked.estimate.T_cam_world)
-        if predicted is None:
-            return None
-        expected = np.hypot(*matched.residuals(predicted, camera).T) <= _EXPECTED_PX
-        for least in range(self._config.probation_frames - 1, -_LONGER, -1):
-            longest = expected & (self._agreed[matched.ids] >= least)
-            if np.count_nonzero(longest) >= _ENOUGH and are_enough(longest):
-                return _Voters(longest, predicted)
-        if np.mean(expected[matched.inlier]) < 0.5 and are_enough(expected):
+            few = bool(np.count_nonzero(~suspect & matched.inlier) < _MANY)
+            return _Voters(
+                ~suspect, tracked.estimate.T_cam_world, others_join=few and camera.has_depth
+            )
+        expected = np.zeros(len(suspect), dtype=bool)
+        if predicted is not None:
+            expected = np.hypot(*matched.residuals(predicted, camera).T) <= _EXPECTED_PX
+            for least in range(self._config.probation_frames - 1, -_LONGER, -1):
+                longest = expected & (self._agreed[matched.ids] >= least)
+                if np.count_nonzero(longest) >= _ENOUGH and are_enough(longest):
+                    return _Voters(longest, predicted)
+        index = tracked.observations.index
+        elsewhere = ~(suspect & self._places.are_near(matched.pixels, index, camera))
+        if are_enough(elsewhere & matched.inlier):
+            return None if elsewhere.all() else _Voters(elsewhere, tracked.estimate.T_cam_world)
+        if (
+            predicted is not None
+            and np.mean(expected[matched.inlier]) < 0.5
+            and are_enough(expected)
+        ):
             return _Voters(expected, predicted)
         return None
 
@@ -364,11 +368,11 @@ class Movers:
         estimate = self._refine(estimate.T_cam_world, matched, mask, camera)
         if np.count_nonzero(estimate.inliers) < _LEAST_PROVEN:
             return tracked
+        if voters.others_join:
+            estimate, mask = self._joined(estimate, mask, matched, camera)
         off = matched.weighted_residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
-        inlier = mask.copy()
-        inlier[mask] = estimate.inliers
-        sigma = max(float(np.median(far[inlier])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
+        inlier, sigma = _inliers_and_sigma(estimate, mask, far)
         against = ~mask & ~(far <= self._contradiction(sigma))
         inlier |= ~mask & ~against
         self._agreed[matched.ids[against]] = -_LONGER
@@ -376,22 +380,28 @@ class Movers:
             self._note(tracked, matched, camera, against)
         return matched.at_pose(estimate, tracked, inlier)
 
-    def _are_suspect(self, index: int, matched: MatchedPoints, camera: Camera) -> BoolArray:
-        """(M,) which matches are of new points, if points moved in the last frames.
+    def _joined(
+        self, estimate: PoseEstimate, mask: BoolArray, matched: MatchedPoints, camera: Camera
+    ) -> tuple[PoseEstimate, BoolArray]:
+        """Return the pose of the voters (mask) and all that agree with it, and the mask of both.
 
-        With few proven points, only the new ones near those that moved.
+        A few distant points leave the position uncertain by a decimetre. The pose of all must
+        explain the voters as well as their own does: an object among the others would pull it away.
         """
-        new = self._agreed[matched.ids] < self._config.probation_frames
-        places = self._moved_lately(index)
-        if not places or not new.any():
-            return np.zeros(len(new), dtype=bool)
-        if np.count_nonzero(matched.inlier & ~new) >= _SURE_PROVEN:
-            return new
-        reach = _NEIGHBOURHOOD * max(camera.width, camera.height)
-        nearest, _ = cKDTree(np.concatenate(places)).query(
-            matched.pixels, distance_upper_bound=reach
-        )
-        return np.asarray(new & np.isfinite(nearest))
+        off = matched.weighted_residuals(estimate.T_cam_world, camera)
+        far = np.hypot(*off.T)
+        inlier, sigma = _inliers_and_sigma(estimate, mask, far)
+        all_agreeing = mask | (far <= self._contradiction(sigma))
+        joined = self._refine(estimate.T_cam_world, matched, all_agreeing, camera)
+        shift = (matched.weighted_residuals(joined.T_cam_world, camera) - off)[inlier]
+        within = float(np.sum(shift**2)) < _SAME_POSE_CHI2 * sigma**2
+        return (joined, all_agreeing) if within else (estimate, mask)
+
+    def _are_suspect(self, index: int, ids: IntArray) -> BoolArray:
+        """(M,) which points (ids) are new, if points moved in the last frames."""
+        if not self.on_guard(index):
+            return np.zeros(len(ids), dtype=bool)
+        return np.asarray(self._agreed[ids] < self._config.probation_frames)
 
     def _doubt_what_is_left(self, tracked: TrackedFrame) -> None:
         """Mark a frame as doubtful if almost all recently proven points are lost among new ones."""
@@ -522,7 +532,7 @@ class Movers:
         """Mark the moving points of a frame."""
         index = tracked.observations.index
         self._moves[matched.ids[moving]] = True
-        self._where.append((index, matched.pixels[moving]))
+        self._places.add(index, matched.pixels[moving])
         self.moving.fractions[index] = max(
             float(np.mean(moving)), self.moving.fractions.get(index, 0.0)
         )
@@ -548,10 +558,27 @@ class _Voters:
     Attributes:
         mask: (M,) which of the matches.
         T_cam_world: (4, 4) pose near theirs.
+        others_join: whether the others that agree take part if that hardly changes the pose.
     """
 
     mask: BoolArray
     T_cam_world: FloatArray
+    others_join: bool = False
+
+
+def _inliers_and_sigma(
+    estimate: PoseEstimate, mask: BoolArray, far: FloatArray
+) -> tuple[BoolArray, float]:
+    """Return the inliers (M,) of the pose of some matches, and their standard deviation, pixels.
+
+    Args:
+        estimate: the pose.
+        mask: (M,) the matches that it was estimated from.
+        far: (M,) weighted reprojection errors at that pose, pixels.
+    """
+    inlier = mask.copy()
+    inlier[mask] = estimate.inliers
+    return inlier, max(float(np.median(far[inlier])) / MEDIAN_LENGTH, _LEAST_SIGMA_PX)
 
 
 def _count(counts: Counts, ids: IntArray) -> None:
