@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from spslam.config import FeatureConfig
+from spslam.datasets import open_sequence
+from spslam.datasets.world.disturbed import disturb
 from spslam.frontend.extractors.registry import create_extractor
 
 # The rounded sizes of levels differ between these widths.
@@ -39,3 +41,15 @@ def test_a_mirrored_image_has_mirrored_keypoints(width: int) -> None:
         assert np.count_nonzero(same) > 30
         off = there.keypoints[same, 0] - back[nearest[same], 0]
         assert abs(np.mean(off)) < 0.1, f"level {level}"
+
+
+def test_keypoints_do_not_crowd_on_the_best_texture() -> None:
+    disturbances = ["mover:fraction=0.4,speed=8,path=pass"]
+    wall = open_sequence("demo-small", sensor="mono")[50].image
+    image = disturb(open_sequence("demo-small", sensor="mono"), disturbances)[50].image
+    box = cv2.absdiff(wall, image) > 2
+    box = cv2.morphologyEx(box.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((15, 15))) > 0
+    features = create_extractor(FeatureConfig(extractor="orb")).extract(image)
+    x, y = np.rint(features.keypoints).astype(int).T
+    # The best scores alone would have 0.72 of the keypoints there.
+    assert np.mean(box) > 0.38 and np.mean(box[y, x]) < 0.6

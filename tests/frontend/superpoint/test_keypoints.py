@@ -105,6 +105,18 @@ def test_spread_keeps_the_best_of_each_cell(seed: int, total: int, count: int, c
             assert set(best) <= set(kept.tolist())
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_spread_by_rounds_gives_each_cell_its_share(fraction: float) -> None:
+    # The left half of the image has the best scores, and nine of ten points.
+    rng = np.random.default_rng(2)
+    x = np.concatenate([rng.uniform(0, 50, 900), rng.uniform(50, 100, 100)])
+    keypoints = np.stack([x, rng.uniform(0, 100, 1000)], axis=1).astype(np.float32)
+    scores = (rng.random(1000) + (x < 50)).astype(np.float32)
+    kept = spread_top_k(keypoints, scores, 64, 25, fraction)
+    # 16 cells; the rounds take as many on the right as on the left.
+    assert np.count_nonzero(x[kept] >= 50) == round(64 * fraction / 2)
+
+
 def test_spread_does_not_depend_on_the_order_of_points() -> None:
     rng = np.random.default_rng(0)
     keypoints = rng.integers(0, 60, (200, 2)).astype(np.float32)
