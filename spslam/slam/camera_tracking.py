@@ -175,11 +175,11 @@ class CameraTracking:
         observations = tracked.observations
         prediction = self.motion.predict(observations.timestamp, slam_map)
 
-        def track_by_proven() -> TrackedFrame | None:
-            proven = self.movers.proven(slam_map, self.local_map(slam_map)[1])
-            return self._tracker.track(observations, slam_map, camera, prediction, proven)
+        def track_by_known() -> TrackedFrame | None:
+            known = self.movers.known(slam_map, self.local_map(slam_map)[1])
+            return self._tracker.track(observations, slam_map, camera, prediction, known)
 
-        judged = self.movers.judge(tracked, slam_map, camera, prediction, track_by_proven)
+        judged = self.movers.judge(tracked, slam_map, camera, prediction, track_by_known)
         return self._steadied(judged, slam_map)
 
     def _steadied(self, tracked: TrackedFrame, slam_map: Map) -> TrackedFrame:

@@ -6,7 +6,8 @@ permanent. Close points weigh more, so an object over a quarter of the image can
 along. Three checks, in this order for each frame:
 
 1. Takeover: most proven points vanish from one frame to the next while new points are inliers. The
-   frame is tracked again with the proven points alone.
+   frame is tracked again with the proven points alone. While few are left behind an object, all
+   inliers of the frame before count as proven here.
 2. Probation: a new point is proven after it agreed for some frames with the pose of the proven
    points. New points that contradict this pose and pull the camera away from it are moving; the
    pose of the proven points is used.
@@ -59,7 +60,7 @@ _LEAST_HULL = 0.05
 _PULLED_PX = 0.15
 # Probation: floor of the standard deviation of the residuals, pixels.
 _LEAST_SIGMA_PX = 0.05
-# Takeover: tracking with the proven points alone must give this multiple of their inliers.
+# Takeover: tracking with the known points alone must give this multiple of their inliers.
 _MORE = 2
 # Takeover: the frame is doubtful if its inliers cover a smaller fraction of the image.
 _LITTLE = 0.35
@@ -122,6 +123,8 @@ class Movers:
         self._moves: BoolArray = np.zeros(0, dtype=bool)
         self._doubted: BoolArray = np.zeros(0, dtype=bool)
         self._proven_before = 0
+        # Inliers of the last frame: the proven ones, or all of them behind an object that left few.
+        self._known_before: IntArray = np.zeros(0, dtype=np.int64)
         # (P, 3) first positions of the first points by id, number of frames checked against them,
         # and pixels in the first keyframe of the points that proved to move.
         self._first: FloatArray = np.zeros((0, 3))
@@ -135,7 +138,7 @@ class Movers:
         """Mark all points of the map as proven, because nothing can test them yet."""
         self._reserve(slam_map)
         self._agreed[: slam_map.next_ids[0]] = self._config.probation_frames
-        self._proven_before = 0
+        self._proven_before, self._known_before = 0, np.zeros(0, dtype=np.int64)
 
     def begin(self, slam_map: Map, keyframe_id: int, watch: bool) -> None:
         """Mark the points of a new map as proven, and remove those that `outvotes` found to move.
@@ -227,10 +230,14 @@ class Movers:
         self._reserve(slam_map)
         return (ids >= 0) & self._moves[ids]
 
-    def proven(self, slam_map: Map, ids: IntArray) -> IntArray:
-        """Return those of the points (ids) that are proven to stand still."""
+    def known(self, slam_map: Map, ids: IntArray) -> IntArray:
+        """Return those of the points (ids) that are known to stand still.
+
+        They are the proven ones. While few of these are left behind an object, they are also the
+        inliers of the frame before.
+        """
         self._reserve(slam_map)
-        return ids[self._agreed[ids] >= self._config.probation_frames]
+        return ids[self._are_known(ids)]
 
     def judge(
         self,
@@ -238,7 +245,7 @@ class Movers:
         slam_map: Map,
         camera: Camera,
         predicted: FloatArray | None,
-        track_by_proven: Callable[[], TrackedFrame | None],
+        track_by_known: Callable[[], TrackedFrame | None],
     ) -> TrackedFrame:
         """Return the frame at the pose of the static points, with these points alone.
 
@@ -247,10 +254,10 @@ class Movers:
             slam_map: that it was tracked in.
             camera: of the frame.
             predicted: (4, 4) predicted pose; None without a prediction.
-            track_by_proven: tracks the frame by its proven points alone.
+            track_by_known: tracks the frame by its `known` points alone.
         """
         self._reserve(slam_map)
-        tracked = self._not_taken_over(tracked, camera, track_by_proven)
+        tracked = self._not_taken_over(tracked, camera, track_by_known)
         matched = MatchedPoints.of(tracked, slam_map)
         self._doubt_new(tracked.observations.index, matched.ids)
         suspect = self._are_suspect(tracked.observations.index, matched.ids)
@@ -264,9 +271,10 @@ class Movers:
             votes = np.ones(len(matched.ids), dtype=bool) if voters is None else voters.mask
             judged = self._by_most_of_the_image(tracked, matched, votes, camera)
         tracked = judged
-        self._proven_before = int(
-            np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames)
-        )
+        proven = tracked.seen[self._agreed[tracked.seen] >= self._config.probation_frames]
+        self._proven_before = len(proven)
+        few = len(proven) < _MANY and self.on_guard(tracked.observations.index)
+        self._known_before = np.sort(tracked.seen) if few else proven
         self._doubt_what_is_left(tracked)
         return tracked
 
@@ -287,30 +295,27 @@ class Movers:
         self,
         tracked: TrackedFrame,
         camera: Camera,
-        track_by_proven: Callable[[], TrackedFrame | None],
+        track_by_known: Callable[[], TrackedFrame | None],
     ) -> TrackedFrame:
-        """Return the frame tracked by proven points if new ones took over; keep their matches."""
-        proven = int(np.count_nonzero(self._agreed[tracked.seen] >= self._config.probation_frames))
-        if (
-            proven >= self._config.takeover_fraction * self._proven_before
-            or tracked.inliers - proven < max(proven, _LEAST_NEW)
-        ):
+        """Return the frame tracked by known points if new ones took over; keep their matches."""
+        known = int(np.count_nonzero(self._are_known(tracked.seen)))
+        enough = self._config.takeover_fraction * len(self._known_before)
+        if known >= enough or tracked.inliers - known < max(known, _LEAST_NEW):
             return tracked
-        again = track_by_proven()
-        least = max(
-            _LEAST_PROVEN, self._config.takeover_fraction * self._proven_before, _MORE * proven
-        )
+        again = track_by_known()
+        least = max(_LEAST_PROVEN, enough, _MORE * known)
         if again is None or again.inliers < least or again.inlier_coverage(camera) < _LEAST_HULL:
             return tracked
         if again.inlier_coverage(camera) < _LITTLE:
             self.moving.doubts.add(tracked.observations.index)
         new = np.where(tracked.point_ids >= 0, tracked.point_ids, tracked.rejected)
-        new[
-            (new < 0)
-            | (self._agreed[new] >= self._config.probation_frames)
-            | (again.point_ids >= 0)
-        ] = NO_POINT
+        new[(new < 0) | self._are_known(new) | (again.point_ids >= 0)] = NO_POINT
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
+
+    def _are_known(self, ids: IntArray) -> BoolArray:
+        """(N,) which points (ids) are proven or were among the last frame's known inliers."""
+        proven = self._agreed[ids] >= self._config.probation_frames
+        return np.asarray(proven | np.isin(ids, self._known_before))
 
     def _voters(
         self,
