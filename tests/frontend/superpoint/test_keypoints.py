@@ -106,7 +106,7 @@ def test_spread_keeps_the_best_of_each_cell(seed: int, total: int, count: int, c
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
-def test_spread_by_rounds_gives_each_cell_its_share(fraction: float) -> None:
+def test_rounds_take_as_many_points_of_each_cell(fraction: float) -> None:
     # The left half of the image has the best scores, and nine of ten points.
     rng = np.random.default_rng(2)
     x = np.concatenate([rng.uniform(0, 50, 900), rng.uniform(50, 100, 100)])

@@ -121,7 +121,7 @@ def test_points_that_moved_are_not_in_the_map() -> None:
         ("demo-small stereo", "orb", ["mover:fraction=0.4,speed=8,path=pass,seed=3"]),
         # 40 of the proven points are left, on a wall, and decide with hundreds of new ones.
         ("demo-small@3 stereo", "orb", ["mover:fraction=0.4,speed=8,path=pass,seed=2"]),
-        # 20 proven points are left; those of the box take over at the next frame.
+        # 20 proven points are left; moving ones take over at the next frame.
         ("demo-small rgbd", "orb", ["mover:fraction=0.4,speed=-1,path=appear"]),
         ("demo-small rgbd", "superpoint", ["mover:fraction=0.4,speed=-1,path=appear,seed=1"]),
         (
