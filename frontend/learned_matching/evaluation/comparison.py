@@ -15,8 +15,8 @@ from spslam.typing import FloatArray, IntArray, UInt8Array
 
 from ...matching.matching import DescriptorMatcher
 from ...training.evaluation.homography_metrics import Estimator
-from ..training.configuration import ViewConfig
-from ..training.views import PosedImage
+from ..data.view_config import ViewConfig
+from ..data.views import PosedImage
 from .evaluation_pairs import (
     frame_match_pairs,
     photo_match_pairs,

@@ -12,9 +12,9 @@ from spslam.typing import FloatArray, UInt8Array
 
 from ...photos import evenly_spread
 from ...training.data.homography_sets import scene_pairs
-from ..training.configuration import ViewConfig
-from ..training.view_store import View
-from ..training.views import PosedImage, photo_views, posed_views
+from ..data.view_config import ViewConfig
+from ..data.view_store import View
+from ..data.views import PosedImage, photo_views, posed_views
 from .metrics import MatchPair, Pose
 
 # Seed of the warps of held-out photographs. It differs from that of training, so that a photograph

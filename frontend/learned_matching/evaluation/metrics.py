@@ -12,8 +12,8 @@ from spslam.typing import FloatArray, IntArray
 
 from ...training.evaluation.homography_metrics import Estimator, area_under_curve, homography_error
 from ...training.evaluation.pose_evaluation import matched_pose_error
-from ..training.true_matches import IGNORED, ViewPoints, true_matches
-from ..training.view_store import View
+from ..data.true_matches import IGNORED, ViewPoints, true_matches
+from ..data.view_store import View
 
 # Function that matches two views: `matches0` (N0,).
 MatchViews = Callable[["MatchPair"], IntArray]

@@ -1,1 +1,1 @@
-"""Training of learned matchers: views, pairs, losses, the loop."""
+"""Training of learned matchers: pairs, losses, the loop."""

@@ -9,12 +9,8 @@ from pydantic import Field, model_validator
 from spslam.config import load_settings
 from spslam.config.stage import Stage
 
-from ...training.config import (
-    HomographyConfig,
-    OptimizerConfig,
-    PhotometricConfig,
-    ScheduleConfig,
-)
+from ...training.config import OptimizerConfig, ScheduleConfig
+from ..data.view_config import ViewConfig
 from ..weights import HEAD_WIDTH, MatcherShape
 
 # Folder of the built-in configurations, below configs.
@@ -36,32 +32,6 @@ class MatcherNetworkConfig(Stage):
     def shape(self, descriptor_dim: int) -> MatcherShape:
         """Return the shape of a network for descriptors of this length."""
         return MatcherShape(descriptor_dim, self.width, self.layers)
-
-
-class ViewConfig(Stage):
-    """Views whose features are extracted once, before the training."""
-
-    weights: str = Field(
-        "superpoint_lite",
-        description="network whose features are matched: a file or a built-in name",
-    )
-    size: tuple[int, int] = Field((240, 320), description="height and width, pixels")
-    keypoints: int = Field(512, ge=32, le=4096, description="maximum keypoints of a view")
-    spread_cell: int = Field(64, ge=0, le=512, description="as features.spread_cell, pixels")
-    per_group: int = Field(
-        5, ge=2, le=32, description="views of a photograph, or of a spot of a world"
-    )
-    homography: HomographyConfig = HomographyConfig(
-        patch_ratio=0.7,
-        scale=0.45,
-        perspective=0.3,
-        rotation_deg=60.0,
-        allow_artifacts=True,
-    )
-    photometric: PhotometricConfig = PhotometricConfig()
-    erosion_px: int = Field(
-        4, ge=0, description="border of a warped photograph without keypoints, pixels"
-    )
 
 
 class WorldConfig(Stage):

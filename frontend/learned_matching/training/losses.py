@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..data.true_matches import IGNORED
 from ..network import Assignment
 from ..torch_matching import UNMATCHED
-from .true_matches import IGNORED
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from spslam.errors import DatasetError, TrainingError
 
+from ..data.true_matches import IGNORED, ViewPoints, true_matches
+from ..data.view_store import ViewStore
 from ..network import normalised_positions
 from ..torch_matching import UNMATCHED
 from .configuration import PairConfig
 from .losses import TrueMatches
-from .true_matches import IGNORED, ViewPoints, true_matches
-from .view_store import ViewStore
 
 # Fewest keypoints of each view of a group that is trained with.
 _LEAST_KEYPOINTS = 32

@@ -17,6 +17,8 @@ from ...photos import find_photos, held_out
 from ...training.loop.progress import Progress
 from ...training.loop.training_loop import LoopOptions, TrainingResult
 from ...training.processes import Processes
+from ..data.view_store import View, ViewStore, digest_names, fill
+from ..data.views import PosedImage, photo_views, posed_views, view_extractor
 from ..evaluation.evaluation_pairs import photo_match_pairs, world_match_pairs
 from ..matcher_file import describe_matcher, read_matcher, write_matcher
 from ..network import MatcherNetwork
@@ -25,8 +27,6 @@ from .configuration import MatcherConfig
 from .pairs import PairSampler
 from .training_loop import MatcherTrainer
 from .validation import MatcherValidation
-from .view_store import View, ViewStore, digest_names, fill
-from .views import PosedImage, photo_views, posed_views, view_extractor
 
 # Name of the weights file in the folder of a training.
 WEIGHTS = "matcher.safetensors"

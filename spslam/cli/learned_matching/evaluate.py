@@ -25,8 +25,8 @@ from spslam.cli.training.posed_frames import posed_frames
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from spslam.frontend.learned_matching.data.views import PosedImage
     from spslam.frontend.learned_matching.training.configuration import MatcherConfig
-    from spslam.frontend.learned_matching.training.views import PosedImage
     from spslam.interfaces import Extractor, Matcher
 
 

@@ -17,7 +17,7 @@ from spslam.map.map import Map, Origin
 from spslam.typing import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from spslam.frontend.learned_matching.training.view_store import View
+    from spslam.frontend.learned_matching.data.view_store import View
 
 # Fewest points that two keyframes of a group share.
 _LEAST_SHARED = 20
@@ -101,7 +101,7 @@ def _groups(shown: Map, per_group: int) -> list[tuple[int, ...]]:
 
 def _view(shown: Map, keyframe: int, seen: IntArray, size: tuple[int, int]) -> View:
     """Return the features in a part of a keyframe's image around the points `seen`, and places."""
-    from spslam.frontend.learned_matching.training.view_store import View
+    from spslam.frontend.learned_matching.data.view_store import View
 
     origin = shown.origin
     assert origin is not None

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from spslam.frontend.learned_matching.data.views import PosedImage
     from spslam.frontend.learned_matching.training.run import SpotRenderer
-    from spslam.frontend.learned_matching.training.views import PosedImage
 
 
 def open_world(name: str, size: tuple[int, int], largest_angle_deg: float) -> SpotRenderer:
     """Open a built-in world; see `spslam.datasets.world.viewpoints.SpotViews`."""
     from spslam.datasets.world.viewpoints import SpotViews
-    from spslam.frontend.learned_matching.training.views import PosedImage
+    from spslam.frontend.learned_matching.data.views import PosedImage
 
     world = SpotViews(name, size, largest_angle_deg)
 

@@ -9,8 +9,8 @@ from point_room import PointRoom, components_of, drive, sway
 
 from spslam.cli.learned_matching.map_views import read_map_groups
 from spslam.errors import DatasetError, WeightsError
-from spslam.frontend.learned_matching.training.true_matches import ViewPoints, true_matches
-from spslam.frontend.learned_matching.training.view_store import View
+from spslam.frontend.learned_matching.data.true_matches import ViewPoints, true_matches
+from spslam.frontend.learned_matching.data.view_store import View
 from spslam.map.io import load_map
 
 SIZE = (240, 320)

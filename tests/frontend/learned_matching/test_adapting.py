@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from spslam.frontend.learned_matching.card import matcher_beside
+from spslam.frontend.learned_matching.data.views import PosedImage
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
     read_matcher,
@@ -18,7 +19,6 @@ from spslam.frontend.learned_matching.matcher_file import (
 from spslam.frontend.learned_matching.network import MatcherNetwork
 from spslam.frontend.learned_matching.training import adapting
 from spslam.frontend.learned_matching.training.run import SpotRenderer
-from spslam.frontend.learned_matching.training.views import PosedImage
 from spslam.frontend.learned_matching.weights import MatcherShape
 from spslam.frontend.superpoint.checkpoints import (
     find_weights,

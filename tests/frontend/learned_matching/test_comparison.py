@@ -9,6 +9,8 @@ import pytest
 from spslam.config import FeatureConfig
 from spslam.frame import Features
 from spslam.frontend.extractors.registry import create_extractor
+from spslam.frontend.learned_matching.data.view_config import ViewConfig
+from spslam.frontend.learned_matching.data.views import PosedImage
 from spslam.frontend.learned_matching.evaluation.comparison import (
     ComparisonData,
     compare_matchers,
@@ -19,8 +21,6 @@ from spslam.frontend.learned_matching.evaluation.evaluation_pairs import (
     world_match_pairs,
 )
 from spslam.frontend.learned_matching.evaluation.metrics import judge
-from spslam.frontend.learned_matching.training.configuration import ViewConfig
-from spslam.frontend.learned_matching.training.views import PosedImage
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.training.config import HomographyConfig
 from spslam.typing import IntArray

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from spslam.frame import Features, KeypointView
+from spslam.frontend.learned_matching.data.true_matches import IGNORED
 from spslam.frontend.learned_matching.matcher import LearnedMatcher
 from spslam.frontend.learned_matching.network import (
     Assignment,
@@ -23,7 +24,6 @@ from spslam.frontend.learned_matching.training.losses import (
     assignment_loss,
     match_counts,
 )
-from spslam.frontend.learned_matching.training.true_matches import IGNORED
 from spslam.frontend.learned_matching.weights import MatcherShape, MatcherWeights
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.interfaces import ViewMatches, WideStage

@@ -12,6 +12,8 @@ import torch
 from spslam.config import MatchingConfig
 from spslam.errors import ConfigError, DatasetError, TrainingError, WeightsError
 from spslam.frame import Features
+from spslam.frontend.learned_matching.data.true_matches import IGNORED
+from spslam.frontend.learned_matching.data.view_store import View, ViewStore, fill
 from spslam.frontend.learned_matching.matcher import LearnedMatcher, create_matcher
 from spslam.frontend.learned_matching.matcher_file import (
     describe_matcher,
@@ -26,9 +28,7 @@ from spslam.frontend.learned_matching.training.configuration import (
 )
 from spslam.frontend.learned_matching.training.pairs import PairSampler
 from spslam.frontend.learned_matching.training.training_loop import MatcherLossModel, MatcherTrainer
-from spslam.frontend.learned_matching.training.true_matches import IGNORED
 from spslam.frontend.learned_matching.training.unfinished import read_training
-from spslam.frontend.learned_matching.training.view_store import View, ViewStore, fill
 from spslam.frontend.matching.matching import DescriptorMatcher
 from spslam.frontend.superpoint.checkpoints import find_weights
 from spslam.frontend.training.loop.checkpoints import BEST, CHECKPOINT

@@ -4,6 +4,13 @@ import numpy as np
 import torch
 
 from spslam.frame import Features
+from spslam.frontend.learned_matching.data.true_matches import (
+    IGNORED,
+    ViewPoints,
+    true_matches,
+)
+from spslam.frontend.learned_matching.data.view_store import View
+from spslam.frontend.learned_matching.data.views import PosedImage, world_places
 from spslam.frontend.learned_matching.evaluation.metrics import (
     MatchPair,
     Pose,
@@ -11,13 +18,6 @@ from spslam.frontend.learned_matching.evaluation.metrics import (
     judge,
 )
 from spslam.frontend.learned_matching.torch_matching import UNMATCHED
-from spslam.frontend.learned_matching.training.true_matches import (
-    IGNORED,
-    ViewPoints,
-    true_matches,
-)
-from spslam.frontend.learned_matching.training.view_store import View
-from spslam.frontend.learned_matching.training.views import PosedImage, world_places
 from spslam.typing import FloatArray
 
 K = np.array([[200.0, 0, 160], [0, 200.0, 120], [0, 0, 1]])

@@ -23,7 +23,7 @@ from ...training.data.homography import (
     warp_images,
 )
 from ...training.data.photometric import augment
-from .configuration import ViewConfig
+from .view_config import ViewConfig
 from .view_store import View
 
 # Rays closer to the plane of the camera than this depth, metres, show nothing.
