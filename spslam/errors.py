@@ -128,5 +128,9 @@ class WorkerError(SpslamError):
     """A process that shares the work has ended before its time."""
 
 
+class ExtractorError(SpslamError):
+    """An extractor returns features that cannot be right, such as positions that are NaN."""
+
+
 class FeatureFileError(SpslamError):
     """A file of features or matches is damaged, foreign, or does not fit the command."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from spslam.camera import Camera
+from spslam.errors import ExtractorError
 
 Sensor = Literal["mono", "stereo", "rgbd"]
 # Least and largest relative standard deviation of a position.
@@ -151,6 +152,76 @@ class Features:
         """The features whose nearest pixel is True in a mask (H, W) of their image."""
         columns, rows = np.rint(self.keypoints.T).astype(np.int64)
         return self.select(mask[rows, columns])
+
+
+# Largest deviation of the length of a descriptor from 1; half precision is within 0.001.
+_LENGTH_TOLERANCE = 0.01
+# Largest distance of a keypoint from the image, pixels: refinement may move one at the border.
+_OUTSIDE_PX = 1.0
+
+
+def check_features(features: Any, shape: tuple[int, ...], name: str) -> Features:
+    """Check what an extractor returned, because wrong features are lost without a word.
+
+    Args:
+        features: what it returned.
+        shape: height and width of the image, pixels.
+        name: name of the extractor.
+
+    Returns:
+        The same features.
+
+    Raises:
+        ExtractorError: they are no `Features`, positions or descriptors are not finite, positions
+            are outside the image, or descriptors are neither packed bits nor floats of unit length.
+    """
+    if not isinstance(features, Features):
+        raise _wrong(name, f"{type(features).__name__}: expected spslam.frame.Features")
+    _check_positions(features.keypoints, shape, name)
+    _check_descriptors(features.descriptors, name)
+    return features
+
+
+def _check_positions(keypoints: NDArray[np.float32], shape: tuple[int, ...], name: str) -> None:
+    _check_finite(keypoints, "positions", name)
+    last = np.array(shape[1::-1]) - 1
+    outside = np.any((keypoints < -_OUTSIDE_PX) | (keypoints > last + _OUTSIDE_PX), axis=1)
+    if outside.any():
+        x, y = keypoints[outside][0]
+        raise _wrong(
+            name,
+            f"positions outside the image of {shape[1]}x{shape[0]} pixels, such as x {x:.1f}, "
+            f"y {y:.1f}: {np.count_nonzero(outside)} of {len(keypoints)} keypoints",
+        )
+
+
+def _check_descriptors(descriptors: NDArray[np.float32] | NDArray[np.uint8], name: str) -> None:
+    if descriptors.ndim == 2 and descriptors.dtype == np.uint8:
+        return
+    if descriptors.ndim != 2 or descriptors.dtype.kind != "f":
+        raise _wrong(
+            name,
+            f"descriptors {descriptors.shape} {descriptors.dtype}: expected (N, D) floats of unit "
+            "length or (N, B) uint8 packed bits",
+        )
+    _check_finite(descriptors, "descriptors", name)
+    if len(descriptors):
+        # Descriptors of a flat patch may be 0: they match nothing.
+        usual = float(np.median(np.sqrt(np.einsum("nd,nd->n", descriptors, descriptors))))
+        if abs(usual - 1.0) > _LENGTH_TOLERANCE:
+            wrong = f"descriptors of length {usual:.3g} (median)"
+            raise _wrong(name, f"{wrong}: expected 1 (divide each by its length)")
+
+
+def _check_finite(values: NDArray[np.generic], what: str, name: str) -> None:
+    # The sum is finite only if all values are; this is faster than a test of each.
+    if not np.isfinite(values.sum(dtype=np.float64)):
+        bad = int(np.count_nonzero(~np.isfinite(values).all(axis=1)))
+        raise _wrong(name, f"{what} that are not finite: {bad} of {len(values)} keypoints")
+
+
+def _wrong(name: str, what: str) -> ExtractorError:
+    return ExtractorError(f"the extractor {name} returned {what}")
 
 
 @dataclass(frozen=True, eq=False)

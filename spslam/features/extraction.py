@@ -19,9 +19,9 @@ from spslam import __version__
 from spslam.config import FeatureConfig
 from spslam.errors import DatasetError, FeatureFileError, FrameError
 from spslam.features.h5 import StoredFeatures
-from spslam.frame import unit_descriptors
+from spslam.frame import check_features, unit_descriptors
 from spslam.process.failures import is_out_of_memory
-from spslam.typing import BoolArray, Float32Array
+from spslam.typing import BoolArray
 
 if TYPE_CHECKING:
     from spslam.datasets.images.grey_levels import GreyScaling
@@ -175,7 +175,7 @@ def extract_scaled(
         mask: (H, W), where keypoints may be, but for the margin that runs keep; None: everywhere.
 
     Raises:
-        DatasetError: the extractor returns arrays of other shapes.
+        ExtractorError: the extractor returns features that cannot be right.
     """
     height, width = image.shape
     reduced = _reduced(image, max_size)
@@ -185,7 +185,8 @@ def extract_scaled(
         if mask is None
         else extractor.extract_inside(reduced, _reduced_mask(mask, reduced.shape))
     )
-    descriptors = _descriptors(unit_descriptors(found.descriptors), extractor.name)
+    found = check_features(found, reduced.shape, extractor.name)
+    descriptors = unit_descriptors(found.descriptors)
     keypoints = np.asarray(found.keypoints, np.float32)
     if reduced is not image:
         keypoints = np.asarray((keypoints + 0.5) * scale - 0.5, np.float32)
@@ -245,12 +246,3 @@ def _reduced_mask(mask: BoolArray, shape: tuple[int, int]) -> BoolArray:
         resized = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST)
         mask = np.asarray(resized) > 0
     return with_margin(mask)
-
-
-def _descriptors(descriptors: Float32Array, name: str) -> Float32Array:
-    if descriptors.ndim != 2 or not np.isfinite(descriptors).all():
-        raise DatasetError(
-            f"the extractor {name} returned descriptors {descriptors.shape}, or not finite ones: "
-            "expected finite (N, D)"
-        )
-    return descriptors

@@ -15,7 +15,15 @@ from spslam import geometry
 from spslam.camera import Camera
 from spslam.config import Config, DepthConfig
 from spslam.errors import CalibrationError, DatasetError
-from spslam.frame import Features, Frame, Observations, colors_at, rows_at, unit_descriptors
+from spslam.frame import (
+    Features,
+    Frame,
+    Observations,
+    check_features,
+    colors_at,
+    rows_at,
+    unit_descriptors,
+)
 from spslam.interfaces import Extractor, StereoMatcher
 from spslam.typing import BoolArray, FloatArray, IntArray
 
@@ -65,6 +73,7 @@ class Preprocessor:
         Raises:
             CalibrationError: a stereo frame without a baseline.
             DatasetError: the images do not fit the camera.
+            ExtractorError: the extractor returns features that cannot be right.
         """
         camera = tracking_camera(frame, self._config)
         check_images(frame)
@@ -93,9 +102,12 @@ class Preprocessor:
 
     def _extract(self, frame: Frame) -> Features:
         """Extract the features of the left image, `MASK_MARGIN_PX` or more from masked pixels."""
-        if frame.mask is None:
-            return self._extractor.extract(frame.image)
-        return self._extractor.extract_inside(frame.image, with_margin(frame.mask))
+        features = (
+            self._extractor.extract(frame.image)
+            if frame.mask is None
+            else self._extractor.extract_inside(frame.image, with_margin(frame.mask))
+        )
+        return check_features(features, frame.image.shape, self._extractor.name)
 
 
 def with_margin(mask: BoolArray) -> BoolArray:

@@ -173,7 +173,7 @@ class Everywhere(Extractor):
         y, x = np.indices(image.shape)
         points = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
         count = len(points)
-        return Features(points, np.ones(count, np.float32), np.ones((count, 2), np.float32))
+        return Features(points, np.ones(count, np.float32), np.ones((count, 1), np.float32))
 
 
 def masked_frame(**images: Any) -> Frame:

@@ -59,7 +59,7 @@ def notices(caplog: pytest.LogCaptureFixture) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("count", [60, 400])
+@pytest.mark.parametrize("count", [100, 400])
 def test_a_camera_that_stands_still_is_not_moved_by_a_box(
     count: int, caplog: pytest.LogCaptureFixture
 ) -> None:
