@@ -1,4 +1,4 @@
-"""ORB and RootSIFT with OpenCV; keypoints are spread over the image as SuperPoint's are."""
+"""ORB and RootSIFT with OpenCV; keypoints are spread over the image."""
 
 from __future__ import annotations
 
@@ -160,7 +160,8 @@ class OrbExtractor(_OpenCvExtractor):
     # L2 distance of unit descriptors; equals 58 of 256 different bits.
     max_descriptor_distance = 0.95
     pixel_sigma = 1.0
-    # Its scores are differences of brightness: the best of them crowd on the best textured object.
+    # Harris scores grow with the fourth power of the contrast: the best of them crowd on the object
+    # with the most contrast.
     _spread_fraction = 1.0
 
     def __init__(self, config: FeatureConfig) -> None:

@@ -357,17 +357,17 @@ def spread_top_k(
 ) -> NDArray[np.int64]:
     """Choose at most `count` points that are spread over the image.
 
-    Rounds over a grid choose the first half: the best point of every cell, then the second best,
-    and so on. Regions of little texture thus keep points. The best scores of the remaining points
-    fill the second half, because rounds alone would cost many matches. Of equal points, the upper
-    comes first, then the left one.
+    Rounds over a grid choose a fraction of them: the best point of every cell, then the second
+    best, and so on. Regions of little texture thus keep points. The best scores of the remaining
+    points are the rest, because rounds alone would cost SuperPoint many matches. Of equal points,
+    the upper comes first, then the left one.
 
     Args:
         keypoints: (N, 2) x y, pixels.
         scores: (N,).
         count: how many points to keep.
         cell: side of a cell, pixels; 0: keep the best scores, wherever they are.
-        fraction: fraction of `count` that the rounds choose, instead of half.
+        fraction: fraction of `count` that the rounds choose.
 
     Returns:
         Indices of the chosen points, best score first.

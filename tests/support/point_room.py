@@ -101,13 +101,13 @@ class PointRoom(Extractor):
         body = self.body - (side * self.body_disparity, 0.0) + rng.normal(0, 0.1, self.body.shape)
         look = np.random.default_rng(77).normal(size=(len(body), 64))
         look /= np.linalg.norm(look, axis=1, keepdims=True) if len(body) else 1.0
-        pixels = np.concatenate([pixels, body]).astype(np.float32)
+        positions = np.concatenate([pixels, body]).astype(np.float32)
         features = Features(
-            pixels,
-            np.ones(len(pixels), np.float32),
+            positions,
+            np.ones(len(positions), np.float32),
             np.concatenate([noisy, look]).astype(np.float32),
         )
-        return features.select(CAMERA.in_image(pixels, 0.0))
+        return features.select(CAMERA.in_image(positions.astype(np.float64), 0.0))
 
 
 def look(x: float, y: float, z: float, yaw: float) -> np.ndarray:

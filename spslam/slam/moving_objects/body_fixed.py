@@ -69,9 +69,14 @@ _AGREE_FRACTION = 0.1
 _FAR_M = 1e6
 # The convex hull of the agreeing points must cover at least this fraction of the image ...
 _LEAST_HULL = 0.25
-# ... and this multiple of the hull of what keeps its place. Otherwise the agreeing points may be an
-# object that moves while the camera stands still.
-_HULL_RATIO = 1.0
+# ... and that of the points that stay in place. Otherwise the agreeing points may be an object that
+# moves while the camera stands still. Text in the corners of the image has a large hull, but few
+# points in between: this fraction of its hull suffices if the agreeing points occupy ...
+_HULL_RATIO = 0.8
+# ... this multiple of the cells that the points in place occupy ...
+_CELL_RATIO = 1.5
+# ... with this number of cells in a row.
+_AREA_COLUMNS = 16
 # Least fraction of the tested candidates that contradict the motion; fewer have a wrong depth.
 _AGAINST = 0.2
 # Processed frames between two tests: initially and after a contradiction.
@@ -376,18 +381,16 @@ class BodyFixed:
         agree, distance = judged
         if np.count_nonzero(agree) < max(_LEAST_OTHERS, _AGREE * len(agree)):
             return None
-        hull = hull_fraction(observations.pixels[now[agree]], camera)
-        if hull < max(_LEAST_HULL, _HULL_RATIO * hull_fraction(self._in_place(old), camera)):
+        if not _cover_more(observations.pixels[now[agree]], self._in_place(old), camera):
             return None
         self._count_moving(observations.pixels[now[agree]], camera)
         return distance
 
     def _in_place(self, old: IntArray) -> FloatArray:
-        """Pixels (K, 2) of what keeps its place: tested candidates (rows), and others that do.
+        """Pixels (K, 2) of the points that stay in place: `old` (rows), and the fixed points.
 
-        Until the first points are known to be fixed, they are all candidates, however young: a wall
-        behind a moving object has few corners that last. Later, points of the world last, too,
-        whenever the camera stops.
+        Before any point is fixed, all candidates count: a wall behind a moving object has few
+        corners that last. Later, points of the world stay whenever the camera stops.
         """
         points = self._points
         assert points is not None
@@ -488,6 +491,20 @@ def _table(descriptor_size: int) -> Table:
         evidence=(np.int64, ()),
         fixed=(np.bool_, ()),
     )
+
+
+def _cover_more(moving: FloatArray, in_place: FloatArray, camera: Camera) -> bool:
+    """Whether pixels (M, 2) that move cover more of the image than those (K, 2) in place."""
+    hull, other = hull_fraction(moving, camera), hull_fraction(in_place, camera)
+    if hull < _LEAST_HULL:
+        return False
+    if hull >= other:
+        return True
+    occupied, other_cells = (
+        len(np.unique(np.floor(pixels * (_AREA_COLUMNS / camera.width)), axis=0))
+        for pixels in (moving, in_place)
+    )
+    return hull >= _HULL_RATIO * other and occupied >= _CELL_RATIO * other_cells
 
 
 def _cell(pixels: FloatArray, camera: Camera) -> tuple[IntArray, IntArray]:

@@ -21,11 +21,13 @@ class MovedPlaces:
 
     def __init__(self) -> None:
         # Index of the frame and pixels (K, 2).
-        self._places: deque[tuple[int, FloatArray]] = deque(maxlen=_MEMORY_FRAMES)
+        self._places: deque[tuple[int, FloatArray]] = deque()
 
     def add(self, index: int, pixels: FloatArray) -> None:
         """Remember the pixels (K, 2) of the points that moved in a frame (index)."""
         self._places.append((index, pixels))
+        while index - self._places[0][0] > _MEMORY_FRAMES:
+            self._places.popleft()
 
     def any_lately(self, index: int) -> bool:
         """Whether points moved in this frame (index) or in one of the last frames."""

@@ -49,6 +49,7 @@ from spslam.typing import BoolArray, FloatArray, IntArray
 
 logger = logging.getLogger(__name__)
 Counts = NDArray[np.int16]
+_NONE: IntArray = np.zeros(0, dtype=np.int64)
 
 # Least number of new points to check.
 _LEAST_NEW = 10
@@ -78,7 +79,8 @@ _NEAR_SIGMAS = 2.5
 _NEAR_PX = 0.5
 # A frame is doubtful if at least this fraction of the cells moves.
 _HALF = 0.45
-# With fewer proven inliers, and measured depths, new points take part in the pose ...
+# With fewer proven inliers while points move, the inliers of a frame count as known in the next,
+# and with measured depths new points take part in the pose ...
 _MANY = 100
 # ... if they shift it by less than this χ².
 _SAME_POSE_CHI2 = 16.0
@@ -122,9 +124,9 @@ class Movers:
         self._agreed: Counts = np.zeros(0, dtype=np.int16)
         self._moves: BoolArray = np.zeros(0, dtype=bool)
         self._doubted: BoolArray = np.zeros(0, dtype=bool)
-        self._proven_before = 0
-        # Inliers of the last frame: the proven ones, or all of them behind an object that left few.
-        self._known_before: IntArray = np.zeros(0, dtype=np.int64)
+        # Number of known points of the last frame, and its inliers (ids) if few were proven.
+        self._known_before = 0
+        self._companions = _NONE
         # (P, 3) first positions of the first points by id, number of frames checked against them,
         # and pixels in the first keyframe of the points that proved to move.
         self._first: FloatArray = np.zeros((0, 3))
@@ -138,7 +140,7 @@ class Movers:
         """Mark all points of the map as proven, because nothing can test them yet."""
         self._reserve(slam_map)
         self._agreed[: slam_map.next_ids[0]] = self._config.probation_frames
-        self._proven_before, self._known_before = 0, np.zeros(0, dtype=np.int64)
+        self._known_before, self._companions = 0, _NONE
 
     def begin(self, slam_map: Map, keyframe_id: int, watch: bool) -> None:
         """Mark the points of a new map as proven, and remove those that `outvotes` found to move.
@@ -263,7 +265,7 @@ class Movers:
         suspect = self._are_suspect(tracked.observations.index, matched.ids)
         voters = self._voters(tracked, matched, suspect, predicted, camera)
         if voters is not None:
-            tracked = self._at_pose_of(voters, tracked, matched, camera)
+            tracked = self._at_pose_of(voters, tracked, matched, suspect, camera)
         matched = MatchedPoints.of(tracked, slam_map)
         judged = self._by_proven(tracked, matched, camera)
         if judged is tracked:
@@ -271,11 +273,11 @@ class Movers:
             votes = np.ones(len(matched.ids), dtype=bool) if voters is None else voters.mask
             judged = self._by_most_of_the_image(tracked, matched, votes, camera)
         tracked = judged
-        proven = tracked.seen[self._agreed[tracked.seen] >= self._config.probation_frames]
-        self._proven_before = len(proven)
-        few = len(proven) < _MANY and self.on_guard(tracked.observations.index)
-        self._known_before = np.sort(tracked.seen) if few else proven
-        self._doubt_what_is_left(tracked)
+        proven = int(np.count_nonzero(self._are_proven(tracked.seen)))
+        few = proven < _MANY and self.on_guard(tracked.observations.index)
+        self._companions = tracked.seen if few else _NONE
+        self._known_before = len(tracked.seen) if few else proven
+        self._doubt_what_is_left(tracked, proven)
         return tracked
 
     def on_guard(self, index: int) -> bool:
@@ -299,7 +301,7 @@ class Movers:
     ) -> TrackedFrame:
         """Return the frame tracked by known points if new ones took over; keep their matches."""
         known = int(np.count_nonzero(self._are_known(tracked.seen)))
-        enough = self._config.takeover_fraction * len(self._known_before)
+        enough = self._config.takeover_fraction * self._known_before
         if known >= enough or tracked.inliers - known < max(known, _LEAST_NEW):
             return tracked
         again = track_by_known()
@@ -313,9 +315,12 @@ class Movers:
         return replace(again, rejected=np.where(new >= 0, new, again.rejected))
 
     def _are_known(self, ids: IntArray) -> BoolArray:
-        """(N,) which points (ids) are proven or were among the last frame's known inliers."""
-        proven = self._agreed[ids] >= self._config.probation_frames
-        return np.asarray(proven | np.isin(ids, self._known_before))
+        """(N,) which points (ids) are proven, or were inliers of the last frame with few such."""
+        proven = self._are_proven(ids)
+        return proven | np.isin(ids, self._companions) if len(self._companions) else proven
+
+    def _are_proven(self, ids: IntArray) -> BoolArray:
+        return np.asarray(self._agreed[ids] >= self._config.probation_frames)
 
     def _voters(
         self,
@@ -327,9 +332,10 @@ class Movers:
     ) -> _Voters | None:
         """Return the matches that decide about the pose; None: all of them.
 
-        Suspects (M,) do not vote. If too few others are left, those vote that agreed most often,
-        then those that are not where points moved. Last come those that agree with the predicted
-        pose, where most do not: the camera does not follow an object at once.
+        Suspects (M,) do not vote. If the others are too few, or all in one place, those vote that
+        agreed most often; without them, the others and the suspects that are not where points
+        moved. Last come those that agree with the predicted pose, where most do not: the camera
+        does not follow an object at once.
         """
 
         def are_enough(mask: BoolArray) -> bool:
@@ -365,9 +371,17 @@ class Movers:
         return None
 
     def _at_pose_of(
-        self, voters: _Voters, tracked: TrackedFrame, matched: MatchedPoints, camera: Camera
+        self,
+        voters: _Voters,
+        tracked: TrackedFrame,
+        matched: MatchedPoints,
+        suspect: BoolArray,
+        camera: Camera,
     ) -> TrackedFrame:
-        """Return the frame at the pose of some matches, with those of the others that agree."""
+        """Return the frame at the pose of some matches, with those of the others that agree.
+
+        Suspects (M,) that do not agree begin their probation again; other points keep theirs.
+        """
         mask = voters.mask
         estimate = self._refine(voters.T_cam_world, matched, mask, camera, coarse=True)
         estimate = self._refine(estimate.T_cam_world, matched, mask, camera)
@@ -380,6 +394,7 @@ class Movers:
         inlier, sigma = _inliers_and_sigma(estimate, mask, far)
         against = ~mask & ~(far <= self._contradiction(sigma))
         inlier |= ~mask & ~against
+        against &= suspect
         self._agreed[matched.ids[against]] = -_LONGER
         if alignment(off[against]) >= self._config.min_alignment:
             self._note(tracked, matched, camera, against)
@@ -390,8 +405,8 @@ class Movers:
     ) -> tuple[PoseEstimate, BoolArray]:
         """Return the pose of the voters (mask) and all that agree with it, and the mask of both.
 
-        A few distant points leave the position uncertain by a decimetre. The pose of all must
-        explain the voters as well as their own does: an object among the others would pull it away.
+        A few distant points leave the position uncertain. The common pose must hardly move the
+        projections of the voters: an object among the others would pull it away.
         """
         off = matched.weighted_residuals(estimate.T_cam_world, camera)
         far = np.hypot(*off.T)
@@ -408,9 +423,9 @@ class Movers:
             return np.zeros(len(ids), dtype=bool)
         return np.asarray(self._agreed[ids] < self._config.probation_frames)
 
-    def _doubt_what_is_left(self, tracked: TrackedFrame) -> None:
-        """Mark a frame as doubtful if almost all recently proven points are lost among new ones."""
-        timestamp, left = tracked.observations.timestamp, self._proven_before
+    def _doubt_what_is_left(self, tracked: TrackedFrame, left: int) -> None:
+        """Mark a frame as doubtful if few recently proven points are `left` among new ones."""
+        timestamp = tracked.observations.timestamp
         if self._recent and timestamp - self._recent[-1][0] > _GAP_S:
             self._recent.clear()
         most = max((count for _, count in self._recent), default=0)
@@ -422,7 +437,7 @@ class Movers:
         self, tracked: TrackedFrame, matched: MatchedPoints, camera: Camera
     ) -> TrackedFrame:
         """Return the frame at the pose of the proven points if new points pull it away."""
-        proven = self._agreed[matched.ids] >= self._config.probation_frames
+        proven = self._are_proven(matched.ids)
         new = ~proven
         agree = new & matched.inlier
         if (

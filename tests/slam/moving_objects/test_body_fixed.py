@@ -36,13 +36,24 @@ def detector(**settings: float) -> BodyFixed:
     )
 
 
-class Body:
-    """Points fixed to the camera: pixels between two corners, with one disparity (NaN: unknown)."""
+# Text in the four corners, and a strip at the upper and at the lower edge.
+TEXT: tuple[Corners, ...] = tuple(
+    ((x, y), (x + 60.0, y + 25.0)) for x in (20.0, 560.0) for y in (20.0, 435.0)
+)
+STRIPS: tuple[Corners, ...] = (((10.0, 10.0), (630.0, 40.0)), ((10.0, 440.0), (630.0, 470.0)))
 
-    def __init__(self, corners: Corners, count: int = 120, disparity: float = np.nan) -> None:
+
+class Body:
+    """Points fixed to the camera: pixels between two corners, with one disparity (NaN: unknown).
+
+    Several pairs of corners have as many points each.
+    """
+
+    def __init__(self, *corners: Corners, count: int = 120, disparity: float = np.nan) -> None:
         rng = np.random.default_rng(42)
-        self.pixels = rng.uniform(corners[0], corners[1], (count, 2))
-        descriptors = rng.normal(size=(count, 32)).astype(np.float32)
+        each = count // len(corners)
+        self.pixels = np.concatenate([rng.uniform(low, high, (each, 2)) for low, high in corners])
+        descriptors = rng.normal(size=(len(self.pixels), 32)).astype(np.float32)
         self.descriptors = descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)
         self.disparity = disparity
 
@@ -100,15 +111,17 @@ def left_out(
     return float(np.mean(mask[mine])) if mine.any() else 0.0, float(np.mean(mask[~mine]))
 
 
-@pytest.mark.parametrize("corners", [BONNET, ARM], ids=["bonnet", "arm"])
+@pytest.mark.parametrize(
+    "corners", [(BONNET,), (ARM,), TEXT, STRIPS], ids=["bonnet", "arm", "text", "strips"]
+)
 @pytest.mark.parametrize(
     "disparity", [None, np.nan, 60.0], ids=["mono", "stereo without depth", "stereo"]
 )
 def test_points_that_move_with_the_camera_are_left_out(
-    landmarks, corners: Corners, disparity: float | None
+    landmarks, corners: tuple[Corners, ...], disparity: float | None
 ) -> None:
     scene = landmarks.box(800)
-    body = Body(corners, disparity=np.nan if disparity is None else disparity)
+    body = Body(*corners, disparity=np.nan if disparity is None else disparity)
     of_body, of_world = left_out(
         landmarks, scene, sway(landmarks), body, depth=disparity is not None
     )
@@ -208,7 +221,7 @@ def turn(yaw: float) -> np.ndarray:
 
 
 def test_a_wall_whose_corners_come_and_go_behind_an_object_stays_in_the_map(landmarks) -> None:
-    """Corners that last are beside the object only, so that their hull is smaller than its."""
+    """Corners that last are beside the object only, with a smaller hull than the object's."""
     scene, fixed = landmarks.box(4000), detector()
     x, y = scene.points[:, :2].T / scene.points[:, 2]
     inner = np.maximum(np.abs(x), np.abs(y)) < 0.45

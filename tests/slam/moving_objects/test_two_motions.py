@@ -168,18 +168,27 @@ def refined(T: np.ndarray, points: np.ndarray, pixels: np.ndarray) -> Any:
     return SOLVER.refine(T, points, pixels, np.full(len(points), np.nan), CAMERA)
 
 
-def judged(movers: Movers, index: int, points: np.ndarray, pixels: np.ndarray, T: np.ndarray):
-    """What the movers make of a frame at a pose that all of its points agree with."""
-    count = len(points)
+def judged(
+    movers: Movers,
+    index: int,
+    points: np.ndarray,
+    pixels: np.ndarray,
+    T: np.ndarray,
+    ids: np.ndarray | None = None,
+) -> TrackedFrame:
+    """What the movers make of a frame at a pose that its points (ids; None: all) agree with."""
+    ids = np.arange(len(points)) if ids is None else ids
+    pixels, count = pixels[ids], len(ids)
     unknown = np.full(count, np.nan)
     seen = Observations(
         index, 0.05 * index, pixels, np.zeros((count, 8), np.float32),
         np.ones(count, np.float32),
         np.ones(count, np.float32), unknown, unknown, np.zeros(count),
     )  # fmt: skip
-    estimate = replace(refined(T, points, pixels), T_cam_world=T, inliers=np.ones(count, bool))
+    estimate = refined(T, points[ids], pixels)
+    estimate = replace(estimate, T_cam_world=T, inliers=np.ones(count, bool))
     none = np.full(count, -1)
-    tracked = TrackedFrame(seen, estimate, np.arange(count), none, "motion")
+    tracked = TrackedFrame(seen, estimate, ids, none, "motion")
     return movers.judge(tracked, map_of(points), CAMERA, TURNED, lambda: None)
 
 
@@ -211,3 +220,27 @@ def test_new_points_must_agree_with_the_pose_of_most_of_the_image() -> None:
     far = np.hypot(*residuals(found.estimate.T_cam_world, points, pixels, CAMERA).T)
     assert np.count_nonzero(found.point_ids >= 0) > 200
     assert far[found.point_ids >= 0].max() <= LIMITS.outlier_px
+
+
+def test_new_points_that_decide_do_not_make_proven_ones_move() -> None:
+    points, _, on_box = scene(300)
+    rng, movers = np.random.default_rng(0), Movers(Config(), SOLVER)
+    wall = points[~on_box]
+    corner = CAMERA.unproject(rng.uniform((10, 10), (200, 200), (60, 2)), np.full(60, 1.2))
+    points = np.concatenate([wall, corner])
+    pixels = CAMERA.project(geometry.apply(TURNED, points))
+    pixels[len(wall) :, 0] += 15.0
+    movers.trust(map_of(wall))
+    judged(movers, 1, points, pixels, between(points, pixels))
+    assert movers.on_guard(2)
+    # 25 proven points are left. They contradict the prediction, with which new ones agree.
+    movers.trust(map_of(points))
+    new = CAMERA.unproject(rng.uniform((220, 20), (620, 460), (200, 2)), np.full(200, 3.0))
+    seen = np.concatenate([points, new])
+    some = rng.permutation(len(wall))[:25]
+    ids = np.concatenate([some, np.arange(len(points), len(seen))])
+    pixels = CAMERA.project(geometry.apply(TURNED, seen))
+    judged(movers, 2, seen, pixels, TURNED, ids)
+    pixels[some, 0] += 8.0
+    judged(movers, 3, seen, pixels, TURNED, ids)
+    assert not movers.are_moving(map_of(seen), some).any()
