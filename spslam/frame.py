@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from spslam.camera import Camera
 from spslam.errors import ExtractorError
+from spslam.notices import counted
 
 Sensor = Literal["mono", "stereo", "rgbd"]
 # Least and largest relative standard deviation of a position.
@@ -191,7 +192,7 @@ def _check_positions(keypoints: NDArray[np.float32], shape: tuple[int, ...], nam
         raise _wrong(
             name,
             f"positions outside the image of {shape[1]}x{shape[0]} pixels, such as x {x:.1f}, "
-            f"y {y:.1f}: {np.count_nonzero(outside)} of {len(keypoints)} keypoints",
+            f"y {y:.1f}: {np.count_nonzero(outside)} of {counted(len(keypoints), 'keypoint')}",
         )
 
 
@@ -217,7 +218,8 @@ def _check_finite(values: NDArray[np.generic], what: str, name: str) -> None:
     # The sum is finite only if all values are; this is faster than a test of each.
     if not np.isfinite(values.sum(dtype=np.float64)):
         bad = int(np.count_nonzero(~np.isfinite(values).all(axis=1)))
-        raise _wrong(name, f"{what} that are not finite: {bad} of {len(values)} keypoints")
+        some = f"{bad} of {counted(len(values), 'keypoint')}"
+        raise _wrong(name, f"{what} that are not finite: {some}")
 
 
 def _wrong(name: str, what: str) -> ExtractorError:
