@@ -85,7 +85,8 @@ def test_moved_image_gives_moved_points(extractor: Extractor) -> None:
         second.keypoints[matches[found]] - first.keypoints[found] - [16, 8], axis=1
     )
     assert found.sum() > 40
-    assert np.median(error) < (1.0 if extractor.name == "orb" else 0.5)
+    # ORB rounds positions to the pixels of a level; its even spread takes weak corners, too.
+    assert np.median(error) < (1.1 if extractor.name == "orb" else 0.5)
 
 
 def test_spread_cell_adds_points_in_regions_of_low_texture(extractor: Extractor) -> None:

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from spslam.backend_interfaces import MEDIAN_LENGTH, PoseEstimate, PoseSolver
 from spslam.camera import Camera
@@ -41,7 +42,6 @@ from spslam.config import Config
 from spslam.map.map import NO_POINT, Map
 from spslam.notices import counted, notice
 from spslam.slam.moving_objects.matched_points import MatchedPoints
-from spslam.slam.moving_objects.moved_places import MovedPlaces
 from spslam.slam.moving_objects.pull import LEAST_TOGETHER, alignment, least_pull
 from spslam.slam.moving_objects.two_motions import Cells, consensus, find_split, rival
 from spslam.slam.track_results import TrackedFrame, hull_fraction
@@ -79,6 +79,10 @@ _NEAR_SIGMAS = 2.5
 _NEAR_PX = 0.5
 # A frame is doubtful if at least this fraction of the cells moves.
 _HALF = 0.45
+# Number of frames for which a place is remembered.
+_MEMORY_FRAMES = 20
+# Largest distance from a point that moved, as a fraction of the longer side of the image.
+_NEIGHBOURHOOD = 1 / 16
 # With fewer proven inliers while points move, the inliers of a frame count as known in the next,
 # and with measured depths new points take part in the pose ...
 _MANY = 100
@@ -380,7 +384,7 @@ class Movers:
     ) -> TrackedFrame:
         """Return the frame at the pose of some matches, with those of the others that agree.
 
-        Suspects (M,) that do not agree begin their probation again; other points keep theirs.
+        Those that do not agree begin their probation again. Only suspects (M,) may be moving.
         """
         mask = voters.mask
         estimate = self._refine(voters.T_cam_world, matched, mask, camera, coarse=True)
@@ -394,8 +398,8 @@ class Movers:
         inlier, sigma = _inliers_and_sigma(estimate, mask, far)
         against = ~mask & ~(far <= self._contradiction(sigma))
         inlier |= ~mask & ~against
-        against &= suspect
         self._agreed[matched.ids[against]] = -_LONGER
+        against &= suspect
         if alignment(off[against]) >= self._config.min_alignment:
             self._note(tracked, matched, camera, against)
         return matched.at_pose(estimate, tracked, inlier)
@@ -569,6 +573,36 @@ class Movers:
                 np.append(self._moves, room > 0),
                 np.append(self._doubted, room > 0),
             )
+
+
+class MovedPlaces:
+    """The pixels of the points that moved in each of the last frames."""
+
+    def __init__(self) -> None:
+        # Index of the frame and pixels (K, 2).
+        self._places: deque[tuple[int, FloatArray]] = deque()
+
+    def add(self, index: int, pixels: FloatArray) -> None:
+        """Remember the pixels (K, 2) of the points that moved in a frame (index)."""
+        self._places.append((index, pixels))
+        while index - self._places[0][0] > _MEMORY_FRAMES:
+            self._places.popleft()
+
+    def any_lately(self, index: int) -> bool:
+        """Whether points moved in this frame (index) or in one of the last frames."""
+        return bool(self._lately(index))
+
+    def are_near(self, pixels: FloatArray, index: int, camera: Camera) -> BoolArray:
+        """(N,) which pixels (N, 2) of a frame (index) are near a point that moved lately."""
+        places = self._lately(index)
+        if not places:
+            return np.zeros(len(pixels), dtype=bool)
+        reach = _NEIGHBOURHOOD * max(camera.width, camera.height)
+        nearest, _ = cKDTree(np.concatenate(places)).query(pixels, distance_upper_bound=reach)
+        return np.asarray(np.isfinite(nearest))
+
+    def _lately(self, index: int) -> list[FloatArray]:
+        return [pixels for frame, pixels in self._places if index - frame <= _MEMORY_FRAMES]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from world_folder import CAMERA
 
-from spslam.slam.moving_objects.moved_places import MovedPlaces
+from spslam.slam.moving_objects.movers import MovedPlaces
 
 
 def test_places_are_near_for_twenty_frames() -> None:
